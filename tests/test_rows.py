@@ -37,7 +37,7 @@ def files_by_feature() -> dict[str, list[str]]:
 
 
 def render_page() -> str:
-    """The page with its third column made from the marks. All else is left as it is."""
+    """The page with a new third column, made from the marks. The other columns stay."""
     files = files_by_feature()
 
     def row(match: re.Match[str]) -> str:

@@ -259,7 +259,7 @@ def test_each_module_has_a_docstring() -> None:
 
 
 def test_no_module_has_an_empty_name() -> None:
-    """A name like `helper` says nothing about the module's content."""
+    """A name such as `helper` does not describe the module's content."""
     words = {"manager", "helper", "handler", "util", "utils", "common"}
     assert [name(path) for path in SOURCES if set(path.stem.split("_")) & words] == []
 

@@ -81,7 +81,7 @@ async def report(node: str, running: Dev) -> Report:
 
 
 async def play(node: str, place: Mapping[str, Any], running: Dev) -> Report:
-    """What the driver reports, flow by flow. Kills the runners when it asks for that."""
+    """Return the driver's report of each flow. Kill the runners when the driver asks for it."""
     process = await asyncio.create_subprocess_exec(
         node,
         HERE / "driver.mjs",

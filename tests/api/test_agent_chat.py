@@ -51,7 +51,7 @@ async def test_the_transcript_of_the_agent_chat_family_is_the_golden_one(client:
 
 @pytest.mark.feature("F11")
 async def test_the_response_names_the_conversation_by_its_uuid(client: ApiClient) -> None:
-    """What is no UUID is refused, and nothing is stored."""
+    """An id that is not a UUID is refused, and nothing is stored."""
     session = client.session()
     answer = await client.say(AGENT_CHAT, session, "count 1")
     assert answer.headers["x-conversation-id"] == session
@@ -202,7 +202,7 @@ async def leave(system: LocalSystem, client: ApiClient) -> str:
 
 
 async def test_a_run_whose_client_has_left_is_stopped(system: LocalSystem, gated: asyncio.Semaphore) -> None:
-    """Unlike everybody else's, and unless the setting says otherwise."""
+    """Only in this family, and unless the setting turns it off."""
     assert not gated.locked()
     client = ApiClient(system, await system.gateway())
     run = await leave(system, client)

@@ -125,7 +125,7 @@ async def test_a_question_is_not_answered_by_a_turn_before_the_last(client: ApiC
 async def test_an_approved_call_runs_with_the_arguments_that_were_shown(
     system: LocalSystem, send: Send
 ) -> None:
-    """Whatever a client's copy of the call says: another input, name, id or output."""
+    """The client sends another input, name, id or output with the call."""
     two = Two()
     one = scripted_agent(system.agent, {"go": [[Calls("left")], ["{}"]]}, tools=two.tools())
     await system.runner([one])

@@ -152,7 +152,7 @@ async def test_a_question_is_found_after_a_reload(
 
 @pytest.mark.feature("F54")
 async def test_only_an_answered_approval_counts(client: ApiClient) -> None:
-    """A question that comes back as it was, or in any other state, decides nothing and stores nothing."""
+    """An approval that is sent back unanswered decides nothing and stores nothing."""
     session = client.session()
     await client.say(RUN, session, "delete notes.txt")
     part = await client.question(session)
@@ -215,7 +215,7 @@ async def both_asked(system: LocalSystem) -> tuple[ApiClient, str, Two, Answer]:
 
 @pytest.mark.feature("F53")
 async def test_decisions_one_by_one_are_acknowledged_until_nothing_is_open(system: LocalSystem) -> None:
-    """The first one gets JSON that names it; with the last one the open stream goes on."""
+    """The first decision is acknowledged with JSON. After the last one the open stream continues."""
     client, session, two, _ = await both_asked(system)
     message = (await client.messages(session))[-1]
     url = f"{client.base}/api/chat/{session}/stream?follow=true"

@@ -27,7 +27,7 @@ CHAT, ALL = (Scope.CHAT, Scope.APPROVE), (Scope.CHAT, Scope.APPROVE, Scope.ADMIN
 
 @pytest.fixture
 async def locked(system: LocalSystem) -> ApiClient:
-    """A gateway that asks for credentials."""
+    """A gateway that requires credentials."""
     await system.runner()
     return ApiClient(system, await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER))
 

@@ -45,7 +45,7 @@ def without_operations(answer: Answer) -> list[SseFrame]:
 @pytest.mark.feature("F1")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 async def test_a_message_is_answered_by_a_stream_of_valid_events(client: ApiClient, family: Family) -> None:
-    """In the promised order, to its `[DONE]`."""
+    """The events have the order that the protocol requires, and `[DONE]` is the last line."""
     answer = await client.say(family, client.session(), "count 3")
     assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
     assert answer.complete
@@ -169,7 +169,7 @@ async def test_the_same_message_twice_is_one_run(client: ApiClient, other: ApiCl
 async def test_the_same_idempotency_key_twice_is_one_run(
     client: ApiClient, other: ApiClient, family: Family, *, named: bool
 ) -> None:
-    """Also where neither the message nor the session has a name: the retry of a client that knows no id."""
+    """Also without an id of the message or of the session: the client retries and knows no id."""
     if family is SESSION and not named:
         named = True
     session, key = client.session() if named else None, {"Idempotency_Key": client.session()}

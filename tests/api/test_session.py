@@ -79,7 +79,7 @@ async def test_a_fault_is_named_where_the_client_wrote_it(client: ApiClient, bod
 
 @pytest.mark.feature("F77")
 async def test_going_back_to_a_message_drops_the_later_ones(client: ApiClient) -> None:
-    """And the next turn goes on from there; a title stays what it is unless it is given."""
+    """The next turn follows that message. The title stays unless the request has one."""
     session = client.session()
     for number in (1, 2, 3):
         await client.say(SESSION, session, f"count {number}", id=f"m{number}")

@@ -29,7 +29,7 @@ async def test_a_reload_in_the_middle_shows_the_whole_answer(seen: ChatPage) -> 
 async def test_a_reload_with_the_stock_transport_shows_the_whole_answer(
     context: BrowserContext, site: BrowserSite, bundle: str
 ) -> None:
-    """What the README says of the AI SDK's own transport."""
+    """As the README describes it for the AI SDK's own transport."""
     await serve_react(context, site, bundle, query="?stock")
     seen = await ChatPage.open(context, site, "/react?stock")
     await seen.say("count 40 every 80 ms")

@@ -19,7 +19,7 @@ async def inspected(seen: ChatPage) -> Page:
 
 
 async def line(page: Page, label: str) -> str:
-    """What the timeline says there."""
+    """The text of the timeline at this line."""
     return await page.locator("#timeline li", has_text=label).first.inner_text()
 
 

@@ -91,7 +91,7 @@ async def test_axe_finds_no_serious_fault_in_any_state(looking: ChatPage) -> Non
 
 
 async def test_the_first_paint_is_soon(looking: ChatPage) -> None:
-    """Of a visit that is not the browser's first, and with the machine as busy as it is."""
+    """Measured at a later visit of the browser, on a machine that also runs other tests."""
     times: list[float] = []
     for _ in range(3):
         await looking.page.goto(f"{looking.site.base}/?{len(times)}")

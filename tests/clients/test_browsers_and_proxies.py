@@ -52,8 +52,8 @@ async def next_line(process: Process) -> str:
 
 
 async def test_an_event_source_stops_behind_the_last_event(system: LocalSystem, node: str) -> None:
-    """On every route: it reads the events, connects again as it must, and is told that there is nothing. The
-    position in its URL is older than the one in its header.
+    """On every route, the client reads the events, reconnects, and gets 204. The position in its URL is older
+    than the one in its header.
     """
     await system.runner()
     client = ApiClient(system, await system.gateway())
@@ -76,7 +76,7 @@ async def test_an_event_source_stops_behind_the_last_event(system: LocalSystem, 
 
 
 async def test_a_proxy_that_compresses_passes_events_on_as_they_come(system: LocalSystem, node: str) -> None:
-    """Each event arrives before the next one is made; what is no stream is compressed."""
+    """Each event arrives before the model makes the next one. Responses that are not streams are compressed."""
     await system.runner()
     client = ApiClient(system, await system.gateway())
     async with (

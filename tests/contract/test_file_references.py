@@ -146,7 +146,7 @@ async def test_another_users_file_is_not_held_by_naming_it(
 async def test_a_tenants_file_in_a_users_session_is_held(
     files: FileStore, ports: DatabasePorts, owner: Owner
 ) -> None:
-    """A credential without a user has brought it there."""
+    """A credential without a user has uploaded the file."""
     chat, everybody = Chat(ports.run_store, owner), Owner(owner.tenant)
     await chat.complete("hello")
     id = await put(files, everybody)

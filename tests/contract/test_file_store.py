@@ -245,7 +245,7 @@ async def test_many_at_once_lose_no_file_that_is_named(
 async def test_a_tenant_has_so_many_bytes_of_files_and_no_more(
     files: JetStreamFileStore, store: PostgresRunStore, chat: Chat, owner: Owner, url: str
 ) -> None:
-    """What it has already is no more of it, and what is deleted makes room."""
+    """The same bytes count once, and deleted files do not count."""
     await PostgresTenants(store.database).set_limits(owner.tenant, Limits(file_bytes_max=250))
     first = await put(files, owner, b"1" * 100)
     await put(files, owner, b"2" * 150)

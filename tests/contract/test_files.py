@@ -52,7 +52,7 @@ async def messages(connection: NatsConnection, tenant: TenantId, id: FileId) -> 
 
 
 async def lose(connection: NatsConnection, tenant: TenantId, id: FileId, number: int) -> None:
-    """A chunk, as a writer leaves it out that dies half way, or a power cut."""
+    """Delete a chunk, as if the writer had crashed before it wrote this chunk."""
     ask = msgspec.json.encode({"filter": subjects.file(_token(tenant), id, number)})
     await connection.call_api(f"$JS.API.STREAM.PURGE.{subjects.FILES}", ask)
 
@@ -87,7 +87,7 @@ async def test_a_file_comes_back_as_it_was_put(
 async def test_a_reader_makes_the_broker_send_what_it_takes_and_no_more(
     connection: NatsConnection, files: JetStreamChunkStore, tenant: TenantId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many there are: what is on its way to a slow one is bounded."""
+    """The number of chunks on their way to a slow reader is bounded."""
     id = await files.put(tenant, ANN, content(10 * 1024 * 1024), "image/png")
     ask, ask_many, sent = connection.request, connection.request_many, 0
 

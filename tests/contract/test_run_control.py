@@ -18,7 +18,7 @@ from tests.support.system.observation import wait_until
 
 
 class Ear:
-    """What was heard, of each run."""
+    """Records the control messages of each run."""
 
     def __init__(self) -> None:
         self.words: dict[RunId, list[ControlMessage]] = {}
@@ -27,7 +27,7 @@ class Ear:
         self.words.setdefault(run, []).append(word)
 
     async def hears(self, run: RunId, *words: ControlMessage) -> None:
-        """Until exactly these words were heard of a run, in their order."""
+        """Wait until exactly these messages of a run have arrived, in this order."""
 
         async def heard() -> bool:
             return self.words.get(run) == list(words)
@@ -37,7 +37,7 @@ class Ear:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "nats"])
 async def controls(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[Sequence[RunControl]]:
-    """The same way, from three processes."""
+    """The same adapter in three processes."""
     if request.param == "memory":
         yield [MemoryRunControl()] * 3
         return
@@ -80,7 +80,7 @@ async def test_where_nobody_listens_an_interrupt_is_no_fault(
 
 
 async def test_every_one_that_listens_is_told(controls: Sequence[RunControl], run: RunId) -> None:
-    """Each runner listens to all runs, and knows which are its own."""
+    """Each runner receives the messages of all runs and ignores those of others."""
     here, there, elsewhere = controls
     first, second = Ear(), Ear()
     async with there.listen(first.hear):
@@ -96,7 +96,7 @@ async def test_every_one_that_listens_is_told(controls: Sequence[RunControl], ru
 async def test_a_takeover_reaches_whoever_listens_and_the_one_that_says_it(
     controls: Sequence[RunControl], run: RunId
 ) -> None:
-    """In the order in which it was said; the attempt tells each of them whether it is meant."""
+    """Messages keep their order. The attempt in the message says which runners must stop."""
     here, there, _ = controls
     loser, winner = Ear(), Ear()
     async with there.listen(loser.hear), here.listen(winner.hear):

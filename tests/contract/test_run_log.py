@@ -57,7 +57,7 @@ def fresh() -> RunId:
 
 
 async def write(log: RunLog, run: RunId, *payloads: bytes, attempt: int = 1) -> list[Record]:
-    """Append one event each, behind what is there."""
+    """Append records of one event each after the last record."""
     last = await log.last(run)
     prev, index = (last.seq, last.end) if last else (0, 0)
     written = []
@@ -301,7 +301,7 @@ async def test_a_slow_follower_is_lost_in_bounded_memory_and_others_are_not(
 
 
 async def taken_after(log: RunLog, follow: LiveSubscription, run: RunId) -> list[Record]:
-    """A follower that was lost takes what is appended after it has said so."""
+    """A follower that has reported lost records receives the records that are appended later."""
     await write(log, run, b"small")
     return await taken(follow, 1)
 
@@ -324,7 +324,7 @@ async def test_after_the_context_nothing_is_kept(log: RunLog, run: RunId) -> Non
 async def test_readers_that_join_at_any_moment_see_every_record_once(
     log: RunLog, other: RunLog, run: RunId
 ) -> None:
-    """The promise behind all of this, through `LogTail`."""
+    """The guarantee that all of this serves, through `LogTail`."""
     count = 120
     seen: list[list[int]] = [[] for _ in range(12)]
 

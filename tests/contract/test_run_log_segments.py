@@ -42,7 +42,7 @@ def fresh() -> RunId:
 
 
 async def write(log: RunLog, run: RunId, count: int, *, attempt: int = 1, size: int = 3) -> list[Record]:
-    """Append so many records of an event each, behind what is there."""
+    """Append this many records of one event each after the last record."""
     last = await log.last(run)
     prev, index = (last.seq, last.end) if last else (0, 0)
     written = []
@@ -62,7 +62,7 @@ async def seal(log: RunLog, run: RunId, records: Sequence[Record]) -> None:
 
 
 async def stored(log: RunLog, run: RunId, after: int = 0) -> list[Record]:
-    """What is read behind a sequence, to the end."""
+    """The records from behind a sequence number to the end."""
     records, more = list[Record](), True
     while more:
         page = await log.read(run, after=records[-1].seq if records else after)
@@ -91,7 +91,7 @@ async def test_with_segments_the_log_is_read_as_it_was_written_from_every_place(
 async def test_whatever_segments_there_are_what_is_read_is_the_log(
     log: RunLog, cuts: list[tuple[int, int]], place: int
 ) -> None:
-    """Missing ones, overlapping ones, late ones of dead writers."""
+    """Segments are missing, overlap, or come late from a writer that was taken over."""
     run = fresh()
     written = await write(log, run, 450)
     for at, count in cuts:

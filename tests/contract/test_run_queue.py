@@ -367,7 +367,7 @@ async def test_a_request_that_cannot_be_read_is_removed_and_stops_nobody(
 
 
 async def pulled(connection: NatsConnection, agent: AgentName) -> None:
-    """Until the server knows of a pull."""
+    """Wait until the server has received a pull request."""
     info = f"$JS.API.CONSUMER.INFO.{subjects.REQUESTS}.{subjects.consumer(agent)}"
     async with asyncio.timeout(SOON_S):
         while msgspec.json.decode(await connection.call_api(info))["num_waiting"] != 1:

@@ -39,7 +39,7 @@ def metadata_of(wheel: Path) -> email.message.Message:
 
 
 def resolve(extra: str, wheel: Path, tmp_path: Path, *more: str) -> dict[str, str]:
-    """The names and versions that uv would install. An empty extra means none."""
+    """The packages and versions that uv would install. `extra` may be empty: the base."""
     wanted = tmp_path / "requirements.in"
     lines = [f"rejoin{f'[{extra}]' if extra else ''} @ {wheel.as_uri()}", *more]
     wanted.write_text("\n".join(lines))

@@ -24,7 +24,7 @@ class Issuer:
 
 
 async def test_tokens_do_not_drive_an_issuer_that_is_away() -> None:
-    """Many tokens cause few requests to the issuer, and no caller waits for another's attempt."""
+    """Many tokens cause few requests to the issuer, and no caller waits for the attempt of another one."""
     issuer, now_s = Issuer(), 0.0
     published = JwksCache(issuer.fetch, lambda: now_s)
 
@@ -60,7 +60,7 @@ async def test_what_an_issuer_says_that_is_no_keys_is_as_if_it_were_away(said: A
 
 @pytest.mark.parametrize("token", ["\udcff.a.b", "a.b.c", "..", "e30.e30.\udcff"])
 async def test_a_token_that_is_none_is_refused(token: str) -> None:
-    """A header need not be UTF-8: aiohttp hands on what is not as half surrogates."""
+    """A header may have bytes that are not UTF-8. aiohttp decodes them to lone surrogates."""
     published = JwksCache(Issuer().fetch, lambda: 0.0)
     for tokens in (
         JwtVerifier(TokenRules(["HS256"]), "x" * 32, None),

@@ -126,7 +126,7 @@ async def ann(attacked: AttackedGateway) -> Victim:
 
 
 def filled(value: Any, hers: Mapping[str, str]) -> Any:
-    """A value whose texts name what is hers."""
+    """A value with Ann's ids in the place of `{…}` in its texts."""
     match value:
         case str():
             return value.format_map(hers) if value.startswith("{") else value
@@ -163,7 +163,7 @@ async def ask(attacked: AttackedGateway, route: Route, ann: Victim, credential: 
 
 
 def expected(example: Example, wrong: str) -> int:
-    """The status that is documented for what is wrong."""
+    """The documented status for this fault."""
     if wrong == "missing scope":
         return 403
     if not wrong.startswith("other "):
@@ -188,8 +188,8 @@ def test_every_route_has_an_example() -> None:
 async def test_who_may_not_gets_the_documented_status_and_nothing_happens(
     attacked: AttackedGateway, ann: Victim, route: Route
 ) -> None:
-    """No, malformed, wrong, expired and revoked credentials are 401, a missing scope is 403, and what is
-    another tenant's, user's or agent's is 404, or what the caller has of his own.
+    """A missing, malformed, wrong, expired or revoked credential is 401, and a missing scope is 403.
+    Resources of another tenant, user or agent are 404; lists have the caller's own entries.
     """
     assert route.scope is not None
     example = EXAMPLES[name(route)]
@@ -257,7 +257,7 @@ async def test_a_key_of_another_agent_decides_nothing_in_any_family(
 @pytest.mark.feature("F38")
 @pytest.mark.parametrize("route", CLOSED, ids=name)
 async def test_the_one_who_may_gets_through(attacked: AttackedGateway, route: Route) -> None:
-    """The examples are requests that work: what is refused above is the credential and nothing else."""
+    """The examples are valid requests: in the tests above, only the credential is the reason for the refusal."""
     told = await ask(attacked, route, await attacked.ann(), await attacked.key())
     assert told.status in {200, 201, 202, 204}, told.raw[:300]
     await attacked.still()

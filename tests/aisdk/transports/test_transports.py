@@ -77,7 +77,7 @@ class Directions:
 
         @tool(needs_approval=True)
         async def sleep() -> str:
-            """Sleep until somebody comes."""
+            """Sleep until a client arrives."""
             self.ran.append("sleep")
             await asyncio.sleep(3600)
             return "slept"

@@ -59,7 +59,7 @@ async def test_the_transcript_of_the_parts_family_is_the_golden_one(client: ApiC
 async def test_a_message_without_parts_is_refused_in_the_promised_words(
     client: ApiClient, raw: bytes
 ) -> None:
-    """No parts, no array of them, no object, and what is not even JSON."""
+    """The body has no `parts`, `parts` is not an array, or the body is no object or no JSON."""
     refused = await client.send(CHAT, raw)
     assert (refused.status, refused.json) == (400, {"error": NO_PARTS})
 
@@ -118,7 +118,9 @@ async def test_a_decision_that_names_another_thread_is_refused(client: ApiClient
 
 @pytest.mark.feature("F78")
 async def test_a_fork_has_exactly_the_earlier_messages(client: ApiClient) -> None:
-    """Asked for again it is the same thread; each goes its own way; deleting one leaves the other."""
+    """A repeated request returns the same fork. Fork and origin are independent; deleting one keeps the
+    other.
+    """
     session, into = client.session(), client.session()
     for number in (1, 2, 3):
         await client.say(PARTS, session, f"count {number}", id=f"m{number}")

@@ -295,7 +295,7 @@ async def question(system: LocalSystem) -> Question:
 async def test_a_decision_beside_an_open_question_is_a_stream_of_the_call_alone(
     question: Question, approved: bool
 ) -> None:
-    """Whatever `runId` names, through any gateway, and as often as it is sent."""
+    """For each id that `runId` may hold, through any gateway, and for repeated requests."""
     body = question.body("call_0_0", approved=approved)
     call = (
         {"type": "tool-input-available", "toolCallId": "call_0_0", "toolName": "left", "input": {}}
@@ -366,7 +366,7 @@ async def guarded(servers: Servers) -> AsyncIterator[AttackedGateway]:
 async def test_an_error_is_text_wherever_this_client_may_read_it(
     guarded: AttackedGateway, method: str, path: str, body: bytes, is_text: bool
 ) -> None:
-    """Also before the caller is known, on a route that other families share: the body tells."""
+    """On a route that several families share, the body decides, also before authentication."""
     async with guarded.system.http.request(method, guarded.base + path, data=body or None) as response:
         assert response.status == 401
         assert response.headers["WWW-Authenticate"] == "Bearer"

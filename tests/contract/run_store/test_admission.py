@@ -338,7 +338,7 @@ async def test_another_tenant_sees_nothing(chat: Chat) -> None:
 
 @pytest.mark.feature("F66")
 async def test_a_run_keeps_the_operations_of_the_request_that_started_it(chat: Chat) -> None:
-    """A repeated request, also one of another API, and what becomes of the run change nothing of it."""
+    """A repeated request, also through another API, does not change them."""
     plain = await chat.submit("one", "m1")
     assert (await chat.submit("one", "m1", operation_set=OperationSet.PROGRESS)).run == plain.run
     again = await chat.admit(Regenerate(), WhenBusy.INTERRUPT, operation_set=OperationSet.LIFECYCLE)

@@ -34,7 +34,7 @@ async def test_a_run_is_over_once_it_has_ended_or_is_none_of_the_owners(chat: Ch
 
 
 async def test_a_turn_is_over_once_its_answer_is_stored(chat: Chat) -> None:
-    """While the run waits for a decision, and for good once it goes on with it."""
+    """A turn has ended while the run waits for a decision, and stays so when the run continues."""
     waiting, approvals = await chat.wait_for_decision("hello")
     assert waiting.turn == 0
     assert await chat.store.has_ended(DEFAULT, waiting.id, 0)

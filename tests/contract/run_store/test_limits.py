@@ -54,7 +54,7 @@ async def promoted(store: RunStore) -> list[RunRequest]:
 async def test_runs_beyond_the_limit_wait_and_follow_in_the_order_of_their_acceptance(
     store: RunStore,
 ) -> None:
-    """Each end makes the one ready that has waited longest, whatever its session, and asks for it."""
+    """Each end of a run makes the run ready that has waited longest in any session, and requests it."""
     owner = await limited(store, running_max=2)
     chats, runs = await waiting(store, owner, 5)
     assert [run.ready for run in runs] == [True, True, False, False, False]
@@ -130,7 +130,7 @@ async def test_a_request_that_interrupts_ends_a_run_that_waits_for_a_place(store
 
 
 async def test_a_run_that_waits_for_a_place_is_its_sessions_run(store: RunStore) -> None:
-    """It is what is rejoined, and the history says that the session is busy."""
+    """A client can resume it, and the history shows that the session is busy."""
     owner = await limited(store, running_max=1)
     await Chat(store, owner).send("another's")
     chat = Chat(store, owner)
@@ -283,7 +283,7 @@ class Crowd:
             self.put(run.request)
 
     def put(self, *requests: RunRequest) -> None:
-        """As the broker does: a turn that is asked for twice is asked for once."""
+        """As the broker: a turn that is published twice is queued once."""
         for request in requests:
             if request not in self.known:
                 self.known.add(request)

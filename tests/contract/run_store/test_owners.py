@@ -129,7 +129,7 @@ async def test_a_run_is_its_sessions_users_whoever_asks_for_it(store: RunStore) 
 
 @pytest.mark.parametrize("again", [Submit(UserMessage(user("more"), b"more")), Regenerate()], ids=type)
 async def test_a_session_is_with_one_agent(store: RunStore, again: Submit | Regenerate) -> None:
-    """What is asked of another one is as if the session did not exist, and nothing is stored."""
+    """A request for another agent gets the error of an unknown session, and nothing is stored."""
     chat = Chat(store)
     await chat.complete("hello")
     before = await store.history(DEFAULT, chat.id)

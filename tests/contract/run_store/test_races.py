@@ -153,7 +153,7 @@ END = "select end_run($1, 1, 'completed', null, null, 0, 0)"
 async def test_a_decision_goes_on_after_a_run_of_its_session_that_got_a_place_meanwhile(
     database_url: str,
 ) -> None:
-    """It waits for the tenant, whose places others give to a run that stands behind it in the session."""
+    """The decided run waits for a place of its tenant. The place goes to a later run of its session first."""
     owner = Owner(TenantId(fresh("ten")))
     async with fresh_database(database_url) as url:
         await migrate(url)

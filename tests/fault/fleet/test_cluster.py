@@ -126,7 +126,7 @@ async def running(servers: Servers, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 class Client:
-    """Asks for a run and reads it to its end, resuming at the next gateway whenever it is cut off."""
+    """Sends a message and reads the answer to its end. After each cut it resumes at the next gateway."""
 
     def __init__(self, http: aiohttp.ClientSession, gateways: Sequence[str], number: int) -> None:
         self._http = http

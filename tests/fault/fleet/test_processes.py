@@ -228,7 +228,7 @@ async def test_a_killed_broker_is_started_again_and_everything_goes_on(
 async def test_a_killed_database_is_started_again_and_no_run_is_lost(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
-    """Meanwhile requests get 503 or succeed, and what streams goes on."""
+    """Meanwhile requests succeed or get 503, and open streams continue."""
     a, b = plugged.gateways
     session = fresh()
     async with Watch(http, a, session, "count 60 every 20 ms") as watch:
@@ -253,7 +253,7 @@ async def test_a_killed_database_is_started_again_and_no_run_is_lost(
 
 @pytest.mark.feature("F94")
 async def test_a_second_instance_on_the_same_port_or_directory_ends_with_one_line(plugged: Dev) -> None:
-    """And the first goes on."""
+    """The first instance continues."""
     port, data = plugged.port, plugged.place / "data"
     for at, on, words in (
         (port, plugged.place / "other", f"port {port} cannot be used"),
@@ -304,8 +304,8 @@ async def test_sigterm_ends_everything_in_order_and_the_next_start_loses_nothing
 async def test_kill_9_leaves_no_process_behind_and_the_next_start_ends_what_was_running(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
-    """The run goes on where its log ends, and the viewer resumes it by cursor; the one that waited is decided
-    through another gateway, and done once.
+    """The run continues at the end of its log, and the client resumes by cursor. The run that waited for a
+    decision is decided through another gateway, and its tool runs once.
     """
     session, waits = fresh(), fresh()
     async with Watch(http, plugged.gateways[0], waits, "delete notes.txt") as asked:

@@ -82,7 +82,7 @@ class Fleet:
 
 @asynccontextmanager
 async def talking(clients: Sequence[Client]) -> AsyncIterator[None]:
-    """They say one thing after the other while the block runs, and then finish what they were saying."""
+    """The clients send messages one after the other during the block, and finish the current ones at its end."""
     over = asyncio.Event()
 
     async def talk(client: Client) -> None:

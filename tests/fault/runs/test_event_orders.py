@@ -146,7 +146,9 @@ async def test_a_stale_request_does_not_take_the_place_of_the_runs_holder(system
 async def test_a_stored_approval_is_requested_even_if_the_policy_has_changed(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker dies between storing two questions and showing them; the next would ask only the second."""
+    """A worker crashes after it has stored two approvals and before it emits them. By the new policy only the
+    second call needs one.
+    """
     crash_at_append(monkeypatch, word=b"tool-approval-request")
     policy = {"one": True, "two": True}
     ran: list[str] = []

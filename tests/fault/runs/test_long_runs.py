@@ -97,7 +97,7 @@ async def test_a_long_run_ends_with_finish_whether_it_writes_or_is_silent(
 
 
 class Small:
-    """A runner and what it stands on, in memory."""
+    """A worker and its ports, in memory."""
 
     def __init__(self) -> None:
         self.store, self.runs = MemoryRunStore(), MemoryRunLog()

@@ -20,7 +20,7 @@ EVENTS_MAX = 5
 
 
 class Restless(Viewer):
-    """Says by `Last-Event-ID` where it is, and is never twice in a row at one gateway."""
+    """A client that resumes by `Last-Event-ID`, each time at another gateway."""
 
     async def watch(self) -> None:
         while not self.complete:

@@ -175,7 +175,7 @@ async def test_a_run_whose_end_another_attempt_recorded_is_not_abandoned(
 async def test_a_run_that_waits_for_the_database_is_not_abandoned(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However often it was delivered meanwhile."""
+    """The number of deliveries in the meantime does not matter."""
     base = await system.gateway(stream_heartbeat_s=HEARTBEAT_S)
     await system.runner(attempts_max=1, retry_delay_s=0.0)
     claim, tries = PostgresRunStore.claim, 0

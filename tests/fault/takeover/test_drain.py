@@ -71,7 +71,7 @@ def opened() -> asyncio.Event:
 
 
 class Pair:
-    """Two runners, one after the other, and what is asked of the models and the tool of both."""
+    """Two runners, one after the other, and a count of the calls of their models and tools."""
 
     def __init__(self, system: LocalSystem, where: Where) -> None:
         self.system = system
@@ -95,7 +95,9 @@ class Pair:
 async def test_a_step_that_ends_within_the_grace_is_the_last_of_its_runner(
     system: LocalSystem, where: Where
 ) -> None:
-    """The next runner goes on behind it: nothing is said or done twice, and the viewer sees no seam."""
+    """The next runner continues after that step. No model call and no tool call is repeated, and the viewer's
+    stream has no gap.
+    """
     pair, base, session = Pair(system, where), await system.gateway(), system.fresh("s")
     first = await pair.runner(0, drain_grace_s=GRACE_S)
     async with post_in_background(system, base, session, "hello") as post:

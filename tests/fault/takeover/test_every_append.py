@@ -18,7 +18,7 @@ from tests.support.system.observation import expire_log
 
 
 class Shredder:
-    """A tool that must not be repeated, and counts how often it was run."""
+    """A tool that must not be repeated. It counts its runs."""
 
     def __init__(self) -> None:
         self.runs = 0

@@ -38,7 +38,7 @@ class Died(Exception):
 
 
 class Mortal:
-    """A log whose writer dies before it stores a segment."""
+    """A log whose writer crashes before it stores a segment."""
 
     def __init__(self, log: RunLog) -> None:
         self._log = log

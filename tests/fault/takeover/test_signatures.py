@@ -38,7 +38,7 @@ def spec(speaks: ProviderProtocol) -> str:
 
 
 def reach(speaks: ProviderProtocol, provider: FakeProvider) -> dict[str, Any]:
-    """The settings of a runner that asks the fake."""
+    """The settings of a runner whose model is the fake provider."""
     base_url = provider.address if speaks is ANTHROPIC else provider.base_url
     return {"model_base_url": base_url, "model_api_key": "k"}
 
@@ -63,7 +63,7 @@ async def test_signatures_survive_an_approval_and_come_back_in_the_next_turn(
 
 
 async def test_signatures_survive_kill_9(system: LocalSystem, tmp_path: Path) -> None:
-    """The runner dies within a tool; the next one knows of the first step what the log says."""
+    """The runner is killed within a tool call. The next runner knows the first step from the log alone."""
     speaks = ANTHROPIC
     async with FakeProvider() as provider:
         reached = reach(speaks, provider)

@@ -28,7 +28,9 @@ STAMPS = 2
 
 
 def crew(system: LocalSystem, runs: Counter[str]) -> Agent:
-    """Support hands over to billing; billing asks research three times; research asks dig once."""
+    """Support hands over to billing; billing delegates to research three times; research delegates to dig
+    once.
+    """
     look, stamp, delete = build_tools(count_into(runs))
     dig = scripted_agent(
         "dig",
@@ -76,7 +78,7 @@ def check(message: MessageDict, runs: Counter[str], expected: MessageDict, where
 async def test_its_runner_died_at_an_append(
     system: LocalSystem, *, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same message wherever it was, but for what a tool's outcome may be."""
+    """The message is the same for every append, except for the outcome of an interrupted tool."""
     crash = crash_at_append(monkeypatch, stored=stored)
     runs: Counter[str] = Counter()
     base = await system.gateway()
@@ -95,7 +97,7 @@ async def test_its_runner_died_at_an_append(
 async def test_its_runner_died_before_an_acknowledgement(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is done and not acknowledged is not done again, in whatever frame it was done."""
+    """Completed work is not repeated, in any frame."""
     crash = crash_before_acknowledgement(monkeypatch)
     runs: Counter[str] = Counter()
     base = await system.gateway()

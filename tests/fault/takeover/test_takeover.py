@@ -95,7 +95,7 @@ async def test_a_runner_that_paused_between_claim_and_log_writes_nothing(
 @pytest.mark.feature("F85")
 @pytest.mark.parametrize("pause_ms", [0, 1])
 async def test_a_runner_that_writes_without_a_pause_is_fenced(system: LocalSystem, pause_ms: int) -> None:
-    """It writes as fast as it can while the second takes over, again and again if it must."""
+    """It appends without a pause while the second runner tries to take over, as often as necessary."""
     base = await system.gateway()
     first = await system.runner(**SILENT_RUNNER)
     session = system.fresh("s")

@@ -34,7 +34,7 @@ async def test_its_runner_died_at_an_append(
 async def test_its_runner_died_before_an_acknowledgement(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is acknowledged is done; what is done and not acknowledged is not done again."""
+    """Completed work is not repeated, although the request was not acknowledged."""
     crash = crash_before_acknowledgement(monkeypatch)
     runs: Counter[str] = Counter()
     base = await system.gateway()

@@ -10,7 +10,7 @@ from tests.support.system.nats_cluster import cluster
 
 
 async def test_a_gateway_may_list_the_agents(tmp_path: Path) -> None:
-    """The answer has more than one message, which an account must be told to let through."""
+    """The reply has several messages. The account's permissions must allow this."""
     async with cluster(tmp_path) as one:
         async with nats_connection.connect(one.url("admin"), "migrate") as admin:
             await setup.declare_streams(admin, setup.StreamSettings())

@@ -51,7 +51,7 @@ def run() -> RunId:
 
 @pytest.fixture
 async def thief(guarded: Cluster) -> AsyncIterator[NatsConnection]:
-    """Somebody with a gateway's credential, who says what he likes."""
+    """A client that has a gateway's credential and sends any message."""
     async with nats_connection.connect(guarded.url("gateway").partition("/?")[0], "gateway-stolen") as one:
         yield one
 

@@ -279,7 +279,7 @@ async def test_a_subscriber_learns_of_messages_dropped_by_its_own_process(
 
 
 async def test_a_listener_that_breaks_is_called_again(connection: NatsConnection, run: RunId) -> None:
-    """And the connection goes on reading for everybody else."""
+    """The connection continues to deliver to other listeners."""
     heard: asyncio.Queue[bytes] = asyncio.Queue()
 
     def hear(message: RawMessage) -> None:

@@ -43,7 +43,7 @@ def subject() -> str:
 async def hearing(
     servers: Servers, subject: str, hear: Callable[[Msg], None]
 ) -> AsyncIterator[NatsConnection]:
-    """Somebody who listens, and may answer."""
+    """A responder that may answer."""
 
     async def on_message(message: Msg) -> None:
         hear(message)
@@ -116,7 +116,7 @@ async def failing(asker: NatsConnection, subject: str, *, timeout_s: float) -> s
 async def test_unsent_requests_are_not_sent_on_the_next_connection(
     servers: Servers, asker: NatsConnection, subject: str
 ) -> None:
-    """Who asked was told that it failed, and may have asked again."""
+    """The caller has got an error, and may have sent the request again."""
     heard: asyncio.Queue[Msg] = asyncio.Queue()
     returned = asyncio.Event()
     asker.on_reconnect(returned.set)

@@ -82,7 +82,7 @@ async def test_the_first_agent_works_as_it_is_written(system: LocalSystem, provi
 
 
 async def test_its_tools_and_events_work(system: LocalSystem) -> None:
-    """Each tool is called once, and everything that it says is heard."""
+    """Each tool is called once, and each of its events arrives."""
     names = written()
     calls = [
         Calls("find", {"text": "A"}),

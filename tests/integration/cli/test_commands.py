@@ -57,7 +57,7 @@ async def test_migrating_twice_changes_nothing(system: LocalSystem) -> None:
 
 
 async def test_a_key_is_issued_once_listed_and_revoked(system: LocalSystem) -> None:
-    """What is printed at its making is the only time that the key itself is seen."""
+    """The command prints the key itself only when it creates the key."""
     pepper, tenant = {"REJOIN_API_KEY_PEPPER": "a pepper of some length"}, system.fresh("tenant")
     words = ("keys", "--tenant", tenant)
     code, out, _ = await run_rejoin(

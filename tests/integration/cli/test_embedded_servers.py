@@ -177,7 +177,7 @@ async def test_a_directory_that_only_root_may_enter_stays_as_it_is_and_works(tmp
 
 
 def identity(pid: int) -> tuple[tuple[int, int] | None, int]:
-    """Whose process it is, for real, effective and saved ids alike, without more groups; its capabilities."""
+    """The real, effective and saved user ids of a process, its groups and its capabilities."""
     status = Path(f"/proc/{pid}/status").read_text()
     fields = {key: value.split() for key, _, value in (line.partition(":") for line in status.splitlines())}
     assert len(set(fields["Uid"])) == len(set(fields["Gid"])) == 1

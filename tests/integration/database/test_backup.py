@@ -89,7 +89,7 @@ async def test_after_the_loss_of_the_broker_histories_are_whole_and_waiting_runs
 
 
 async def _begun(system: LocalSystem, base: str, text: str, until: bytes = b"") -> str:
-    """A run whose client leaves as soon as it has its id, or has been told this."""
+    """Start a run. The client disconnects as soon as it has the run's id, or these bytes."""
     async with system.http.post(f"{base}/api/chat", json=system.chat(system.fresh("s"), text)) as response:
         if until:
             await response.content.readuntil(until)

@@ -21,7 +21,7 @@ from tests.support.system.observation import wait_until
 
 
 class Wire:
-    """A proxy before a server. A round trip is counted when the client speaks after the server has."""
+    """A proxy before a server that counts round trips: each time the client sends after the server has sent."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
@@ -47,7 +47,9 @@ class Wire:
             writer.transport.abort()
 
     def say_goodbye(self) -> None:
-        """What a server says to idle connections when it is shut down; the connections are still open."""
+        """Send the message that a server sends to idle connections at its shutdown. The connections stay
+        open.
+        """
         fields = b"SFATAL\0VFATAL\0C57P01\0Mgoodbye\0\0"
         for writer in self._clients:
             writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)

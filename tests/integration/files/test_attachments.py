@@ -55,7 +55,7 @@ async def post_to(system: LocalSystem, url: str, body: Any) -> Answer:
 async def taken(
     system: LocalSystem, base: str, model: RecordingModel, part: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Send a part; fails unless it is stored and given to the model. What is stored."""
+    """Send a part and return what is stored. Fails unless the part is stored and given to the model."""
     chat = chat_with_parts(system, part)
     answer = await post_chat(system, base, chat)
     assert answer.complete, answer.raw

@@ -111,7 +111,7 @@ async def test_readers_that_stall_hold_a_little_of_a_large_file_and_leave_nothin
 
 
 async def test_a_file_without_its_middle_is_unknown(system: LocalSystem) -> None:
-    """Nothing of it is sent."""
+    """The response has no byte of the file."""
     base = await system.gateway()
     id = await stored(system, pdf_of_size(3 * CHUNK_BYTES))
     assert (await system.get(f"{base}{file_formats.URL}{id}")).status == 200

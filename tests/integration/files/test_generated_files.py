@@ -75,7 +75,7 @@ async def test_a_picture_that_no_event_could_hold_is_stored_and_named(
 
 
 class Painter:
-    """Paints and calls a tool in its first step, then only speaks; remembers what it was asked."""
+    """Emits a file and calls a tool in its first step, then emits text. Records its requests."""
 
     def __init__(self) -> None:
         self.requests: list[ModelRequest] = []

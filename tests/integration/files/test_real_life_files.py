@@ -43,7 +43,7 @@ def file_url(data: bytes) -> str:
 
 
 async def stored(system: LocalSystem, base: str, *parts: dict[str, Any]) -> list[dict[str, Any]]:
-    """Send parts behind a text. What is stored of them."""
+    """Send parts behind a text, and return what is stored of them."""
     chat = chat_with_parts(system, *parts)
     answer = await post_chat(system, base, chat)
     assert answer.complete, answer.raw

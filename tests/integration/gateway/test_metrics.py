@@ -135,7 +135,7 @@ async def test_a_runner_shows_runs_steps_tools_and_tokens_on_its_own_port(system
 
 
 async def test_a_takeover_is_counted_and_a_resumed_turn_is_none(system: LocalSystem) -> None:
-    """The first runner falls silent in the middle; the second goes on."""
+    """The first runner stops in the middle of the run; the second one continues it."""
     first = await system.runner(**SILENT_RUNNER)
     base = await system.gateway()
     async with asyncio.TaskGroup() as group:

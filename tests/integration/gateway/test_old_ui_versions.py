@@ -115,7 +115,7 @@ async def stored(one: Rewound) -> Any:
 async def test_a_rewind_breaks_an_old_clients_stream_and_the_replay_has_nothing_of_it(
     system: LocalSystem, ui: str
 ) -> None:
-    """For a client that cannot be told to drop what it has."""
+    """For a client whose version has no event that drops a part."""
     async with rewound(system, ui) as one:
         whole = await one.get(f"?ui={ui}")
     assert whole.complete

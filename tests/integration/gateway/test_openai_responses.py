@@ -112,7 +112,7 @@ async def test_the_sdks_own_accumulation_agrees(system: LocalSystem, client: Asy
 
 @pytest.mark.feature("F17")
 async def test_in_the_background_a_response_is_polled(system: LocalSystem, client: AsyncOpenAI) -> None:
-    """The request returns at once, the response goes on."""
+    """The request returns at once, and the run continues."""
     first = await client.responses.create(model=system.agent, input="count 20 every 20 ms", background=True)
     assert first.status == "queued"
     assert first.output == []
@@ -126,7 +126,9 @@ async def test_in_the_background_a_response_is_polled(system: LocalSystem, clien
 async def test_any_number_is_a_place_to_go_on_at_any_gateway(
     system: LocalSystem, client: AsyncOpenAI
 ) -> None:
-    """Cut a running stream, go on with it elsewhere; then the same at every event of what is over."""
+    """Cut a stream of an active run and resume it at another gateway. Then resume the ended run at each
+    event.
+    """
     begun, id = [], ""
     async with await client.responses.create(
         model=system.agent, input="count 30 every 20 ms", stream=True, background=True
@@ -148,7 +150,9 @@ async def test_any_number_is_a_place_to_go_on_at_any_gateway(
 
 @pytest.mark.feature("F74")
 async def test_a_response_is_cancelled_once(system: LocalSystem, client: AsyncOpenAI) -> None:
-    """The answer says so, keeps the text, and is the same the second time; a completed one stays so."""
+    """The response is `cancelled`, keeps its text, and is the same after a second request. A completed
+    response stays completed.
+    """
     stream = await client.responses.create(model=system.agent, input="count 1000 every 20 ms", stream=True)
     events: list[ResponseStreamEvent] = []
     async for event in stream:
@@ -166,7 +170,7 @@ async def test_a_response_is_cancelled_once(system: LocalSystem, client: AsyncOp
 
 @pytest.mark.feature("F14")
 async def test_a_response_goes_on_behind_another(system: LocalSystem, base: str, client: AsyncOpenAI) -> None:
-    """In its conversation; behind one that was gone on from already, in a fork that knows nothing of that."""
+    """In the same conversation; behind a response that has a successor, in a fork without that successor."""
     first = await client.responses.create(model=system.agent, input="count 1")
     second = await client.responses.create(model=system.agent, input="count 2", previous_response_id=first.id)
     other = await client.responses.create(model=system.agent, input="count 3", previous_response_id=first.id)
@@ -250,7 +254,7 @@ async def test_an_unsupported_parameter_is_refused_by_name(
 
 @pytest.mark.feature("F69")
 async def test_an_invalid_sequence_number_is_refused(system: LocalSystem, client: AsyncOpenAI) -> None:
-    """One beyond the log is gone, as a cursor is; what is not a number is invalid."""
+    """A number beyond the log is 410, as for cursors; other text is 400."""
     response = await client.responses.create(model=system.agent, input="count 1")
     with pytest.raises(openai.APIStatusError) as fault:
         await replayed(client, response.id, 1_000)
@@ -286,7 +290,9 @@ async def test_a_failure_is_a_failed_response(system: LocalSystem, client: Async
 
 @pytest.mark.feature("F52")
 async def test_an_approval_goes_on_with_the_same_response(system: LocalSystem) -> None:
-    """It asks as MCP's approvals do; every answer at once; what is streamed then is what follows."""
+    """Approvals have MCP's form. Each request must decide all of them, and its stream has the events that
+    follow.
+    """
     shell = ShellTools()
     tools = [shell.tool(name, needs_approval=True) for name in ("rm", "mv")]
     model = CallingModel(rm={"command": "rm a"}, mv={"command": "mv a"})
@@ -322,7 +328,7 @@ async def test_an_approval_goes_on_with_the_same_response(system: LocalSystem) -
 
 
 async def test_a_response_outlives_its_log(system: LocalSystem, client: AsyncOpenAI) -> None:
-    """What is retrieved is then made of the stored message; its events are gone."""
+    """The response is then made from the stored message, and it has no events."""
     for text in ("weather Paris", "think", "fail"):
         whole = await client.responses.create(model=system.agent, input=text)
         run = parse_response_id(whole.id)
@@ -337,7 +343,7 @@ async def test_a_response_outlives_its_log(system: LocalSystem, client: AsyncOpe
 
 
 async def test_an_approval_goes_on_where_the_log_has_expired(system: LocalSystem) -> None:
-    """It begins anew with the whole message; a number from before means nothing any more, and is refused."""
+    """The log starts again with the whole message. A sequence number of the expired log is refused."""
     shell = ShellTools()
     model = CallingModel(rm={"command": "rm a"})
     await system.runner(
@@ -362,7 +368,7 @@ async def test_an_approval_goes_on_where_the_log_has_expired(system: LocalSystem
 
 @pytest.mark.feature("F60")
 async def test_a_response_that_waits_can_be_cancelled(system: LocalSystem) -> None:
-    """What it asks is asked no longer, and was never done."""
+    """Its approval can no longer be decided, and its tool never runs."""
     shell = ShellTools()
     model = CallingModel(rm={"command": "rm a"})
     await system.runner(

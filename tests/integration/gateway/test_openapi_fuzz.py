@@ -38,7 +38,7 @@ OUTSIDE = re.compile(r"""(?:src|href)=["'](?:https?:)?//|@import|url\(|innerHTML
 
 @pytest.fixture
 async def base(system: LocalSystem) -> str:
-    """A gateway that asks for credentials, and the agent that the contract's examples talk to."""
+    """A gateway that requires credentials, and the agent of the examples in the contract."""
     await system.runner([msgspec.structs.replace(build_demo_agent(), name="demo")])
     return await system.gateway(
         allow_anonymous=False, default_agent="demo", jwt_key=SIGNING, jwt_algorithms="HS256"
@@ -78,7 +78,7 @@ async def sent(system: LocalSystem, base: str, session: str) -> str:
 
 
 async def schemathesis(base: str, known: Mapping[str, str], place: Path) -> tuple[int | None, str]:
-    """Its exit status, and what it says. What it remembers is in `place`."""
+    """Run schemathesis in the folder `place`. Returns its exit status and its output."""
     command = (
         *("-c", STARTS, "--config-file", str(CONFIG), "run", f"{base}/openapi.json"),
         *("--header", f"Authorization: Bearer {token()}", "--no-color", "--request-timeout", str(SOON_S)),

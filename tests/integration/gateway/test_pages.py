@@ -117,7 +117,7 @@ async def test_agents_are_listed_the_default_first(system: LocalSystem) -> None:
 
 
 async def test_the_log_is_read_page_by_page_with_attempts_marks_and_times(system: LocalSystem) -> None:
-    """Everything that a stream says is in it, under the same cursors."""
+    """It contains each event of the stream, with the same cursors."""
     base, session = await system.gateway(), system.fresh("s")
     await system.runner()
     answer = await system.post(base, system.chat(session, "count 5"))

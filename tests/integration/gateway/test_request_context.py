@@ -31,13 +31,13 @@ class Tenant(msgspec.Struct):
 
 @tool
 async def whoami(ctx: ToolContext[Tenant]) -> str:
-    """Tell who is asked for."""
+    """Return the user of the context."""
     assert ctx.context.auth_token in {"", SECRET}
     return f"{ctx.context.tenant_id} {ctx.context.seats}"
 
 
 class Reads(msgspec.Struct):
-    """Says its instructions."""
+    """Emits its instructions."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `port.Model`."""

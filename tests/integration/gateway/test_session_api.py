@@ -95,7 +95,9 @@ async def test_an_approval_goes_on_with_the_stream(system: LocalSystem, base: st
 
 @pytest.mark.feature("F68")
 async def test_reconnect_and_interrupt(system: LocalSystem, base: str) -> None:
-    """Nothing running is a 204, and nothing to interrupt says so."""
+    """Without an active run, the stream is a 204, and the response to an interrupt reports that there is no
+    run.
+    """
     url = f"{base}/{system.fresh('s')}"
     await post(system, url, TEXT)
     assert (await system.get(f"{url}/reconnect")).status == 204

@@ -144,7 +144,7 @@ async def some(response: aiohttp.ClientResponse, size_bytes: int) -> bytes:
 
 
 def narrow(system: LocalSystem, response: aiohttp.ClientResponse) -> None:
-    """Small socket buffers at both ends: what is under test is our own."""
+    """Set small socket buffers at both ends: the test is about the gateway's own buffers."""
     (ours,) = system.apps[0][SERVICE].streams
     assert response.connection is not None
     for transport in (ours, response.connection.transport):

@@ -29,7 +29,7 @@ PEPPER = "a pepper of some length"
 
 
 class Held:
-    """A model that names the user whom it answers, and then waits until the test releases that answer."""
+    """A model that emits the user's name and then waits until the test releases the answer."""
 
     def __init__(self) -> None:
         self.begun: asyncio.Queue[str] = asyncio.Queue()
@@ -121,7 +121,7 @@ async def accepted(store: PostgresRunStore, tenant: TenantId, runs: int) -> None
 async def test_a_tenant_with_too_many_queued_is_told_when_to_come_back(
     system: LocalSystem, store: PostgresRunStore
 ) -> None:
-    """429 in the family's shape, with `Retry-After`; nothing of the refused one is stored."""
+    """429 in the family's format, with `Retry-After`. Nothing of the refused request is stored."""
     await system.runner()
     served = system.agent
     base = await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER)

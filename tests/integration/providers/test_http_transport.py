@@ -80,7 +80,7 @@ async def test_redirects_are_left_to_the_client_and_cookies_are_dropped(wired: h
 
 
 async def test_a_response_read_to_its_end_returns_its_connection(wired: httpx2.AsyncClient) -> None:
-    """And what is left in the middle is closed."""
+    """A response that is left in the middle closes its connection."""
     ports: list[int] = []
     gone = asyncio.Event()
 

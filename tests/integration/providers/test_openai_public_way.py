@@ -26,7 +26,7 @@ def fresh() -> Iterator[None]:
 async def answer(
     speaks: ProviderProtocol, provider: FakeProvider
 ) -> tuple[list[ModelChunk | Done], type[AsyncOpenAI]]:
-    """The answer, and the client that asked for it."""
+    """Call the model. Returns the answer, and the client that sent the request."""
     provider.queue(speaks.thinks)
     async with ProviderConnections(read_timeout_s=5) as connections:
         model = speaks.open(provider, connections)

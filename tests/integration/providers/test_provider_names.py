@@ -23,7 +23,7 @@ SAID = responses_frames.response(
 
 
 class Elsewhere(httpx2.AsyncBaseTransport):
-    """Leads every request to the fake, and remembers where it was to go."""
+    """Sends every request to the fake provider, and records the address that it was for."""
 
     def __init__(self, address: str) -> None:
         self.address = httpx2.URL(address)

@@ -167,7 +167,9 @@ async def test_reasoning_is_for_the_model_that_wrote_it_alone(
 async def test_reasoning_that_its_provider_refuses_is_left_out(
     provider: FakeProvider, connections: ProviderConnections, speaks: ProviderProtocol, status_text: str
 ) -> None:
-    """It is bound to an account, and a key may be another account's by now: the conversation goes on."""
+    """Reasoning is bound to an account, and a key may belong to another account by now. The conversation
+    continues.
+    """
     message = fold([*await first_step(speaks, provider, connections), *RESULTS])
     provider.queue(refusal(status_text), speaks.plain("ok"))
     items = await answer(speaks, provider, connections, asking(answer=message, step=1), retries_max=0)

@@ -17,7 +17,7 @@ from tests.support.system.local_system import Answer, LocalSystem
 
 
 async def serve(system: LocalSystem, provider: FakeProvider) -> str:
-    """A gateway, and a runner whose agent asks this provider, as `REJOIN_MODEL=openai:…` makes it."""
+    """A gateway, and a runner whose agent uses this provider, as with `REJOIN_MODEL=openai:…`."""
     agent = msgspec.structs.replace(build_demo_agent("openai:test-model"), name=system.agent)
     await system.runner([agent], model_base_url=provider.base_url, model_api_key="secret-key")
     return await system.gateway()

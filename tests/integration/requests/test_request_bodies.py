@@ -49,7 +49,7 @@ def held() -> bool:
 
 @pytest.fixture
 def made_now() -> Iterator[None]:
-    """`held` looks through what is made from now on: all of the gateway, and nothing of other tests."""
+    """`held` examines the objects that are made from now on: all of the gateway, and none of other tests."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -58,7 +58,7 @@ def made_now() -> Iterator[None]:
 @pytest.mark.usefixtures("made_now")
 @pytest.mark.parametrize("name", ASKED)
 async def test_no_body_is_held_for_as_long_as_an_answer_takes(system: LocalSystem, name: str) -> None:
-    """Nobody executes the run. Its large body has given its room back, and is not in memory either."""
+    """No runner executes the run. The large body has returned its share, and is not in memory."""
     base = await system.gateway()
     backend, shares = system.apps[0][SERVICE].backend, system.apps[0][SERVICE].large_bodies
     await backend.agents.announce(

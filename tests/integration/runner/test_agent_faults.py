@@ -64,7 +64,7 @@ NO_EXCEPTIONS = [asyncio.CancelledError, SystemExit, KeyboardInterrupt, Generato
 async def test_a_tool_that_raises_what_is_no_exception_fails_its_call_alone(
     system: LocalSystem, fault: type[BaseException], kind: str
 ) -> None:
-    """It is called once, the model is told, and the process goes on."""
+    """The tool is called once, the model gets the error, and the process continues."""
     runs: list[str] = []
 
     def give_up(city: str) -> str:
@@ -104,7 +104,7 @@ async def test_a_model_that_raises_what_is_no_exception_fails_its_run_at_once(
 async def test_loops_instructions_and_approval_rules_that_give_up_fail_their_run_alone(
     system: LocalSystem, fault: type[BaseException]
 ) -> None:
-    """An approval rule that gives up means that a person must decide."""
+    """After an approval rule that raises, a person must decide."""
 
     def give_up(*_: object) -> bool:
         raise fault
@@ -147,7 +147,7 @@ async def test_a_model_that_raises_any_exception_fails_its_run_at_once_with_an_i
 
 
 class Emitting:
-    """A model that emits what it is told."""
+    """A model that emits the given outputs."""
 
     def __init__(self, *output: object) -> None:
         self.output = output

@@ -42,7 +42,9 @@ async def decide(system: LocalSystem, base: str, session: str, message: dict[str
 
 @pytest.mark.feature("F50", "F61")
 async def test_nothing_is_done_before_a_person_has_decided(system: LocalSystem, shell: ShellTools) -> None:
-    """The stream asks with both ids, and so does the history after a reload, through another gateway."""
+    """The stream has both ids of the approval, and so has the history after a reload, through another
+    gateway.
+    """
     model = CallingModel(rm={"command": "rm notes.txt"})
     await system.runner(
         [Agent(name=system.agent, model=model, tools=[shell.tool("rm", needs_approval=True)])]
@@ -66,7 +68,7 @@ async def test_nothing_is_done_before_a_person_has_decided(system: LocalSystem, 
 async def test_what_asks_is_decided_by_its_arguments_and_by_the_tool_before_its_agent(
     system: LocalSystem, shell: ShellTools
 ) -> None:
-    """`rm` asks and `ls` does not; what the agent says counts only where the tool says nothing."""
+    """`rm` needs an approval and `ls` does not. The agent's rule counts only where the tool has none."""
 
     def destroys(input: dict[str, Any], context: ToolContext[None]) -> bool:
         del context
@@ -119,7 +121,9 @@ async def test_what_was_shown_is_what_is_run_whatever_a_client_sends_back(
 async def test_decisions_that_are_stale_or_not_ones_own_change_nothing(
     system: LocalSystem, shell: ShellTools
 ) -> None:
-    """Of another session, of no question at all, the opposite of what was decided, and after the end."""
+    """A decision of another session, of an unknown approval, against the stored decision, and after the run's
+    end.
+    """
     model = CallingModel(rm={"command": "rm notes.txt"})
     await system.runner(
         [Agent(name=system.agent, model=model, tools=[shell.tool("rm", needs_approval=True)])]

@@ -16,7 +16,7 @@ from tests.support.system.local_system import Answer, LocalSystem
 
 
 class Listens(msgspec.Struct):
-    """Says how many messages it was shown; sums up when it is asked to."""
+    """Emits the number of messages that it received. Writes a summary if the instructions want one."""
 
     shown: list[list[str]] = []
     summaries: int = 0

@@ -44,7 +44,7 @@ def errors(answer: Answer) -> list[str]:
 
 
 async def test_what_it_yields_is_the_answer(system: LocalSystem) -> None:
-    """Text, sources, files, tools; with usage and what it says beside, and the next turn sees it all."""
+    """Text, sources, files, tools, usage and status parts. The next turn has all of it in its history."""
 
     @agent(name=system.agent)
     async def echo(run: RunInput[None]) -> AsyncIterator[Any]:

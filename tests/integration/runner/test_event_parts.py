@@ -60,7 +60,7 @@ async def ask(system: LocalSystem) -> tuple[Answer, dict[str, Any]]:
 
 @pytest.mark.feature("F21")
 async def test_every_kind_of_part_is_forwarded_and_stored(system: LocalSystem) -> None:
-    """Each event is a chunk that the protocol knows, and opens and closes in order."""
+    """Each event is a chunk of the protocol, and parts open and close in order."""
     answer, message = await ask(system)
     assert answer.complete
     assert all(chunks.decode(frame.data) for frame in answer.frames[:-1])

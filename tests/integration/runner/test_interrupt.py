@@ -13,7 +13,7 @@ from tests.support.system.local_system import Answer, LocalSystem, read_frames
 
 
 class Endless:
-    """A model that talks until its stream is closed, and says when that was."""
+    """A model that emits text until its stream is closed, and records the time of that."""
 
     def __init__(self) -> None:
         self.talking = asyncio.Event()
@@ -106,7 +106,7 @@ async def test_a_suspended_run_is_ended_and_its_question_closed(system: LocalSys
 
 
 async def settled(system: LocalSystem, base: str, session: str) -> None:
-    """Until nothing runs in the session: its stream, followed to the end, says so."""
+    """Wait until the session has no active run: follow its stream to the end."""
     answer = await system.get(f"{base}/api/chat/{session}/stream")
     assert answer.status in {200, 204}
 

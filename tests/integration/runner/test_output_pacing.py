@@ -18,7 +18,7 @@ from tests.support.system.local_system import Answer, LocalSystem, read_frames
 
 
 class Says(msgspec.Struct):
-    """Says words, `pause_s` between them; then fails if it is to."""
+    """Emits words with `pause_s` between them, and may fail at the end."""
 
     words: list[str]
     pause_s: float = 0.0
@@ -115,7 +115,7 @@ async def test_a_summary_raised_in_a_text_stands_behind_it(system: LocalSystem) 
         return Summary(f"number {count}")
 
     class Waits(msgspec.Struct):
-        """Says a word when the gate lets it, after it has said one."""
+        """Emits one word, and another one when the gate opens."""
 
         async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
             """See `port.Model`."""

@@ -93,7 +93,9 @@ async def test_a_run_is_handed_over_only_so_often(system: LocalSystem) -> None:
 
 
 async def test_a_delegated_agents_last_words_are_the_output_of_the_call(system: LocalSystem) -> None:
-    """It knows the task alone; its text is no text of the answer, and its caller sees only the output."""
+    """The delegated agent knows only the task. The caller gets only its output, and the answer has none of
+    its text.
+    """
     base = await system.gateway()
     [look, *_] = build_tools()
     research = scripted_agent(
@@ -217,7 +219,7 @@ async def test_an_approval_inside_a_delegated_agent_suspends_the_run_and_goes_on
 
 
 class Hangs:
-    """A model that says that it was asked, and then nothing."""
+    """A model that records its call and then emits nothing."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -242,7 +244,9 @@ async def test_a_delegated_agent_that_takes_too_long_is_an_error_that_its_caller
 
 
 async def test_an_interrupt_leaves_no_call_open_in_any_frame(system: LocalSystem) -> None:
-    """Neither that of the agent at work nor those of the agents that wait; the next answer goes on."""
+    """Neither in the frame of the active agent nor in those of the agents that wait. The next answer
+    continues.
+    """
     base = await system.gateway()
     model = Hangs()
     research = scripted_agent(

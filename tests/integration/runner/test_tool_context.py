@@ -104,7 +104,7 @@ async def test_a_component_is_whole_or_not_there(system: LocalSystem) -> None:
 
 @pytest.mark.feature("F23")
 async def test_a_status_is_shown_and_not_kept(system: LocalSystem) -> None:
-    """So is data of the application's own that is transient; what is not, stays."""
+    """Transient data of the application is not kept either; other data is."""
 
     @tool
     async def work(ctx: ToolContext[None]) -> str:
@@ -217,7 +217,7 @@ async def test_a_large_result_is_an_artifact_where_the_tool_says_so(system: Loca
 
 
 async def test_an_interrupted_call_is_cancelled_and_says_nothing_more(system: LocalSystem) -> None:
-    """A coroutine is cancelled; a thread goes on, finds its way closed, and its result is dropped."""
+    """A coroutine is cancelled. A thread continues, cannot emit any more, and its result is dropped."""
     started, cancelled = asyncio.Event(), asyncio.Event()
     release = threading.Event()
     said: list[str] = []

@@ -211,7 +211,7 @@ async def test_a_token_that_does_not_hold_is_refused(
 
 @pytest.fixture
 async def issued() -> AsyncIterator[tuple[str, list[Any], list[float]]]:
-    """An issuer that publishes keys: its address, the keys, and when it was asked."""
+    """An issuer that publishes keys: its address, the keys, and the times of the requests."""
     published: list[Any] = []
     asked: list[float] = []
 
@@ -289,7 +289,7 @@ async def test_a_gateway_that_nobody_could_enter_says_so(database: Database) -> 
 
 @pytest.mark.feature("F41")
 async def test_too_many_requests_are_told_when_to_come_back(system: LocalSystem, database: Database) -> None:
-    """429 with `Retry-After`, and nothing of the refused one has happened. Others are not disturbed."""
+    """429 with `Retry-After`. The refused request has no effect, and other callers are not limited."""
     await system.runner()
     base = await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER, requests_per_minute=3)
     issuer = KeyCommands(PostgresApiKeys(database), TenantId(system.fresh("tenant")), PEPPER.encode())

@@ -39,7 +39,7 @@ def ours(place: Path) -> Authority:
 
 @pytest.fixture(scope="module")
 def other(place: Path) -> Authority:
-    """Somebody else's authority."""
+    """A certificate authority that we do not trust."""
     return Authority(place, "other")
 
 

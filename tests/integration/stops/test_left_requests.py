@@ -74,7 +74,7 @@ async def test_no_request_is_lost_in_any_of_many_races(
 async def test_a_gateway_that_stops_finishes_what_it_has_read(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its client is gone, and it is told to stop before it has published the request."""
+    """The client has disconnected, and the gateway is stopped before it has published the run request."""
     await system.runner(sweep_interval_s=3600)
     other = ApiClient(system, await system.gateway())
     publish, begun = Backend.publish, asyncio.Event()

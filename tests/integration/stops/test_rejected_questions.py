@@ -34,7 +34,7 @@ async def pending(client: ApiClient, session: str) -> list[Json]:
 
 
 async def assert_rejected(client: ApiClient, session: str, run: str, approval: str) -> None:
-    """The run is cancelled, its call is denied, and nobody can approve it any more."""
+    """The run is cancelled, its call is denied, and its approval can no longer be decided."""
     assert await state_of(client, run) == "cancelled"
     assert await pending(client, session) == []
     [part] = [
@@ -182,7 +182,7 @@ async def test_a_plain_message_leaves_the_question_open_and_the_model_knows(syst
 
 
 async def test_a_fork_s_question_is_nobody_s_to_answer(system: LocalSystem) -> None:
-    """The model is told that the call did not run, and may ask again."""
+    """The model learns that the call did not run, and may make it again."""
 
     @tool(needs_approval=True)
     async def act() -> str:

@@ -107,7 +107,7 @@ async def test_the_run_api_knows_by_the_ids_too(system: LocalSystem) -> None:
 
 @pytest.mark.feature("F72", "F97")
 async def test_who_has_not_seen_the_answer_waits_for_it(system: LocalSystem) -> None:
-    """Another tab, a page that was loaded again, and one that says itself what it wants."""
+    """Another tab, a reloaded page, and a client that states its own policy."""
     await system.runner()
     client = ApiClient(system, await system.gateway())
     for extra, earlier in (
@@ -144,7 +144,7 @@ async def test_a_message_that_is_sent_again_does_not_stop_its_own_run(system: Lo
 
 @pytest.mark.feature("F97")
 async def test_regenerate_and_edit_right_after_an_acknowledged_stop(system: LocalSystem) -> None:
-    """Also where the client says that it does not interrupt: what is interrupted already is no obstacle."""
+    """Also if the client does not want to interrupt: an interrupted run is no obstacle."""
     await system.runner()
     client, other = [ApiClient(system, await system.gateway()) for _ in range(2)]
     for number in range(6):
@@ -180,7 +180,7 @@ class Stubborn:
 
 
 class CallsOnce:
-    """A model that calls the tool `hang` if it is asked to, and else says one word."""
+    """A model that calls the tool `hang` if the message wants it, and else emits one word."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `Model`."""
@@ -260,7 +260,7 @@ async def test_a_stop_that_overtakes_its_message_holds(system: LocalSystem, name
 
 @pytest.mark.feature("F75")
 async def test_what_the_user_had_seen_last_is_kept(system: LocalSystem) -> None:
-    """`{lastPart}`, by the interrupt and by the message that interrupts: what is behind it is cut."""
+    """`{lastPart}` in the interrupt and in the message that interrupts: the rest of the answer is cut."""
     await system.runner()
     client = ApiClient(system, await system.gateway())
     for by_message in (True, False):

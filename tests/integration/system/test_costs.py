@@ -43,7 +43,7 @@ _ID = re.compile(r"run_\w+|demo-\w+|(?<=ACK\.REQUESTS\.).*")
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """What this process asks of its servers, writes and encodes, by kind."""
+    """How often this process sends requests to its servers, writes and encodes, by kind."""
     counts: Counter[str] = Counter()
 
     def count(owner: Any, method: str, kind: Callable[..., str]) -> None:
@@ -121,7 +121,7 @@ async def test_a_burst_of_requests_is_taken_in_few_pulls(system: LocalSystem, co
 
 
 class Gushes:
-    """A model that says it all at once."""
+    """A model that emits all of its text at once."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `Model`."""
@@ -134,7 +134,7 @@ class Gushes:
 
 
 async def test_a_fast_model_is_written_in_few_messages(system: LocalSystem, counted: Counter[str]) -> None:
-    """What is emitted while an append is on its way is the next append; each event is encoded once."""
+    """Events that are emitted during an append become the next append. Each event is encoded once."""
     base = await system.gateway(agent_cache_ttl_s=5)
     await system.runner([Agent(name=system.agent, model=Gushes(), text_interval_s=0)])
     counted.clear()
@@ -159,7 +159,7 @@ async def written(runs: JetStreamRunLog, run: RunId, messages: int) -> None:
 
 
 async def replayed(runs: JetStreamRunLog, run: RunId) -> int:
-    """How many records a replay brings."""
+    """The number of records in a replay."""
     read = 0
     async with open_log_tail(runs, run) as records:
         while not records.caught_up:
@@ -199,7 +199,7 @@ async def test_a_replay_asks_and_reads_so_often(
 async def test_silent_streams_are_looked_after_together(
     system: LocalSystem, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each stream gets its heartbeat; one request asks for all of them whether their runs have ended."""
+    """Each stream gets its heartbeat. One query checks for all of them whether their runs have ended."""
     monkeypatch.setattr(live_feed, "WAIT_GRANULARITY_S", HEARTBEAT_S)
     base, told = await system.gateway(stream_heartbeat_s=HEARTBEAT_S), 0
     await system.runner()
@@ -255,7 +255,7 @@ async def test_of_many_clients_that_come_back_at_once_few_ask_the_database_at_on
 async def test_who_comes_back_costs_one_statement_and_two_reads(
     system: LocalSystem, counted: Counter[str]
 ) -> None:
-    """Nobody is asked whose the cursor is: it is there where it should be."""
+    """The gateway makes no query for the owner of the cursor's run: the session's run is that run."""
     base, session = await system.gateway(), system.fresh("s")
     await system.runner()
     async with system.http.post(

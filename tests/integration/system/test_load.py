@@ -36,7 +36,7 @@ async def test_two_thousand_events_a_second_arrive_complete_and_in_order(system:
 
 
 async def test_a_model_without_a_pause_fills_its_log_in_order(system: LocalSystem) -> None:
-    """More events than may wait for the log: the model waits for it, and the other run goes on."""
+    """It emits more events than the queue holds, so the model waits for the log. The other run continues."""
     base = await system.gateway()
     await system.runner()
     async with asyncio.TaskGroup() as group:

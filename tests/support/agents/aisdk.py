@@ -55,7 +55,7 @@ class Deliberate:
 
 
 def _calls(text: str) -> list[ToolInputAvailable]:
-    """What a text asks for beside what the demo's model knows."""
+    """The calls that a text asks for, besides those of the demo's model."""
     asked: list[tuple[str, dict[str, str]]] = []
     if two := _TWO.fullmatch(text):
         asked = [("delete", {"file": file}) for file in two.groups()]

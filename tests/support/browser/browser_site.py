@@ -72,7 +72,7 @@ class LoadBalancer:
 async def _copy(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
 ) -> None:
-    """Until either side ends; then both do, as abruptly as a process dies."""
+    """Copy until either side ends; then close both without a clean end, as after a crash."""
     try:
         while data := await reader.read(READ_BYTES):
             writer.write(data)

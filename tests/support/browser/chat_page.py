@@ -49,7 +49,7 @@ class ChatPage:
 
     @property
     def state(self) -> Locator:
-        """How the connection stands, in words."""
+        """The state of the connection, as the page shows it."""
         return self.page.locator("#state")
 
     def button(self, name: str) -> Locator:
@@ -61,7 +61,7 @@ class ChatPage:
         await expect(self.answer).to_contain_text(f"{count_text(number)}")
 
     async def counted(self, number: int) -> None:
-        """The answer is whole, stands there once, and nothing else does."""
+        """Wait until the answer is complete, and is there once and alone."""
         await expect(self.answer).to_have_text(count_text(number))
         await expect(self.page.locator("#send")).to_be_enabled()
         await expect(self.answer).to_have_text(count_text(number))

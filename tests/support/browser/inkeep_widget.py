@@ -91,5 +91,5 @@ class InkeepWidget:
 
 
 def unique(text: str) -> str:
-    """A text that no other test says."""
+    """A text that no other test sends."""
     return f"{text} {secrets.token_hex(4)}"

@@ -87,7 +87,7 @@ class ApiClient(msgspec.Struct, frozen=True):
         )
 
     async def post(self, path: str, body: Json = None, **headers: str) -> Answer:
-        """POST JSON. `_` in the name of a header stands for `-`."""
+        """POST JSON. In names of headers, `_` is written for `-`."""
         return await self.send(path, msgspec.json.encode(body), **headers)
 
     async def send(self, path: str, data: bytes, **headers: str) -> Answer:

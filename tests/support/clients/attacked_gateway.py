@@ -94,7 +94,7 @@ class AttackedGateway:
         return key
 
     async def credentials(self, scope: Scope) -> dict[str, str | None]:
-        """Everybody who does not get through, by what is wrong."""
+        """The credentials that must be refused, by their fault."""
         good = await self.key()
         return {
             "none": None,
@@ -109,7 +109,7 @@ class AttackedGateway:
         }
 
     async def ann(self) -> Victim:
-        """Ann has said something, and is asked for her word."""
+        """Ann has sent a message, and her run waits for her decision."""
         key = await self.key()
         headers, session = {"Authorization": f"Bearer {key}"}, str(uuid.uuid4())
         body = self.system.chat(session, "delete notes.txt")
@@ -145,7 +145,7 @@ class AttackedGateway:
         await wait_until(ended, "the end of all runs")
 
     async def everything(self, ann: Victim) -> "SideEffects":
-        """As it is once nothing is under way any more."""
+        """The state of all data, when no work is in progress."""
         await self.still()
         self._census = self._census or census_query(await self._watch.fetch(TABLES))
         found = await self._watch.fetch(self._census, self.tenant)
@@ -160,7 +160,7 @@ class AttackedGateway:
 
 
 def census_query(tables: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """A statement that says of each table how many rows it has, and which are a tenant's."""
+    """A statement that counts the rows of each table, in all and of one tenant."""
     own = "array_agg(t::text order by t::text) filter (where tenant_id = $1)"
     # A stop of a session that the caller does not have holds for messages of the caller alone.
     anns = f"tenant_id = $1 and coalesce(user_id, '{ANN}') = '{ANN}'"

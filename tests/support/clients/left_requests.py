@@ -46,7 +46,7 @@ MCP_ENDED = "select not exists (select from sessions where id = $1 and metadata-
 
 
 class LeftRequest(msgspec.Struct, frozen=True):
-    """A request, and the query that says whether it has had its effect on the session."""
+    """A request, and the query that returns whether the request has had its effect on the session."""
 
     method: str
     path: str

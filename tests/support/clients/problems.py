@@ -7,7 +7,7 @@ from tests.support.system.local_system import Answer, LocalSystem
 
 
 async def post_bytes(system: LocalSystem, base: str, data: bytes, **headers: str) -> Answer:
-    """POST a body that is JSON unless a header says otherwise. Returns the whole response."""
+    """POST a body as JSON, unless a header names another type. Returns the whole response."""
     headers = {"content-type": "application/json"} | headers
     async with system.http.post(f"{base}/api/chat", data=io.BytesIO(data), headers=headers) as response:
         return await Answer.of(response)

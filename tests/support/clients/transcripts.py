@@ -61,12 +61,12 @@ class Transcript:
 
 
 def events(answer: Answer) -> str:
-    """An answer's events, with names instead of what is different each time."""
+    """The events of an answer, with names in the place of values that differ from run to run."""
     return _named("\n".join(_json(chunk) for chunk in _merged(answer.chunks)))
 
 
 def _own(name: str) -> bool:
-    """Whether a header is part of what a family promises, and not a matter of time."""
+    """Whether a header is a promise of the family, and does not depend on time."""
     return name.startswith("x-") and name not in HIDDEN
 
 
@@ -79,7 +79,7 @@ def _body(answer: Answer) -> list[str]:
 
 
 def _merged(chunks: list[Json]) -> list[Json]:
-    """Neighbouring deltas of one part as one: how many they are is a matter of time."""
+    """Adjacent deltas of one part as one delta: their number depends on time."""
     merged: list[Json] = []
     for chunk in chunks:
         before = merged[-1] if merged else {}

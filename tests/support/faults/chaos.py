@@ -82,7 +82,7 @@ async def read_history(http: aiohttp.ClientSession, base: str, session: str) -> 
 
 
 class Strike(msgspec.Struct, frozen=True):
-    """What is done to which process, and when."""
+    """Which fault hits which process, and when."""
 
     at_s: float
     part: Part

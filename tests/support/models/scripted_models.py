@@ -104,7 +104,7 @@ class SingleCallModel(msgspec.Struct):
 
 
 class CallingModel:
-    """A model that makes these calls at once, and says then how each of them ended."""
+    """A model that makes these calls at once, and then emits the outcome of each."""
 
     def __init__(self, **calls: dict[str, Any]) -> None:
         self.calls = calls

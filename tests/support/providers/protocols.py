@@ -16,7 +16,9 @@ type Request = dict[str, Any]
 
 @dataclass(frozen=True)
 class ProviderProtocol:
-    """One provider's way. `thinks` is an answer that reasons, says `Looking.` and calls `weather` twice."""
+    """The protocol of one provider. `thinks` is an answer that reasons, has the text `Looking.` and calls
+    `weather` twice.
+    """
 
     provider: str
     name: str
@@ -35,7 +37,7 @@ class ProviderProtocol:
     def open(
         self, at: FakeProvider, connections: ProviderConnections, name: str = "", **more: Any
     ) -> ProviderModel:
-        """A model that asks the fake."""
+        """A model whose requests go to the fake provider."""
         base_url = at.address if self.provider == "anthropic" else at.base_url
         spec = f"{self.provider}:{name or self.name}"
         model = open_model(spec, connections, **{"base_url": base_url, "api_key": "k"} | more)

@@ -126,7 +126,7 @@ def _check_pairs(items: Sequence[Json]) -> Iterator[str]:
 
 
 def _check_reasoning(items: Sequence[Json]) -> Iterator[str]:
-    """Reasoning stands before the item that it led to."""
+    """Reasoning is before the item that follows from it."""
     for item, following in zip(items, [*items[1:], {}], strict=True):
         if item.get("type") != "reasoning":
             continue

@@ -45,7 +45,7 @@ async def test_what_is_given_back_goes_to_who_has_waited_longest() -> None:
 
 
 async def test_who_gives_up_waiting_takes_nothing_along() -> None:
-    """Also if it was given its share in the very moment, and if a share is released twice, or in parts."""
+    """Also if the share is given at the same moment, and if a share is released twice or in parts."""
     shares = FairShare(10)
     share = await shares.take("a", 10)
     async with asyncio.TaskGroup() as group:

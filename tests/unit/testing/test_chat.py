@@ -183,7 +183,7 @@ async def test_a_tool_is_called_like_its_function_and_what_it_emits_is_recorded(
 
 
 async def test_a_chat_takes_milliseconds() -> None:
-    """The figure is for the reader; the bound only says that no pause of a runner is in it."""
+    """The printed figure is for the reader. The bound only shows that no pause of a runner is in it."""
     begin = time.perf_counter()
     async with testing.chat(agent, model=ScriptedModel(*["Yes."] * 20), context=EUROS) as chat:
         for _ in range(20):

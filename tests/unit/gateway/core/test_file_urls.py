@@ -25,7 +25,7 @@ ANSWER = ids.new_message_id(int(START.timestamp() * 1000), bytes(10))
 
 
 class Clock:
-    """A clock that stands."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.at = START

@@ -42,7 +42,7 @@ VIEW = View()
 
 
 class RecordingQueue(MemoryRunQueue):
-    """Remembers what is published."""
+    """Records the published requests."""
 
     def __init__(self) -> None:
         super().__init__()

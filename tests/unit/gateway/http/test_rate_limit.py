@@ -47,7 +47,7 @@ def test_no_window_of_a_period_holds_more_than_twice_the_rate(count: int, gaps: 
 
 
 class Known:
-    """Tenants' own rates, and how often they were asked for."""
+    """The rates of tenants, and a count of the look-ups."""
 
     def __init__(self, **counts: int | None) -> None:
         self.counts = counts

@@ -213,7 +213,7 @@ async def test_a_count_from_the_end_is_one_of_the_events_of_the_replay(view: Vie
 
 @pytest.mark.parametrize("view", [V5, V6], ids=["v5", "v6"])
 async def test_a_response_that_meets_a_new_reset_is_broken(view: View) -> None:
-    """The client has seen some of what is voided, and cannot be told."""
+    """The client has received some of the voided events, and its version has no event that drops them."""
     log = await stored(REDONE[:13])
     early = await find_resume_point(log, run(), FromStart(), view)
     late = await stored(REDONE)

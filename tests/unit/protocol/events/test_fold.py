@@ -41,7 +41,7 @@ def begun(vector: dict[str, Any]) -> Fold:
 
 
 def run(vector: dict[str, Any], *, reads_between: bool = False) -> tuple[Fold, str | None]:
-    """The chunks folded up to the first error, and what it was."""
+    """Fold the chunks up to the first error. Returns the message and the error."""
     state = begun(vector)
     for raw in vector["chunks"]:
         try:

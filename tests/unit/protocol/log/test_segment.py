@@ -34,7 +34,7 @@ def chain(count: int, size: int = 10) -> list[Record]:
 
 
 def after(seq: int, log: Sequence[Record]) -> list[Record]:
-    """What is behind a sequence."""
+    """The records after a sequence number."""
     return [record for record in log if record.seq > seq]
 
 
@@ -92,7 +92,7 @@ def test_a_record_is_read_as_it_was_packed(some: list[Record]) -> None:
 def test_whatever_segments_there_are_in_whatever_order_what_is_read_is_the_log(
     cuts: list[tuple[int, int]], place: int, ordered: bool
 ) -> None:
-    """Some are missing, some overlap, a late one of a dead writer comes last."""
+    """Segments are missing or overlap, and a late one of an earlier writer comes last."""
     log = chain(40)
     segments = [log[at : at + count] for at, count in (sorted(cuts) if ordered else cuts)]
     seq = log[place - 1].seq if place else 0

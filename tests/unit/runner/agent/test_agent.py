@@ -53,7 +53,7 @@ def test_a_context_is_published_as_a_schema() -> None:
 async def test_a_model_that_cannot_be_opened_is_named_at_the_start(
     model: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unknown provider, none at all, a known one without a key."""
+    """An unknown provider, no provider, and a known one without a key."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     settings = RunnerSettings(nats_url="nats://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/x")
     with pytest.raises(Invalid, match=said) as told:

@@ -44,7 +44,7 @@ DRAFTS = (
 def test_no_expression_of_a_stranger_is_run(
     schema: dict[str, Any], named: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever it stands, and whichever draft a part of the schema names for itself."""
+    """At any place of the schema, and for any draft that a part of the schema names."""
     search, found = re.search, []
 
     def seen(pattern: Any, *rest: Any, **options: Any) -> Any:
@@ -105,7 +105,7 @@ def test_what_is_not_checked_refuses_nothing(schema: dict[str, Any]) -> None:
 def test_what_does_not_fit_is_told_with_its_place(
     schema: dict[str, Any], value: Any, words: list[str]
 ) -> None:
-    """The first three; formats are no promise."""
+    """The first three faults. Formats are not checked."""
     check_schema(schema)
     found = find_mismatches(schema, value)
     assert len(found) == len(words)

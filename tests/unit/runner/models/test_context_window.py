@@ -45,7 +45,7 @@ def ids(history: list[dict[str, Any]]) -> str:
 
 
 class Summarises(msgspec.Struct):
-    """Answers `text`, and keeps what it was asked."""
+    """Answers `text`, and records its requests."""
 
     text: str = "They spoke."
     asked: list[ModelRequest] = []

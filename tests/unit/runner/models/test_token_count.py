@@ -232,5 +232,5 @@ def test_outputs_of_tools_and_reasoning_are_not_what_the_model_was_counted_for()
 def test_a_count_that_cannot_be_compared_corrects_nothing_or_little(
     metadata: dict[str, Any], words: int, expected: float
 ) -> None:
-    """A provider may count what is not in the message, and a message may lack what was counted."""
+    """A provider may count tokens that are not in the message, and a message may lack counted ones."""
     assert calibrate([message("assistant", text("word " * words), **metadata)]) == expected

@@ -160,7 +160,7 @@ def agent(model: Model, **options: Any) -> Agent:
 async def test_a_turn_ends_with_a_complete_log_and_then_in_the_database(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store hears of the end after the log is complete."""
+    """The store gets the end after the log is complete."""
     end, complete_at_end = backend.store.end, []
 
     async def check_log(*arguments: Any) -> RunRequest | None:
@@ -183,7 +183,7 @@ async def test_a_turn_ends_with_a_complete_log_and_then_in_the_database(
 
 
 async def test_a_tool_call_has_its_result_before_the_next_model_call(backend: Backend) -> None:
-    """And the mark `CALLING` stands before a tool runs that must not run twice."""
+    """The mark `CALLING` is in the log before a tool runs that must not run twice."""
     marks: list[Mark] = []
 
     @tool(on_crash="report")

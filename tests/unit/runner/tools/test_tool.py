@@ -186,7 +186,7 @@ def test_an_approval_that_would_have_to_be_awaited_is_refused_at_the_start(appro
 
 
 async def test_an_approval_that_turns_out_to_be_async_is_an_error() -> None:
-    """And not a yes that was never meant."""
+    """A coroutine is true, which must not count as an approval."""
     approval: Any = lambda input, _: decides(input, CONTEXT)  # noqa: E731
     hidden = tool(name="rm", needs_approval=approval)(idle)
     with pytest.raises(TypeError, match="coroutine"):

@@ -41,13 +41,13 @@ def streamed(events: list[Chunk], *, include_usage: bool = False) -> list[dict[s
 
 
 def test_a_runs_id_says_when_it_was_made() -> None:
-    """So every gateway says the same."""
+    """So every gateway returns the same time."""
     assert FACTS.created_s == TIME_MS // 1000
     assert FACTS.run == f"run_{FACTS.ulid}" == RunId(f"run_{FACTS.ulid}")
 
 
 def test_a_text_is_streamed_as_deltas() -> None:
-    """One role, the deltas, one reason: and nothing of what the protocol has no word for."""
+    """One role, the deltas, one finish reason. Events without a counterpart in the protocol are left out."""
     said = streamed(SAID)
     assert [part["choices"][0]["delta"] for part in said] == [
         {"role": "assistant", "content": ""},

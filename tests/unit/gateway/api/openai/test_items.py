@@ -11,7 +11,7 @@ from rejoin_protocol.events.fold import MessageDict
 
 
 def checked(item: dict[str, Any]) -> dict[str, Any]:
-    """It is what the reference says it is."""
+    """The item, after a check against the API reference."""
     TypeAdapter[Any](ResponseItem).validate_python(item)
     return item
 

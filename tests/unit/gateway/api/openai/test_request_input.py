@@ -97,7 +97,7 @@ def test_a_part_that_is_not_known_is_named(part: Any) -> None:
 
 
 def test_an_input_is_a_string_or_items() -> None:
-    """A client may send back what it was given; what its items say of tools has no effect."""
+    """A client may send output items back. Items of tools have no effect."""
     (said,) = from_response_input("hello")
     assert (said.role, said.parts, said.places) == ("user", [{"type": "text", "text": "hello"}], ["/input"])
     items: list[dict[str, Any]] = [
@@ -121,7 +121,7 @@ def test_an_item_that_is_not_known_is_named(item: dict[str, Any]) -> None:
 
 
 def test_the_users_messages_at_the_end_are_one() -> None:
-    """Where a client sends what is new; else only the last one is, and the others may be known."""
+    """For clients that send only new messages. For other clients only the last message is new."""
     said = from_chat_messages(
         [
             ChatMessage("user", "one"),

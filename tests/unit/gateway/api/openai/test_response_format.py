@@ -110,7 +110,7 @@ def test_reasoning_is_a_summary() -> None:
 def test_a_tool_that_ran_here_is_an_mcp_call(
     end: Chunk, status: str, output: str | None, fault: str | None
 ) -> None:
-    """Not a function call, which a client would want to make. What is preliminary does not end it."""
+    """A function call would ask the client to run it. A preliminary output does not complete the call."""
     preliminary = chunks.ToolOutputAvailable("call_1", "so far", preliminary=True)
     item = final(*BEGIN, CALL, preliminary, end, *END[1:])["output"][0]
     assert (item["type"], item["name"], item["arguments"]) == ("mcp_call", "delete", '{"file":"a"}')
@@ -205,6 +205,6 @@ def test_nothing_said_is_nothing_voided() -> None:
 
 @pytest.mark.parametrize("cut", range(10))
 def test_any_number_is_a_place_to_go_on(cut: int) -> None:
-    """What is behind it is exactly the rest."""
+    """The events after the number are exactly the rest."""
     _, events = fed(*BEGIN, *HELLO, *END)
     assert visible_events(events, cut, ()) == events[cut + 1 :]

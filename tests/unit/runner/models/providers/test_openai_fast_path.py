@@ -162,7 +162,7 @@ class Wire(httpx2.AsyncByteStream):
 
 
 class Answers(httpx2.AsyncBaseTransport):
-    """A provider who always says the same."""
+    """A provider that always sends the same answer."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
