@@ -8,7 +8,7 @@
 
 create table tenants (
   id text primary key,
-  -- records.Limits. Limits that it does not name are those of the services' settings.
+  -- store_types.Limits. Limits that it does not name are those of the services' settings.
   limits jsonb not null default '{}',
   created_at timestamptz not null default clock_timestamp()
 );

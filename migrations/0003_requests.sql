@@ -344,7 +344,7 @@ begin
 end
 $$;
 
--- records.Submit. A stored message with the same digest returns the newest run that answers it.
+-- store_types.Submit. A stored message with the same digest returns the newest run that answers it.
 create function submit_run(
   p_tenant text, p_user text, p_session text, p_agent text, p_run text, p_answer text, p_key text,
   p_when_busy text, p_context bytea, p_remember boolean,
@@ -393,7 +393,7 @@ begin
 end
 $$;
 
--- records.Regenerate.
+-- store_types.Regenerate.
 create function regenerate_run(
   p_tenant text, p_user text, p_session text, p_agent text, p_run text, p_answer text, p_key text,
   p_when_busy text, p_context bytea, p_remember boolean,

@@ -24,14 +24,14 @@ create trigger purges after delete on runs for each row execute function purge_r
 -- The origin of a forked session, so that a repeated fork returns the same session.
 alter table sessions add column forked_from text, add column forked_before text;
 
--- records.Artifact.
+-- store_types.Artifact.
 create function artifact_json(a artifacts) returns json language sql stable as $$
   select json_build_object(
     'id', a.id, 'session', a.session_id, 'run', a.run_id, 'type', a.type, 'name', a.name,
     'summary', a.summary, 'data', a.body, 'created_at', a.created_at)
 $$;
 
--- records.ApiKeyRow.
+-- store_types.ApiKeyRow.
 create function key_json(k api_keys) returns json language sql stable as $$
   select json_build_object(
     'id', k.id, 'tenant', k.tenant_id, 'hash', bytes_json(k.hash), 'scopes', k.scopes, 'agent', k.agent,
@@ -39,7 +39,7 @@ create function key_json(k api_keys) returns json language sql stable as $$
     'revoked_at', k.revoked_at, 'last_used_at', k.last_used_at)
 $$;
 
--- records.SessionSummary.
+-- store_types.SessionSummary.
 create function thread_json(s sessions) returns json language sql stable as $$
   select json_build_object(
     'id', s.id, 'agent', s.agent, 'user', s.user_id, 'title', s.title, 'metadata', s.metadata,

@@ -1,7 +1,7 @@
 -- migrate:up
 
--- Interrupts: whoever asks for room rejects the questions that wait, a run whose interrupt is stored is in
--- nobody's way, and a stop that overtakes its own message is kept for it.
+-- Interrupts. A message that interrupts also denies the pending approvals of its session. A run whose interrupt is
+-- stored blocks no new run. A stop that arrives before its message is kept until the message arrives.
 
 -- The part of the answer that the user had seen last when the run was interrupted; null: all of it.
 alter table runs add column seen json;
@@ -131,7 +131,7 @@ begin
 end
 $$;
 
--- Whether a run of the session is queued or running, and nobody has interrupted it.
+-- Whether the session has a queued or running run that is not interrupted.
 create function session_occupied(p_tenant text, p_session text) returns boolean language plpgsql as $$
 begin
   return exists (
@@ -141,11 +141,11 @@ begin
 end
 $$;
 
--- What `when_busy` asks of a session that the caller has locked, before a new run comes into it. An interrupt
--- also rejects the questions of suspended runs: these runs are ended before the new one begins. If p_from is
--- given, the messages from that position on go: a run that is busy with an answer among them must be
--- interrupted, and then stores nothing; a suspended one, whose log is closed, is cancelled. Raises RJ423 if a
--- run is in the way that nobody has interrupted.
+-- Apply `when_busy` to a locked session before a new run is added. An interrupt also denies the pending approvals
+-- of suspended runs: these runs are ended before the new one begins. If p_from is given, delete the messages from
+-- that position on: a busy run whose answer is among them must be interrupted and stores nothing further; a
+-- suspended run, whose log is closed, is cancelled. Raises RJ423 if a run that is not interrupted blocks the new
+-- one.
 create or replace function make_way(p_tenant text, p_session text, p_when_busy text, p_from bigint) returns void
 language plpgsql as $$
 begin
@@ -180,8 +180,8 @@ $$;
 
 drop function interrupt_run;
 
--- Interrupt one run: the named one, or that of the named message. Without a name: the run whose turn it is and
--- every suspended one, so that no question of the session waits any more.
+-- Interrupt one run: the named one, or that of the named message. Without a name: the current run and every
+-- suspended one, so that the session has no pending approval.
 create function interrupt_run(
   p_tenant text, p_user text, p_session text, p_run text, p_message text, p_seen json
 ) returns json language plpgsql as $$

@@ -1,7 +1,7 @@
 -- migrate:up
 
--- What people think of answers, and what clients report of their use. Both are read by session, and newest first.
--- Ids are unique for their owner, so that an id tells nobody that somebody else uses it.
+-- Feedback on answers, and events that clients report. Both are read by session, newest first. Ids are unique for
+-- their owner, so an id does not reveal that another owner uses it.
 
 create table feedback (
   number bigint primary key generated always as identity,
@@ -53,14 +53,14 @@ $$;
 
 create trigger client_events after delete on sessions for each row execute function forget_client_events();
 
--- records.Feedback.
+-- store_types.Feedback.
 create function feedback_json(f feedback) returns json language sql stable as $$
   select json_build_object(
     'id', f.id, 'session', f.session_id, 'agent', f.agent, 'message', f.message_id, 'type', f.type,
     'details', f.details, 'user', f.user_id, 'created_at', f.created_at)
 $$;
 
--- records.ClientEvent.
+-- store_types.ClientEvent.
 create function client_event_json(e client_events) returns json language sql stable as $$
   select json_build_object(
     'id', e.id, 'type', e.type, 'agent', e.agent, 'session', e.session_id, 'message', e.message_id,

@@ -76,7 +76,7 @@ async def test_an_event_source_stops_behind_the_last_event(system: LocalSystem, 
 
 
 async def test_a_proxy_that_compresses_passes_events_on_as_they_come(system: LocalSystem, node: str) -> None:
-    """Each event arrives before the model makes the next one. Responses that are not streams are compressed."""
+    """Each event arrives before the model makes the next one. Other responses are compressed."""
     await system.runner()
     client = ApiClient(system, await system.gateway())
     async with (

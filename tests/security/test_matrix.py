@@ -257,7 +257,7 @@ async def test_a_key_of_another_agent_decides_nothing_in_any_family(
 @pytest.mark.feature("F38")
 @pytest.mark.parametrize("route", CLOSED, ids=name)
 async def test_the_one_who_may_gets_through(attacked: AttackedGateway, route: Route) -> None:
-    """The examples are valid requests: in the tests above, only the credential is the reason for the refusal."""
+    """The examples are valid requests: in the tests above, only the credential causes the refusal."""
     told = await ask(attacked, route, await attacked.ann(), await attacked.key())
     assert told.status in {200, 201, 202, 204}, told.raw[:300]
     await attacked.still()

@@ -21,7 +21,7 @@ FUTURE = datetime.now(UTC) + timedelta(days=1)
 
 
 async def expired(chat: Chat) -> list[RunRequest]:
-    """The expired approvals of this chat's runs that a sweep returns. Other tests may have expired ones, too."""
+    """The expired approvals of this chat that a sweep returns. Other tests may have expired ones, too."""
     history = [
         await chat.store.find_run(DEFAULT, request.run) for request in await chat.store.expire_approvals()
     ]

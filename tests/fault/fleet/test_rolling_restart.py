@@ -82,7 +82,7 @@ class Fleet:
 
 @asynccontextmanager
 async def talking(clients: Sequence[Client]) -> AsyncIterator[None]:
-    """The clients send messages one after the other during the block, and finish the current ones at its end."""
+    """The clients send one message after the other during the block, and finish the last ones at its end."""
     over = asyncio.Event()
 
     async def talk(client: Client) -> None:

@@ -21,7 +21,7 @@ from tests.support.system.observation import wait_until
 
 
 class Wire:
-    """A proxy before a server that counts round trips: each time the client sends after the server has sent."""
+    """A proxy before a server. It counts a round trip when the client sends after the server has sent."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
