@@ -82,7 +82,7 @@ async def test_a_short_run_costs_so_many_round_trips(system: LocalSystem, counte
         assert answer.complete
     await wait_until(lambda: counted[ACKNOWLEDGED] >= RUNS, "the end of all runs")
     for exactly in (
-        "select submit_run",
+        "select with_operation_set",  # of `submit_run`
         "select claim_run",
         "select end_run",
         "request request.*.*.0",
