@@ -174,7 +174,7 @@ class Emitting:
         [ToolInputDelta(tool_call_id="c", input_text_delta="{")],
         [ToolInputAvailable(tool_call_id="c", tool_name="x", input={"a": object()})],
     ],
-    ids=str,
+    ids=lambda output: " ".join(type(item).__name__ for item in output),
 )
 async def test_a_model_that_emits_what_is_no_answer_fails_its_run_at_once(
     system: LocalSystem, output: list[object]
