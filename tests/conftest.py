@@ -55,8 +55,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what shows none of the features of `--feature`. Refuse a name with an address in memory: worker
-    processes could not agree on it.
+    """Deselect what shows none of the features of `--feature`. Refuse a name with an address in memory:
+    worker processes could not agree on it.
     """
     if unstable := [item.nodeid for item in items if " at 0x" in item.nodeid]:
         raise pytest.UsageError(f"these tests have another name in each process: {unstable}")
