@@ -21,6 +21,7 @@ from rejoin_gateway.app import GatewaySettings, open_application
 from rejoin_gateway.auth.authenticator import ALL_SCOPES, Principal
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
+from rejoin_gateway.core.answered_calls import AnsweredCall, open_decisions, to_decisions
 from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.core.tool_outputs import ToolOutput, require_outputs
@@ -167,11 +168,13 @@ class ChatSession(msgspec.Struct, frozen=True):
         await self.session.check_agent()
         view = _view(ui, operations=operations)
         match parse_send_body(_as_body(message), new_message_id(key)):
-            case Decisions(decisions, outputs):
+            case Decisions(answers, outputs):
+                decisions = await to_decisions(self.session, answers)
                 given = [*decisions, *await require_outputs(self.session, outputs)]
                 replay = await self.session.approve(given, view)
                 return None if replay is None else Stream(replay)
-            case NewMessage(located, options, body_context):
+            case NewMessage(located, options, body_context, answers, outputs):
+                await self._decide_open(answers, outputs)
                 sent_context = json_input.mend_value(body_context if context is None else context)
                 input = ContextInput(body=sent_context)
                 busy = options.busy_policy if when_busy == "enqueue" else WhenBusy(when_busy)
@@ -182,6 +185,12 @@ class ChatSession(msgspec.Struct, frozen=True):
                         user_message, view, pointer=located.pointer, when_busy=busy, key=key
                     )
                 return Stream(replay)
+
+    async def _decide_open(self, answers: Sequence[AnsweredCall], outputs: Sequence[ToolOutput]) -> None:
+        """Store what comes with a new message and answers an open question, before the message is sent."""
+        decisions = await open_decisions(self.session, answers)
+        for decision in [*decisions, *await open_outputs(self.session, outputs)]:
+            await self.session.decide([decision])
 
     async def stream(
         self,

@@ -176,8 +176,16 @@ async def by_run(client: ApiClient, session: str, messages: list[Json]) -> Answe
     return await client.post("/run/api/chat", run_body(session, *messages))
 
 
+async def by_graph(client: ApiClient, session: str, messages: list[Json]) -> Answer:
+    return await client.post("/api/chat", run_body(session, *messages))
+
+
+async def by_session(client: ApiClient, session: str, messages: list[Json]) -> Answer:
+    return await client.post(client.at(session), {"messages": messages})
+
+
 @pytest.mark.feature("F53", "F58")
-@pytest.mark.parametrize("send", [by_use_chat, by_run])
+@pytest.mark.parametrize("send", [by_use_chat, by_run, by_graph, by_session])
 async def test_a_decision_and_a_new_message_in_one_body(
     clients: tuple[ApiClient, ApiClient], send: Any
 ) -> None:

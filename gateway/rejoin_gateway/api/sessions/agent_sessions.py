@@ -16,6 +16,7 @@ from rejoin_gateway.api.shared.answers import (
     InterruptResult,
     StreamAnswer,
     decide,
+    decide_before,
     interrupt,
     respond,
 )
@@ -23,6 +24,7 @@ from rejoin_gateway.api.shared.lookup import session_in_path
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
+from rejoin_gateway.core.answered_calls import to_decisions
 from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.core.tool_outputs import require_outputs
@@ -82,7 +84,8 @@ async def _answer_message(request: web.Request) -> Answer:
     body = parse_send_body(await decode_body(request, Any), new_message_id(key_of(request)))
     session = await _session_of_agent(request)
     match body:
-        case Decisions(decisions, outputs):
+        case Decisions(answers, outputs):
+            decisions = await to_decisions(session, answers)
             return await decide(request, session, [*decisions, *await require_outputs(session, outputs)])
         case NewMessage():
             return StreamAnswer(await _send_message(request, session, body))
@@ -90,6 +93,7 @@ async def _answer_message(request: web.Request) -> Answer:
 
 async def _send_message(request: web.Request, session: AgentSession, body: NewMessage) -> Replay:
     located = body.located
+    await decide_before(request, session, body.answers, body.outputs)
     session = msgspec.structs.replace(session, context=ContextInput(request.headers, body.context))
     with message_input.relocate_errors(located.pointer, located.places):
         return await session.send(

@@ -1,7 +1,8 @@
 """The body of `POST /api/agents/{agent}/{session}`: one message, or decisions of approvals. Pure.
 
 The body is a list of items, or one item. An item is a message or an approval. A message is a string, a list
-of parts, a UI message, `{message: <one of these>}`, or `{messages: […]}`, of which the last one counts.
+of parts, a UI message, `{message: <one of these>}`, or `{messages: […]}`, of which the last one counts, and
+the answers to approvals in the assistant messages directly before it, or in it.
 Several messages in a list are one turn: they are joined to one message. The forms have no tag, so JSON is
 decoded once and the forms are told apart by their shape.
 """
@@ -11,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from rejoin_adapters.store_types import Decision, WhenBusy
-from rejoin_gateway.core import message_input
+from rejoin_adapters.store_types import WhenBusy
+from rejoin_gateway.core import answered_calls, message_input
+from rejoin_gateway.core.answered_calls import AnsweredCall
 from rejoin_gateway.core.message_input import ClientMessage, MessageOptions
 from rejoin_gateway.core.tool_outputs import OUTPUT_KIND, ToolOutput
 from rejoin_protocol.errors import Invalid
@@ -36,17 +38,21 @@ class LocatedMessage(msgspec.Struct, frozen=True):
 
 
 class NewMessage(msgspec.Struct, frozen=True):
-    """A message to answer. `context` is the request context of its run, None if the body has none."""
+    """A message to answer. `context` is the request context of its run, None if the body has none. `answers`
+    are answers to approvals, `outputs` those of client tools, that come before the message.
+    """
 
     located: LocatedMessage
     options: MessageOptions
     context: Any
+    answers: Sequence[AnsweredCall] = ()
+    outputs: Sequence[ToolOutput] = ()
 
 
 class Decisions(msgspec.Struct, frozen=True):
-    """Decisions of approvals, and outputs of client tools."""
+    """Answers to approvals, and outputs of client tools."""
 
-    decisions: Sequence[Decision]
+    answers: Sequence[AnsweredCall]
     outputs: Sequence[ToolOutput] = ()
 
 
@@ -56,22 +62,21 @@ type SendBody = NewMessage | Decisions
 def parse_send_body(body: Any, new_id: str) -> SendBody:
     """The body, decoded from JSON. `new_id`: for a message without an id. Raises `Invalid` with a pointer."""
     items = body if isinstance(body, list) and not _is_parts(body) else [body]
-    decisions: list[Decision] = []
+    answers: list[AnsweredCall] = []
     outputs: list[ToolOutput] = []
     messages: list[NewMessage] = []
     for number, item in enumerate(items):
         pointer = f"/{number}" if items is body else ""
-        if isinstance(item, dict) and item.get("type") == "approval":
-            decisions.append(message_input.parse_decision(item.get("approval"), f"{pointer}/approval"))
-        elif isinstance(item, dict) and item.get("type") == OUTPUT_KIND:
+        if isinstance(item, dict) and item.get("type") == OUTPUT_KIND:
             outputs.append(_parse_output(item, pointer))
+        elif found := _parse_answers(item, pointer):
+            answers += found
         else:
-            context = item.get("context") if isinstance(item, dict) else None
-            messages.append(NewMessage(_locate(item, pointer, new_id), _options(item, pointer), context))
-    if (decisions or outputs) and messages:
+            messages.append(_parse_new_message(item, pointer, new_id))
+    if (answers or outputs) and messages:
         raise Invalid("approvals and messages are different requests: send one after the other")
-    if decisions or outputs:
-        return Decisions(decisions, outputs)
+    if answers or outputs:
+        return Decisions(answers, outputs)
     if not messages:
         raise Invalid("expected a message or an approval")
     return messages[0] if len(messages) == 1 else _join(messages)
@@ -85,6 +90,41 @@ def _parse_output(item: dict[str, Any], pointer: str) -> ToolOutput:
             return ToolOutput(CallId(call), output)
         case _:
             raise Invalid("an output of a tool needs `toolCallId`, and `output` or `errorText`", pointer)
+
+
+def _parse_answers(item: Any, pointer: str) -> list[AnsweredCall]:
+    """The answers that an item is: an approval, or messages of which the last one is the assistant's."""
+    match item:
+        case {"type": "approval"}:
+            decision = message_input.parse_decision(item.get("approval"), f"{pointer}/approval")
+            return [AnsweredCall(decision.approval, None, decision.approved, decision.reason)]
+        case {"messages": [*_, {"role": "assistant"}] as messages}:
+            place = f"{pointer}/messages/{len(messages) - 1}"
+            return answered_calls.parse_answers(_as_client_message(messages[-1]), place)
+        case _:
+            return []
+
+
+def _parse_new_message(item: Any, pointer: str, new_id: str) -> NewMessage:
+    fields = item if isinstance(item, dict) else {}
+    messages = fields["messages"] if isinstance(fields.get("messages"), list) else []
+    read = list(map(_as_client_message, messages))
+    return NewMessage(
+        _locate(item, pointer, new_id),
+        _options(item, pointer),
+        fields.get("context"),
+        answered_calls.answers_before(read, f"{pointer}/messages"),
+        answered_calls.outputs_before(read),
+    )
+
+
+def _as_client_message(message: Any) -> ClientMessage:
+    """A message that is read for its answers only."""
+    match message:
+        case {"role": "assistant", "parts": list(parts)}:
+            return ClientMessage("", "assistant", [part for part in parts if isinstance(part, dict)])
+        case _:
+            return ClientMessage("", "user", [])
 
 
 def _join(messages: Sequence[NewMessage]) -> NewMessage:
@@ -101,6 +141,8 @@ def _join(messages: Sequence[NewMessage]) -> NewMessage:
         located,
         stated_options[-1] if stated_options else MessageOptions(),
         contexts[-1] if contexts else None,
+        [answer for message in messages for answer in message.answers],
+        [output for message in messages for output in message.outputs],
     )
 
 

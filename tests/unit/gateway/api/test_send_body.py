@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from rejoin_adapters.store_types import Decision, WhenBusy
+from rejoin_adapters.store_types import WhenBusy
 from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
+from rejoin_gateway.core.answered_calls import AnsweredCall
 from rejoin_gateway.core.message_input import MessageOptions
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.ids import ApprovalId
+from rejoin_protocol.ids import ApprovalId, CallId
 
 TEXT = {"type": "text", "text": "hello"}
 MESSAGE = {"id": "m1", "role": "user", "parts": [TEXT]}
@@ -73,9 +74,28 @@ def test_options_and_context_stand_beside_the_message() -> None:
 
 
 def test_decisions_are_one_or_several() -> None:
-    decision = Decision(ApprovalId("a1"), approved=True, reason="fine")
-    assert parse_send_body(APPROVAL, "new") == Decisions([decision])
-    assert parse_send_body([APPROVAL, APPROVAL], "new") == Decisions([decision, decision])
+    answer = AnsweredCall(ApprovalId("a1"), None, approved=True, reason="fine")
+    assert parse_send_body(APPROVAL, "new") == Decisions([answer])
+    assert parse_send_body([APPROVAL, APPROVAL], "new") == Decisions([answer, answer])
+
+
+def test_the_answers_of_a_page_that_sends_all_of_its_messages() -> None:
+    """In the last message, or in those of the assistant directly before a new one."""
+    part = {"type": "tool-x", "toolCallId": "c", "state": "approval-responded"}
+    said = {
+        "id": "a",
+        "role": "assistant",
+        "parts": [TEXT, part | {"approval": {"id": "a1", "approved": True}}],
+    }
+    answer = AnsweredCall(ApprovalId("a1"), CallId("c"), approved=True, reason=None)
+    assert parse_send_body({"messages": [MESSAGE, said]}, "new") == Decisions([answer])
+    for messages in ([MESSAGE, said, MESSAGE], [said, "odd", {"role": "assistant"}, said, MESSAGE]):
+        parsed = parse_send_body({"messages": messages}, "new")
+        assert isinstance(parsed, NewMessage)
+        assert (parsed.answers, parsed.located.message.id) == ([answer], "m1")
+    parsed = parse_send_body({"messages": [said, MESSAGE, MESSAGE]}, "new")
+    assert isinstance(parsed, NewMessage)
+    assert parsed.answers == []
 
 
 @pytest.mark.parametrize(
