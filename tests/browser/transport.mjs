@@ -62,6 +62,10 @@ async function whole(t, script, options) {
 }
 
 describe('cuts', { concurrency: true }, () => {
+  it('a stream of which only [DONE] was cut off is whole: the server says 204', async (t) => {
+    const { asked } = await whole(t, [say(WHOLE, 0, 'cut'), (response) => response.writeHead(204).end()]);
+    assert.deepEqual(asked.map(({ headers }) => headers['last-event-id']), [undefined, `7-${WHOLE.length - 1}`]);
+  });
   for (let at = 0; at < WHOLE.length; at += 1) {
     for (const then of ['cut', 'end']) {
       it(`a stream that breaks (${then}) after ${at} events is whole in the client`, async (t) => {

@@ -141,6 +141,15 @@ async def test_a_position_that_is_gone_restarts_the_answer_and_reports_it() -> N
         assert answer.cursor == "0-2"
 
 
+async def test_an_answer_of_which_only_its_end_was_cut_off_is_complete() -> None:
+    """The server says 204 behind the last event of a run that has ended."""
+    script: Script = [says(frame(1)), lambda _: web.Response(status=204)]
+    async with server(script) as (url, asked), Client(url, retry=QUICK) as client:
+        answer = await client.executions.stream("run_1")
+        assert [event async for event in answer] == [TextDelta("t", "1")]
+        assert (answer.complete, answer.breaks, len(asked)) == (True, 1, 2)
+
+
 async def test_a_callers_cursor_that_is_gone_starts_over_too() -> None:
     async with (
         server([status(410), says(frame(1), DONE)]) as (url, _),

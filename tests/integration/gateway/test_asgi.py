@@ -115,6 +115,26 @@ async def test_a_request_is_answered_below_any_prefix(
     assert (await ask(application, view)).status == 400
 
 
+@pytest.mark.feature("F98")
+@pytest.mark.parametrize("length", [True, False])
+async def test_a_request_is_carried_out_although_its_client_left_at_once(
+    system: LocalSystem, application: SessionsApplication, length: bool
+) -> None:
+    """The server has its disconnect together with its last byte."""
+    sessions = [system.fresh("s") for _ in range(10)]
+    for session in sessions:
+        left = Exchange("POST", f"/{session}", {"message": "count 2"}, length=length)
+        left.left.set()
+        await application(left.scope, left.receive, left.send)
+    for session in sessions:
+
+        async def is_answered(session: str = session) -> bool:
+            history = await ask(application, Exchange("GET", f"/{session}"))
+            return history.status == 200 and len(history.json["messages"]) == 2
+
+        await wait_until(is_answered, "the answer", 5.0)
+
+
 async def test_the_scope_names_the_backend_and_the_owner(system: LocalSystem, backend: Rejoin) -> None:
     async def owner(scope: Any) -> Owner:
         if "user" not in scope:
