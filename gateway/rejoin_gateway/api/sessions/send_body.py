@@ -200,7 +200,8 @@ _ITEM = {
                 "message": {"description": "The message: a string, a list of parts, or a UI message."},
                 "messages": {
                     "type": "array",
-                    "description": "The client's messages. Only the last one is sent to the agent.",
+                    "description": "The client's messages. Only the last one is sent to the agent; decisions "
+                    "of approvals in the assistant's message in it or before it are taken.",
                 },
                 "context": {
                     "type": "object",
