@@ -24,7 +24,7 @@ from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.answered_calls import AnsweredCall, open_decisions, to_decisions
 from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
-from rejoin_gateway.core.tool_outputs import ToolOutput, require_outputs
+from rejoin_gateway.core.tool_outputs import ToolOutput, open_outputs, require_outputs
 from rejoin_gateway.http import errors
 from rejoin_gateway.http.disconnect import finish_changes
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, GatewayService

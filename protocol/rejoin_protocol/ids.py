@@ -46,12 +46,15 @@ def session_id(text: str) -> SessionId:
     return SessionId(text)
 
 
-def message_id(text: str) -> MessageId:
-    """Check a client's message id, or the id of another of its things. Raises `Invalid`."""
+def message_id(text: str, called: str = "a message id") -> MessageId:
+    """Check a client's message id, or the id of another of its things, which is `called` so in the error.
+
+    Raises `Invalid`.
+    """
     if not is_message_id(text):
         raise Invalid(
-            f"an id has 1 to {MESSAGE_ID_CHARS_MAX} characters, none of them a control character or half an "
-            "emoji",
+            f"{called} has 1 to {MESSAGE_ID_CHARS_MAX} characters, none of them a control character or half "
+            "an emoji",
             "/id",
         )
     return MessageId(text)

@@ -39,7 +39,7 @@ odd_text = st.one_of(
     ),
 )
 SENTENCES = (
-    "an id has 1 to 256 characters, none of them a control character or half an emoji",
+    " has 1 to 256 characters, none of them a control character or half an emoji",
     "a session id has 1 to 256 printable characters, no half of an emoji, no slash, no space at its ends",
     "filename has at most 255 characters and no control characters",
     "mediaType has at most 100 characters and no control characters",

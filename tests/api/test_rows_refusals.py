@@ -146,7 +146,7 @@ async def test_refusals_have_the_error_format_of_their_family(
     session = client.session()
     path = family.path.format(agent=system.agent, session=session)
     odd = await client.post(path, family.body(session, "count 1", "x" * 257))
-    assert (odd.status, "an id has 1 to 256" in error_text(odd, family)) == (400, True)
+    assert (odd.status, "a message id has 1 to 256" in error_text(odd, family)) == (400, True)
     await client.say(family, session, "count 1", id="m1")
     taken = await client.say(family, session, "count 2", id="m1")
     assert (taken.status, "taken" in error_text(taken, family)) == (409, True)

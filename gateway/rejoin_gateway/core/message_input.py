@@ -188,7 +188,7 @@ def _build_data(part: dict[str, Any], type: str, data: Any, pointer: str) -> dic
     if not isinstance(id, str):
         return {"type": type, "data": data}
     try:
-        return {"type": type, "id": ids.message_id(id), "data": data}
+        return {"type": type, "id": ids.message_id(id, "the id of a data part"), "data": data}
     except Invalid as fault:
         raise Invalid(fault.detail, f"{pointer}/id") from fault
 

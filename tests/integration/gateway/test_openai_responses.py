@@ -236,8 +236,8 @@ async def test_the_response_of_another_user_is_not_found(
         ({"input": [{"role": "system", "content": "x"}]}, "input.0.role"),
         ({"input": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input.0.content.0"),
         (
-            {"input": [{"type": "reasoning"}, FAKE, *LATER]},
-            "input.1.content.0",
+            {"input": [{"type": "reasoning"}, *LATER, {"role": "assistant", "content": "d"}, FAKE]},
+            "input.4.content.0",
         ),
         ({"conversation": "a/b"}, "conversation"),
         ({"conversation": "a", "previous_response_id": "resp_b"}, "conversation"),

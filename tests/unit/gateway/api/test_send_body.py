@@ -75,8 +75,8 @@ def test_options_and_context_stand_beside_the_message() -> None:
 
 def test_decisions_are_one_or_several() -> None:
     answer = AnsweredCall(ApprovalId("a1"), None, approved=True, reason="fine")
-    assert parse_send_body(APPROVAL, "new") == Decisions([answer])
-    assert parse_send_body([APPROVAL, APPROVAL], "new") == Decisions([answer, answer])
+    assert parse_send_body(APPROVAL, "new") == Decisions([answer], [])
+    assert parse_send_body([APPROVAL, APPROVAL], "new") == Decisions([answer, answer], [])
 
 
 def test_the_answers_of_a_page_that_sends_all_of_its_messages() -> None:
@@ -88,7 +88,7 @@ def test_the_answers_of_a_page_that_sends_all_of_its_messages() -> None:
         "parts": [TEXT, part | {"approval": {"id": "a1", "approved": True}}],
     }
     answer = AnsweredCall(ApprovalId("a1"), CallId("c"), approved=True, reason=None)
-    assert parse_send_body({"messages": [MESSAGE, said]}, "new") == Decisions([answer])
+    assert parse_send_body({"messages": [MESSAGE, said]}, "new") == Decisions([answer], [])
     for messages in ([MESSAGE, said, MESSAGE], [said, "odd", {"role": "assistant"}, said, MESSAGE]):
         parsed = parse_send_body({"messages": messages}, "new")
         assert isinstance(parsed, NewMessage)
