@@ -15,8 +15,10 @@ TOKENS = 600
 _END = b"data: [DONE]\n\n"
 
 
-def _frame(delta: dict[str, str], finish: str | None = None) -> bytes:
+def frame(delta: dict[str, str], finish: str | None = None) -> bytes:
+    """One chunk as a server-sent event."""
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    """One chunk as a server-sent event."""
     chunk = {
         "id": "chatcmpl-1",
         "object": "chat.completion.chunk",
@@ -35,15 +37,15 @@ async def completions(request: web.Request) -> web.StreamResponse:
     await request.read()
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
-    await response.write(_frame({"role": "assistant", "content": ""}))
+    await response.write(frame({"role": "assistant", "content": ""}))
     clock = asyncio.get_running_loop().time
     due_s = clock()
     with suppress(ConnectionError):  # the caller may disconnect
         for number in range(TOKENS):
             due_s += 1 / RATE
             await asyncio.sleep(max(0.0, due_s - clock()))
-            await response.write(_frame({"content": f" word{number}"}))
-        await response.write(_frame({}, "stop") + _END)
+            await response.write(frame({"content": f" word{number}"}))
+        await response.write(frame({}, "stop") + _END)
     return response
 
 

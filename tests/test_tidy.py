@@ -42,7 +42,7 @@ LATE_IMPORTS = {
     "rejoin/dev/launcher.py",
     "rejoin/pytest_plugin.py",
     "runner/rejoin_runner/app.py",
-    "runner/rejoin_runner/models/providers/openai_hooks.py",
+    "runner/rejoin_runner/models/chat_completions/request_body.py",
     "runner/rejoin_runner/models/providers/provider.py",
     "runner/rejoin_runner/mcp/remote_tool.py",
     "runner/rejoin_runner/tools/client_tool.py",

@@ -1,10 +1,9 @@
 """Runner density: how many live runs at 50 tokens per second one runner can execute.
 
 Measured with a scripted model, with a provider, and with a provider through the libraries alone (`library`),
-without `openai_fast_path` and `http_transport` of `rejoin_runner.models.providers`. The number of runs
-grows until the event
-loop is late. The cost of a token is measured with the fewest runs: tokens then come one at a time, and
-cost more than in batches.
+without `rejoin_runner.models.chat_completions`. The number of runs grows until the event loop is late. The
+cost of a token is measured with the fewest runs: tokens then come one at a time, and cost more than in
+batches.
 """
 
 from collections.abc import AsyncIterator
@@ -20,8 +19,9 @@ from bench.figures import Figure
 from rejoin_adapters.embedded import Servers
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Model
+from rejoin_runner.models.providers.library_call import LibraryWire
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
-from rejoin_runner.models.providers.provider_call import ProviderModel
+from rejoin_runner.models.providers.provider_call import NO_KEY, ProviderModel
 from rejoin_runner.models.providers.request_rules import find_rules
 
 NAME = "gpt-bench"
@@ -42,7 +42,7 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         models = (
             ("scripted", "rejoin", loop_lag.TalkingModel(60)),
             ("provider", "rejoin", open_model(f"openai:{NAME}", wires, base_url=base)),
-            ("provider", "library", _library_model(base, http)),
+            ("provider", "library", library_model(base, http)),
         )
         for interval_s in (0.0, 0.04) if full else (0.0,):
             for kind, server, model in models:
@@ -67,8 +67,8 @@ async def _densest(
     yield "lag p99 of so many", lag.late_ms[1], "ms"
 
 
-def _library_model(base: str, http: httpx2.AsyncClient) -> Model:
-    """The model that `open_model` would return without the fast path and the transport."""
+def library_model(base: str, http: httpx2.AsyncClient) -> Model:
+    """The model that pydantic-ai and OpenAI's client make."""
 
     def connect(key: str) -> OpenAIChatModel:
         client = AsyncOpenAI(base_url=base, api_key=key, http_client=http)
@@ -77,9 +77,8 @@ def _library_model(base: str, http: httpx2.AsyncClient) -> Model:
         return OpenAIChatModel(NAME, provider=service, profile=profile)
 
     return ProviderModel(
-        connect,
+        LibraryWire(connect, "openai", NO_KEY, find_rules("openai", NAME, own_address=True)),
         "openai",
-        rules=find_rules("openai", NAME, own_address=True),
         process_key=None,
         tenant_key_lookup=None,
         keyless=True,

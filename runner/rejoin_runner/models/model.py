@@ -131,6 +131,13 @@ class ModelRequest(msgspec.Struct, frozen=True):
     tenant: str = ""
     settings: ModelSettings = ModelSettings()
 
+    def call_ids(self) -> set[str]:
+        """The ids of all tool calls so far: a new call must have another one."""
+        messages = (*self.history, self.answer)
+        return {
+            part["toolCallId"] for message in messages for part in message["parts"] if "toolCallId" in part
+        }
+
 
 class Done(msgspec.Struct, frozen=True):
     """The response is complete. The last item of every stream that does not raise."""

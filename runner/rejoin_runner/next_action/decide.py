@@ -11,11 +11,11 @@ gets its output when the frame that it opens has nothing left to do.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal
 
 import msgspec
 
 from rejoin_adapters.store_types import Approval, Decision
+from rejoin_protocol.events.chunks import FinishReason
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.lifecycle import State
 from rejoin_runner.next_action.agent_stack import ToolCall, delegate_target, handoff_target
@@ -108,7 +108,7 @@ class ReleaseRun(msgspec.Struct, frozen=True):
 class FinishMessage(msgspec.Struct, frozen=True):
     """End the message, and with it the log."""
 
-    reason: Literal["stop", "tool-calls", "error", "other"]
+    reason: FinishReason
 
 
 class RecordEnd(msgspec.Struct, frozen=True):
@@ -252,7 +252,7 @@ def _next_after_step(state: RunState, policy: Policy) -> Action:
         return CallModel()  # the model reads the results of its calls
     if frame.call is not None:
         return CompleteDelegation(frame.call, complete=not frame.calls)
-    return FinishMessage("tool-calls" if frame.calls else "stop")
+    return FinishMessage("tool-calls" if frame.calls else state.finish_reason)
 
 
 def _sort_calls(

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from enum import Enum, auto
 
 from rejoin_protocol.events import chunks
-from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.events.chunks import Chunk, FinishReason
 from rejoin_protocol.events.fold import Fold, MessageDict
 from rejoin_protocol.ids import ApprovalId, CallId
 from rejoin_protocol.log import record as log
@@ -48,6 +48,8 @@ class StepPhase(Enum):
     """
 
 
+EARLY_ENDS: tuple[FinishReason, ...] = ("length", "content-filter")
+"""Reasons for which a model ends an answer that is not whole."""
 OPEN = frozenset({StepPhase.EMPTY, StepPhase.PARTIAL, StepPhase.GENERATED})
 
 
@@ -99,6 +101,11 @@ class RunState:
     def step_open(self) -> bool:
         """Whether a step has begun and is not finished."""
         return self.step in OPEN
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the message ends if nothing else is to be done."""
+        return early_end_of(self.message) or "stop"
 
     @property
     def message(self) -> MessageDict:
@@ -260,6 +267,13 @@ class RunState:
                 self.frames.resolve_call(CallId(id), succeeded=False)
             case _:
                 pass
+
+
+def early_end_of(message: MessageDict) -> FinishReason | None:
+    """Why the newest answer of the model ended early, by the message's metadata; None if it did not."""
+    metadata = message.get("metadata")
+    reason = metadata.get("finishReason") if isinstance(metadata, dict) else None
+    return next((early for early in EARLY_ENDS if early == reason), None)
 
 
 def usage_of(message: MessageDict) -> Mapping[str, int]:

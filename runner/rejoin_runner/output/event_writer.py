@@ -7,6 +7,7 @@ crash, together with their step; call `flush` before you end a response.
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 
 import msgspec
 from msgspec import UNSET
@@ -16,13 +17,16 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log.record import Audience
 from rejoin_runner.output.bounded_work import refuse_if_abandoned
-from rejoin_runner.output.journal import Journal
+from rejoin_runner.output.journal import EVENT_BYTES_MAX, Journal
 from rejoin_runner.output.text_pacing import TextPacer
 
 QUEUED_OPERATIONS_MAX = 256
 """With one more, all queued operations are written in the middle of the text."""
 PAUSE_S = 1.0
 """After an open text has been silent for this long, the queued operations are written."""
+
+DELTA_CHARS_MAX = EVENT_BYTES_MAX // 7
+"""Characters of a delta in one event: as JSON a character has at most 6 bytes."""
 
 type Start = chunks.TextStart | chunks.ReasoningStart
 type Delta = chunks.TextDelta | chunks.ReasoningDelta
@@ -167,7 +171,27 @@ class EventWriter:
 
     async def _emit(self, chunk: Chunk, audience: Audience) -> None:
         self._last_write_s = _now_s()
-        await self._journal.emit(chunk, audience)
+        for piece in _split_large(chunk):
+            await self._journal.emit(piece, audience)
+
+
+def _split_large(chunk: Chunk) -> Iterable[Chunk]:
+    """The chunk, or several that say the same: a delta may be larger than an event can be."""
+    match chunk:
+        case chunks.TextDelta(delta=text) | chunks.ReasoningDelta(delta=text) if len(text) > DELTA_CHARS_MAX:
+            first, *others = _pieces(text)
+            yield msgspec.structs.replace(chunk, delta=first)
+            for other in others:
+                yield msgspec.structs.replace(chunk, delta=other, provider_metadata=UNSET)
+        case chunks.ToolInputDelta(input_text_delta=text) if len(text) > DELTA_CHARS_MAX:
+            for piece in _pieces(text):
+                yield msgspec.structs.replace(chunk, input_text_delta=piece)
+        case _:
+            yield chunk
+
+
+def _pieces(text: str) -> list[str]:
+    return [text[at : at + DELTA_CHARS_MAX] for at in range(0, len(text), DELTA_CHARS_MAX)]
 
 
 def _part_key(chunk: Start | Delta | End) -> str:

@@ -15,6 +15,7 @@ from msgspec import UNSET
 from rejoin_adapters.process.background import DetachedTasks, run_alongside
 from rejoin_adapters.store_types import Approval, Decision
 from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import FinishReason
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Mark
@@ -32,6 +33,12 @@ from rejoin_runner.run.status_updates import run_status_updates
 
 """Chunks of a restored message that only clients of AI SDK 7 know."""
 INTERRUPTED = "The run was interrupted."
+LIMITS = {
+    "length": "The answer is cut off: it reached the limit of tokens.",
+    "content-filter": "The answer ended early: the model provider's content filter stopped it.",
+    "tool-calls": "The agent used up its {steps} steps and has not finished.",
+}
+"""What the message's metadata says of an answer that ended at a limit."""
 TOO_MANY_ATTEMPTS = "The run failed: its runners stopped too often before it was complete."
 LOG_EXPIRED = "The run failed: it took longer than its log is kept."
 
@@ -196,22 +203,25 @@ class RunExecutor:
     async def _suspend(self) -> None:
         if self._state.step_open:
             await self._attempt.emit(chunks.FinishStep())
-        await self._attempt.emit(chunks.Finish("tool-calls", self._usage_metadata()))
+        await self._attempt.emit(chunks.Finish("tool-calls", self._usage_metadata() or UNSET))
         self._journal.mark(Mark.SUSPENDED)
 
-    async def _finish_message(self, reason: Any) -> None:
+    async def _finish_message(self, reason: FinishReason) -> None:
         attempt = self._attempt
         if self._state.step_open:
             await attempt.emit(chunks.FinishStep())
         if not self._state.aborted and self._state.error is None:
             await attempt.emit_operation("completion", agent=attempt.head.name, iteration=self._state.steps)
-        await attempt.emit(chunks.Finish(reason, self._usage_metadata()))
+        metadata = self._usage_metadata()
+        if not self._state.aborted and (detail := LIMITS.get(reason)) is not None:
+            metadata["finishDetail"] = detail.format(steps=attempt.agent.max_steps)
+        await attempt.emit(chunks.Finish(reason, metadata or UNSET))
         self._journal.mark(Mark.ENDED)
 
-    def _usage_metadata(self) -> Any:
+    def _usage_metadata(self) -> dict[str, Any]:
         """The message's token counts, repeated in `finish` for clients that read metadata only there."""
         usage = usage_of(self._state.message)
-        return {"usage": dict(usage)} if usage else UNSET
+        return {"usage": dict(usage)} if usage else {}
 
     async def _abort(self, calls: Sequence[ToolCall]) -> None:
         """Give every open call a result, because a provider refuses a history with an open call."""

@@ -15,7 +15,7 @@ import msgspec
 
 from rejoin_protocol.errors import Invalid, RejoinError
 from rejoin_protocol.events import chunks
-from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.events.chunks import Chunk, FinishReason
 from rejoin_protocol.events.fold import STEP_START
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Mark
@@ -24,6 +24,7 @@ from rejoin_runner.application_code import ApplicationGaveUp, RunningCode, appli
 from rejoin_runner.exception_report import log_exception
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.next_action import agent_stack
+from rejoin_runner.next_action.run_state import EARLY_ENDS, early_end_of
 from rejoin_runner.output.bounded_work import WorkAbandoned
 from rejoin_runner.output.journal import EventTooLarge
 from rejoin_runner.run import delegation, instrumentation, run_inputs
@@ -125,7 +126,7 @@ async def _respond(attempt: Attempt) -> None:
         raise ModelError("The model did not answer in time.") from None
     await attempt.writer.flush()
     if done is not None:
-        await attempt.record_usage(done.usage)
+        await attempt.record_usage(done.usage, **_finish_metadata(attempt, done.finish_reason))
         await attempt.emit_detail(
             "agent_generate",
             "Answered",
@@ -135,6 +136,19 @@ async def _respond(attempt: Attempt) -> None:
             parts=_last_parts(attempt, "text"),
             generationType="text_generation",
         )
+
+
+def _finish_metadata(attempt: Attempt, reason: FinishReason) -> dict[str, str]:
+    """Says in the message that an answer ended early: a runner that takes over reads it there.
+
+    An answer of a delegated agent is no answer of the message. A whole answer after an early end takes it
+    back.
+    """
+    if attempt.state.frames.top.call is not None:
+        return {}
+    if reason in EARLY_ENDS or early_end_of(attempt.state.message) is not None:
+        return {"finishReason": reason}
+    return {}
 
 
 def _last_parts(attempt: Attempt, kind: Literal["text", "reasoning"]) -> list[dict[str, str]]:

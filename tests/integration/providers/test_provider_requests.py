@@ -5,10 +5,12 @@ import sys
 from typing import Any
 
 import pytest
+from pydantic_ai.models.anthropic import AnthropicModel
 
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.chunks import File, SourceDocument, SourceUrl, TextDelta
 from rejoin_protocol.events.fold import MessageDict
+from rejoin_runner.models.chat_completions.services import NEEDS_BASE_URL
 from rejoin_runner.models.fallback import Fallback
 from rejoin_runner.models.model import (
     Done,
@@ -20,7 +22,6 @@ from rejoin_runner.models.model import (
     build_question,
     collect_answer,
 )
-from rejoin_runner.models.providers.openai_fast_path import FastChatModel
 from rejoin_runner.models.providers.provider import (
     NEEDS_EXTRA_PACKAGE,
     NO_EXTRA_PACKAGE,
@@ -158,9 +159,9 @@ async def test_a_library_that_cannot_be_told_to_ask_once_is_not_told(
     provider: FakeProvider, connections: ProviderConnections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It warns of every call else: those of Hugging Face, xAI and Bedrock cannot."""
-    monkeypatch.setattr(FastChatModel, "unsupported_settings", frozenset({"max_retries"}))
-    provider.queue(text("ok"))
-    done = (await answer(CHAT.open(provider, connections), asking()))[-1]
+    monkeypatch.setattr(AnthropicModel, "unsupported_settings", frozenset({"max_retries"}))
+    provider.queue(ANTHROPIC.plain("ok"))
+    done = (await answer(ANTHROPIC.open(provider, connections), asking()))[-1]
     assert isinstance(done, Done)
 
 
@@ -340,7 +341,7 @@ async def test_a_key_of_another_provider_is_none() -> None:
 @pytest.mark.parametrize("name", NO_EXTRA_PACKAGE)
 async def test_a_compatible_provider_opens_by_its_name(name: str) -> None:
     async with ProviderConnections() as connections:
-        address = "http://127.0.0.1:9/v1" if name in ("litellm", "ollama", "vllm") else None
+        address = "http://127.0.0.1:9/v1" if name in NEEDS_BASE_URL else None
         model = open_model(f"{name}:openai/gpt-5", connections, api_key="k", base_url=address)
         assert isinstance(model, ProviderModel)
 

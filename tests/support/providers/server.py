@@ -90,6 +90,7 @@ class FakeProvider:
         self.requests: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.keys: list[str | None] = []
+        self.headers: list[Mapping[str, str]] = []
         self.asked = asyncio.Event()
         self.left = asyncio.Event()
         self._replies: deque[ProviderReply] = deque()
@@ -129,7 +130,9 @@ class FakeProvider:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(await request.json())
         self.paths.append(request.path)
-        self.keys.append(request.headers.get("authorization") or request.headers.get("x-api-key"))
+        self.headers.append(request.headers)
+        named = (request.headers.get(name) for name in ("authorization", "x-api-key", "api-key"))
+        self.keys.append(next((key for key in named if key is not None), None))
         self.asked.set()
         if refused := self._check(request.path, self.requests[-1]):
             return refused

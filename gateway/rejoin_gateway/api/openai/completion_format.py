@@ -87,15 +87,17 @@ def pending_calls_in(events: Iterable[Chunk]) -> PendingCalls:
     return calls
 
 
-def rejoin_extension(run: CompletionMetadata, calls: PendingCalls) -> dict[str, Any]:
-    """The object `rejoin`: the ids under which the other APIs know the run and its session, and what it waits
-    for.
+def rejoin_extension(run: CompletionMetadata, calls: PendingCalls, metadata: Any) -> dict[str, Any]:
+    """The object `rejoin`: the ids under which the other APIs know the run and its session, what it waits
+    for, and in words the limit at which it ended.
     """
-    return {
+    extension = {
         "run_id": run.run,
         "conversation_id": run.session,
         "pending_approvals": msgspec.to_builtins(calls.pending),
     }
+    detail = metadata.get("finishDetail") if isinstance(metadata, dict) else None
+    return extension if detail is None else extension | {"finish_detail": detail}
 
 
 def stream_error(message: str, code: str) -> dict[str, Any]:
@@ -155,7 +157,7 @@ def build_completion(
         **_chunk_fields(run, "chat.completion"),
         "choices": [choice],
         "usage": completion_usage(metadata),
-        "rejoin": rejoin_extension(run, calls),
+        "rejoin": rejoin_extension(run, calls, metadata),
     }
 
 
@@ -194,7 +196,7 @@ class CompletionStream:
         if self._error is not None:
             return [stream_error(self._error, "run_failed")]
         last = self._chunk({}, finish_reason(self._reason, self._calls_pending))
-        last["rejoin"] = rejoin_extension(self._run, self._calls_pending)
+        last["rejoin"] = rejoin_extension(self._run, self._calls_pending, self._metadata)
         if not self._include_usage:
             return [last]
         usage = _chunk_fields(self._run, "chat.completion.chunk") | {

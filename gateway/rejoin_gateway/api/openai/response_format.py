@@ -148,7 +148,7 @@ class ResponseStream:
             "truncation": "disabled",
             "conversation": {"id": self._run.session},
             "usage": self._usage(),
-            "rejoin": rejoin_extension(self._run, self._pending_calls),
+            "rejoin": rejoin_extension(self._run, self._pending_calls, self._metadata),
         }
 
     def _event(self, type: str, **fields: Any) -> ResponseEvent:

@@ -12,50 +12,35 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 from urllib.request import getproxies
 
 from rejoin_protocol.errors import Invalid
+from rejoin_runner.models.chat_completions.services import (
+    CHAT_SERVICES,
+    NEEDS_BASE_URL,
+    describe_service,
+    is_compatible,
+)
 from rejoin_runner.models.fallback import Fallback
 from rejoin_runner.models.model import Model, ModelKeyLookup
 from rejoin_runner.models.providers.request_rules import find_rules
 
 if TYPE_CHECKING:
+    import aiohttp
     import httpx2
-    from openai import AsyncOpenAI
     from pydantic_ai.models import Model as LibraryModel
     from pydantic_ai.providers import Provider
 
+    from rejoin_runner.models.chat_completions.client import ChatCompletions
+
     type MakeLibraryModel = Callable[[str], LibraryModel]
 
-# Providers that the tests cover, with their base URLs.
-TESTED_PROVIDER_URLS = MappingProxyType(
-    {
-        "openai": "https://api.openai.com/v1",
-        "openai-responses": "https://api.openai.com/v1",
-        "anthropic": "https://api.anthropic.com",
-    }
+# Providers that the tests cover and that are asked through the library, with their base URLs.
+LIBRARY_URLS = MappingProxyType(
+    {"openai-responses": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 )
-# Further providers that the library knows, and that need no extra package.
-NO_EXTRA_PACKAGE = (
-    "alibaba",
-    "cerebras",
-    "deepseek",
-    "fireworks",
-    "heroku",
-    "litellm",
-    "meta",
-    "moonshotai",
-    "nebius",
-    "ollama",
-    "openrouter",
-    "ovhcloud",
-    "sambanova",
-    "together",
-    "vercel",
-    "vllm",
-    "zai",
-)
+# Further providers that need no extra package: all but one speak OpenAI's chat completions.
+NO_EXTRA_PACKAGE = (*(name for name in CHAT_SERVICES if name != "openai"), "meta")
 # Providers that need an extra package: an extra of `pydantic-ai-slim` with the same name.
 NEEDS_EXTRA_PACKAGE = ("bedrock", "cohere", "google", "groq", "huggingface", "mistral", "xai")
-KNOWN_PROVIDERS = (*TESTED_PROVIDER_URLS, *NO_EXTRA_PACKAGE, *NEEDS_EXTRA_PACKAGE)
-NEEDS_BASE_URL = ("litellm", "ollama", "vllm")
+KNOWN_PROVIDERS = ("openai", *LIBRARY_URLS, *NO_EXTRA_PACKAGE, *NEEDS_EXTRA_PACKAGE)
 KEYLESS = ("bedrock",)
 """Providers with other credentials than a key: Bedrock uses the environment of the AWS libraries."""
 OWN_HTTP_CLIENT = ("cohere", "groq", "huggingface")
@@ -73,6 +58,27 @@ class ProviderConnections:
         self._read_timeout_s = read_timeout_s
         self._connections_max = connections_max
         self._client: httpx2.AsyncClient | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    def open_session(self) -> "aiohttp.ClientSession":
+        """The session for chat completions, created on first use: it belongs to the loop that runs then."""
+        if self._session is None:
+            import aiohttp
+            import httpx2
+
+            from rejoin_runner.models.providers.http_transport import IDLE_S
+
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=self._connections_max, keepalive_timeout=IDLE_S, ssl=httpx2.create_ssl_context()
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),  # the requests of all tenants would share them
+                timeout=aiohttp.ClientTimeout(
+                    sock_connect=self._connect_timeout_s, sock_read=self._read_timeout_s
+                ),
+                trust_env=bool(getproxies()),
+            )
+        return self._session
 
     def open(self) -> "httpx2.AsyncClient":
         """The HTTP client, created on first use."""
@@ -93,6 +99,8 @@ class ProviderConnections:
         """Close all connections, also those in use."""
         if self._client is not None:
             await self._client.aclose()
+        if self._session is not None:
+            await self._session.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -143,26 +151,71 @@ def open_model(
         keyless = base_url is not None or provider in KEYLESS
         if process_key is None and tenant_key_lookup is None and not keyless:
             raise Invalid(f"{provider} needs an API key: REJOIN_MODEL_API_KEY, or the agent's model_keys")
-        make_library_model = _bind_api_key(provider, name, base_url, connections.open())
-        try:
-            from rejoin_runner.models.providers.provider_call import RESPONSES, ProviderModel
-
-            model = ProviderModel(
-                make_library_model,
+        models.append(
+            _provider_model(
                 provider,
-                rules=find_rules(provider, name, own_address=base_url is not None),
+                name,
+                base_url,
+                connections,
                 process_key=process_key,
                 tenant_key_lookup=tenant_key_lookup,
                 keyless=keyless,
                 answer_timeout_s=answer_timeout_s,
                 retries_max=retries_max,
             )
-        except ImportError as fault:
-            raise Invalid(_missing_package_message(provider)) from fault
-        if provider in RESPONSES:
-            _prepare_responses()
-        models.append(model)
+        )
     return models[0] if len(models) == 1 else Fallback(models)
+
+
+def _provider_model(
+    provider: str, name: str, base_url: str | None, connections: ProviderConnections, **options: Any
+) -> Model:
+    """The model on its wire, with the libraries that it needs imported."""
+    try:
+        from rejoin_runner.models.providers.provider_call import NO_KEY, ProviderModel
+
+        if provider in CHAT_SERVICES:
+            return ProviderModel(_chat_wire(provider, name, base_url, connections), provider, **options)
+        from rejoin_runner.models.providers.library_call import RESPONSES, LibraryWire
+
+        make_library_model = _bind_api_key(provider, name, base_url, connections.open())
+        rules = find_rules(provider, name, own_address=base_url is not None)
+        wire = LibraryWire(make_library_model, provider, options["process_key"] or NO_KEY, rules)
+    except ImportError as fault:
+        raise Invalid(_missing_package_message(provider)) from fault
+    if provider in RESPONSES:
+        _prepare_responses()
+    return ProviderModel(wire, provider, **options)
+
+
+def _chat_wire(
+    provider: str, name: str, base_url: str | None, connections: ProviderConnections
+) -> "ChatCompletions":
+    from rejoin_runner.models.chat_completions.client import ChatCompletions
+    from rejoin_runner.models.providers.file_support import refused_files
+    from rejoin_runner.models.providers.model_profiles import find_profile
+
+    profile = find_profile(provider, name, is_compatible=is_compatible(provider, base_url))
+    return ChatCompletions(
+        provider,
+        name,
+        describe_service(provider, base_url, profile),
+        connections.open_session,
+        refused_files=refused_files(provider, profile),
+        rules=find_rules(provider, name, own_address=base_url is not None),
+        headers=_account_headers(provider, connections),
+    )
+
+
+def _account_headers(provider: str, connections: ProviderConnections) -> dict[str, str]:
+    """The organization and the project that OpenAI's own client would name: it reads their variables."""
+    if provider != "openai":
+        return {}
+    from openai import AsyncOpenAI
+
+    client = AsyncOpenAI(api_key="none", http_client=connections.open())
+    named = {"openai-organization": client.organization, "openai-project": client.project}
+    return {name: value for name, value in named.items() if value}
 
 
 def _parse_process_keys(api_key: str | Mapping[str, str] | None) -> str | Mapping[str, str] | None:
@@ -199,35 +252,26 @@ def _bind_api_key(
     """A function that makes the library's model for an API key."""
     if provider == "anthropic":
         return lambda api_key: _anthropic_model(name, base_url, api_key, client)
-    if provider in TESTED_PROVIDER_URLS:
-        return lambda api_key: _openai_model(provider, name, base_url, api_key, client)
+    if provider == "openai-responses":
+        return lambda api_key: _responses_model(name, base_url, api_key, client)
     return lambda api_key: _library_model(provider, name, base_url, api_key, client)
 
 
-def _openai_model(
-    provider: str, name: str, base_url: str | None, api_key: str, client: "httpx2.AsyncClient"
+def _responses_model(
+    name: str, base_url: str | None, api_key: str, client: "httpx2.AsyncClient"
 ) -> "LibraryModel":
+    from openai import AsyncOpenAI
     from pydantic_ai.models.openai import OpenAIResponsesModel
-    from pydantic_ai.profiles.openai import OpenAIModelProfile
     from pydantic_ai.providers.openai import OpenAIProvider
     from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
-    from rejoin_runner.models.providers.openai_hooks import openai_classes
-
-    client_class, chat_model_class = openai_classes()
-    openai_client = client_class(
-        base_url=base_url or TESTED_PROVIDER_URLS[provider], api_key=api_key, http_client=client
-    )
-    library_provider: Provider[AsyncOpenAI]
+    address = base_url or LIBRARY_URLS["openai-responses"]
+    openai_client = AsyncOpenAI(base_url=address, api_key=api_key, http_client=client)
     if base_url is None:
-        library_provider = OpenAIProvider(openai_client=openai_client)
-    else:
-        library_provider = OpenAICompatibleProvider("openai-compatible", openai_client=openai_client)
-    if provider == "openai-responses":
-        return OpenAIResponsesModel(name, provider=library_provider)
-    # Without this the library takes a truncated answer for a complete one.
-    profile = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
-    return chat_model_class(name, provider=library_provider, profile=profile)
+        return OpenAIResponsesModel(name, provider=OpenAIProvider(openai_client=openai_client))
+    return OpenAIResponsesModel(
+        name, provider=OpenAICompatibleProvider("openai-compatible", openai_client=openai_client)
+    )
 
 
 def _prepare_responses() -> None:
@@ -247,7 +291,7 @@ def _anthropic_model(
     from pydantic_ai.models.anthropic import AnthropicModel
     from pydantic_ai.providers.anthropic import AnthropicProvider
 
-    address = base_url or TESTED_PROVIDER_URLS["anthropic"]
+    address = base_url or LIBRARY_URLS["anthropic"]
     return AnthropicModel(
         name, provider=AnthropicProvider(base_url=address, api_key=api_key, http_client=client)
     )

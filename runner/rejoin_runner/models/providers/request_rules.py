@@ -51,11 +51,13 @@ class RequestRules(msgspec.Struct, frozen=True, kw_only=True):
     """Characters of a tool's description."""
 
 
+_OPENAI = RequestRules(
+    call_id=r"[\x21-\x7e]{1,40}", user_first=False, tools_max=128, description_chars_max=1_024
+)
 _RULES = MappingProxyType(
     {
-        "openai": RequestRules(
-            call_id=r"[\x21-\x7e]{1,40}", user_first=False, tools_max=128, description_chars_max=1_024
-        ),
+        "openai": _OPENAI,
+        "azure": _OPENAI,
         "openai-responses": RequestRules(call_id=r"[\x21-\x7e]{1,64}", user_first=False, tools_max=128),
         "anthropic": RequestRules(needs_tools=True),
         "bedrock": RequestRules(needs_tools=True),

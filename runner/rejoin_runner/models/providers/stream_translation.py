@@ -4,6 +4,7 @@ It translates neither requests nor failures. A part of the library is identified
 """
 
 import base64
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import count
 from types import MappingProxyType
@@ -44,8 +45,8 @@ from rejoin_protocol.events.chunks import (
     ToolInputDelta,
     ToolInputStart,
 )
-from rejoin_protocol.events.partial_json import names_prototype
 from rejoin_runner.models.model import Done, ModelChunk, Usage
+from rejoin_runner.models.providers.delta_text import DeltaText, make_storable, parse_arguments
 from rejoin_runner.models.providers.model_origin import ModelOrigin
 
 _REASONS: MappingProxyType[str, FinishReason] = MappingProxyType(
@@ -64,6 +65,7 @@ class StreamTranslator:
         self._open_parts: dict[int, str] = {}
         self._unsigned_reasoning: dict[int, ThinkingPart] = {}
         self._calls: dict[int, str] = {}
+        self._texts: defaultdict[int, DeltaText] = defaultdict(DeltaText)
         self._files: set[int] = set()
         self._sources: set[tuple[str | None, ...]] = set()
 
@@ -95,13 +97,20 @@ class StreamTranslator:
         yield from self._close_reasoning_item()
         for index in tuple(self._open_parts):
             yield from self._close_part(index, response.parts[index])
+        if refusal := (response.provider_details or {}).get("refusal"):
+            refusal_id = f"text-{next(self._serial)}"
+            yield TextStart(refusal_id)
+            yield TextDelta(refusal_id, make_storable(str(refusal)))
+            yield TextEnd(refusal_id)
         for index, call_id in self._calls.items():
             call = response.parts[index]
+            if rest := self._texts[index].end():
+                yield ToolInputDelta(call_id, rest)
             if isinstance(call, ToolCallPart):
                 yield ToolInputAvailable(
                     call_id,
                     call.tool_name,
-                    _parse_arguments(call.args),
+                    parse_arguments(call.args),
                     provider_metadata=self._origin.metadata(call),
                 )
         reason = _REASONS.get(response.finish_reason or "", "other")
@@ -137,15 +146,16 @@ class StreamTranslator:
         if index not in self._open_parts:
             self._open_parts[index] = f"text-{next(self._serial)}"
             yield TextStart(self._open_parts[index])
-        yield TextDelta(self._open_parts[index], _storable(text))
+        if added := self._texts[index].add(text):
+            yield TextDelta(self._open_parts[index], added)
 
     def _add_reasoning(self, index: int, text: str | None) -> Iterator[ModelChunk]:
         """Opened even without text: a provider may hide the text and send only its signature."""
         if index not in self._open_parts:
             self._open_parts[index] = f"reasoning-{next(self._serial)}"
             yield ReasoningStart(self._open_parts[index])
-        if text:
-            yield ReasoningDelta(self._open_parts[index], _storable(text))
+        if text and (added := self._texts[index].add(text)):
+            yield ReasoningDelta(self._open_parts[index], added)
 
     def _close_reasoning_item(self) -> Iterator[ModelChunk]:
         """Close the parts of a reasoning item. OpenAI signs its first part after the last one has ended."""
@@ -156,10 +166,15 @@ class StreamTranslator:
     def _close_part(self, index: int, part: ModelResponsePart) -> Iterator[ModelChunk]:
         if (part_id := self._open_parts.pop(index, None)) is None:
             return
+        rest = self._texts[index].end()
         if isinstance(part, TextPart):
+            if rest:
+                yield TextDelta(part_id, rest)
             yield TextEnd(part_id, self._origin.metadata(part))
             yield from self._source_chunks(part)
         elif isinstance(part, ThinkingPart):
+            if rest:
+                yield ReasoningDelta(part_id, rest)
             yield ReasoningEnd(part_id, self._origin.metadata(part))
 
     def _source_chunks(self, part: TextPart) -> Iterator[ModelChunk]:
@@ -188,32 +203,11 @@ class StreamTranslator:
     def _add_arguments(self, index: int, args: str | dict[str, Any] | None) -> Iterator[ModelChunk]:
         if args and index in self._calls:
             text = args if isinstance(args, str) else msgspec.json.encode(args).decode()
-            yield ToolInputDelta(self._calls[index], _storable(text))
+            if added := self._texts[index].add(text):
+                yield ToolInputDelta(self._calls[index], added)
 
 
 def _usage(usage: RequestUsage) -> Usage:
     return Usage(
         usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.output_reasoning_tokens
     )
-
-
-def _parse_arguments(args: object) -> Any:
-    """The parsed arguments, or the raw text if they are not an object that clients accept."""
-    if not isinstance(args, str):
-        return args or {}
-    if not args.strip():
-        return {}
-    try:
-        value = msgspec.json.decode(args)
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return _storable(args)
-    return value if isinstance(value, dict) and not names_prototype(value) else _storable(args)
-
-
-def _storable(text: str) -> str:
-    """Replace lone surrogates, which JSON allows and UTF-8 does not, by U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

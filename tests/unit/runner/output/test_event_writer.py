@@ -1,13 +1,14 @@
 """`EventWriter`: which events it emits, in which order. The journal is a double that records chunks."""
 
 import pytest
+from msgspec import UNSET
 
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, Data
 from rejoin_protocol.log.record import Audience
 from rejoin_runner.output.event_writer import QUEUED_OPERATIONS_MAX, EventWriter
-from rejoin_runner.output.journal import EventTooLarge
+from rejoin_runner.output.journal import EVENT_BYTES_MAX, EventTooLarge
 
 
 class RecordingJournal:
@@ -125,3 +126,25 @@ async def test_a_delta_of_no_open_part_is_refused_at_once_and_not_by_the_timer()
         with pytest.raises(Invalid, match="no part is open under the id 't'"):
             await writer.write(stranger)
     assert journal.emitted == [START, delta("a"), END]
+
+
+@pytest.mark.parametrize("interval_s", [0.0, 60.0])
+@pytest.mark.parametrize("text", ["x" * 2_000_000, "\x01" * 900_000, "😀" * 300_000])
+async def test_a_delta_larger_than_an_event_is_several(interval_s: float, text: str) -> None:
+    writer, journal = event_writer(interval_s)
+    metadata = {"openai": {"id": "1"}}
+    await writer.write(chunks.ReasoningStart(id="t"))
+    await writer.write(chunks.ReasoningDelta(id="t", delta=text, provider_metadata=metadata))
+    await writer.write(chunks.ReasoningEnd(id="t"))
+    pieces = [chunk for chunk in journal.emitted if isinstance(chunk, chunks.ReasoningDelta)]
+    assert "".join(piece.delta for piece in pieces) == text
+    assert max(len(chunks.encode(piece)) for piece in pieces) <= EVENT_BYTES_MAX
+    assert [piece.provider_metadata for piece in pieces] == [metadata] + [UNSET] * (len(pieces) - 1)
+
+
+async def test_arguments_larger_than_an_event_are_several() -> None:
+    writer, journal = event_writer()
+    await writer.write(chunks.ToolInputDelta("c1", "x" * 1_000_000))
+    pieces = [chunk.input_text_delta for chunk in journal.emitted if isinstance(chunk, chunks.ToolInputDelta)]
+    assert len(pieces) > 1
+    assert "".join(pieces) == "x" * 1_000_000

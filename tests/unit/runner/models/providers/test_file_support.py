@@ -45,4 +45,4 @@ async def test_real_models_know_it(spec: str, refused: set[str]) -> None:
     async with ProviderConnections() as connections:
         model = open_model(spec, connections, api_key="key", base_url="http://127.0.0.1:9/v1")
         assert isinstance(model, ProviderModel)
-        assert model._origin.refused_files == refused
+        assert model.origin.refused_files == refused
