@@ -22,6 +22,9 @@ from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
+from tests.support.providers import dialects
+from tests.support.providers.profiles import VLLM
+from tests.support.providers.server import FakeProvider
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import wait_until
 
@@ -166,6 +169,20 @@ async def test_a_tenant_that_has_spent_its_tokens_is_refused_until_midnight(
     assert refused.status == 429
     assert 1 <= int(refused.headers["retry-after"]) <= 24 * 3600
     assert "tokens" in refused.json["detail"]
+
+
+async def test_a_quota_counts_what_the_provider_counted_not_each_report_of_it(
+    system: LocalSystem, store: PostgresRunStore, provider: FakeProvider
+) -> None:
+    """The provider reports 30 tokens in every chunk, growing: two answers fit into 31, the third does not."""
+    agent = Agent(name=system.agent, model="openai:fake")
+    await system.runner([agent], model_base_url=provider.base_url)
+    base = await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER)
+    one = await customer(system, base, store, Limits(tokens_per_day=31))
+    provider.queue(
+        *[dialects.speak(VLLM, dialects.Answer(text=["a", "b", "c"], tokens_in=10, tokens_out=20))] * 2
+    )
+    assert [(await one.ask("hi")).status for _ in range(3)] == [200, 200, 429]
 
 
 @pytest.mark.feature("F41")

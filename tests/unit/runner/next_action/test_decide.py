@@ -1,6 +1,7 @@
 """`next_action` as transcripts: a log, the decisions about approvals, and the next action."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -151,6 +152,18 @@ def test_transcript(name: str) -> None:
 ANSWERED = [*CONTINUED, chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=True)]
 APPROVED = Decision(APPROVAL, approved=True)
 DENIED = Decision(APPROVAL, approved=False)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"), [([], "stop"), (["length"], "length"), (["content-filter"], "content-filter")]
+)
+def test_the_message_ends_as_the_last_answer_of_the_model_ended(said: list[str], reason: Any) -> None:
+    """Also for a runner that knows the run from its log only."""
+    metadata = [chunks.MessageMetadata({"finishReason": word, "usage": {}}) for word in said]
+    log = [START, STEP, *TEXT, *metadata, Mark.GENERATED, chunks.FinishStep()]
+    assert action(log) == FinishMessage(reason)
+    taken_back = [STEP, chunks.MessageMetadata({"finishReason": "stop"}), Mark.GENERATED, chunks.FinishStep()]
+    assert action([*log, *taken_back]) == FinishMessage("stop")
 
 
 def test_a_decided_run_goes_on_in_a_new_turn() -> None:
