@@ -153,6 +153,9 @@ WIRES = {
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:The provider sent a .function_call_arguments.done"
+)  # two halves, one character
 @pytest.mark.parametrize("wire", WIRES)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())

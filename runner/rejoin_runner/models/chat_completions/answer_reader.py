@@ -3,7 +3,7 @@
 One text or reasoning part is open at a time: a delta of another kind, or a new tool call, ends it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -138,7 +138,7 @@ class AnswerReader:
             return "tool-calls"
         return reason
 
-    def _add_content(self, content: str | Sequence[Any]) -> Iterator[ModelChunk]:
+    def _add_content(self, content: object) -> Iterator[ModelChunk]:
         text = content if isinstance(content, str) else _join_parts(content)
         if self._splitter is None:
             yield from self._add_text(text)
@@ -228,7 +228,8 @@ class AnswerReader:
         yield from new
 
 
-def _join_parts(parts: Sequence[Any]) -> str:
+def _join_parts(content: object) -> str:
     """The text of a content that is a list of parts."""
+    parts = content if isinstance(content, list) else ()
     texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
     return "".join(text for text in texts if isinstance(text, str))

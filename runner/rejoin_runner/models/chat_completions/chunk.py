@@ -21,8 +21,8 @@ class FunctionDelta(msgspec.Struct):
 class CallDelta(msgspec.Struct):
     """A piece of a tool call. `index` and `id` may be missing, repeated or wrong: see `tool_calls`."""
 
-    index: int | None = None
-    id: str | None = None
+    index: Any = None
+    id: Any = None
     function: FunctionDelta | None = None
     extra_content: dict[str, Any] | None = None
     """Gemini's signature of a thought, which it needs back with the call."""
@@ -31,7 +31,7 @@ class CallDelta(msgspec.Struct):
 class Delta(msgspec.Struct):
     """What a chunk adds. `content` is a list of parts on some services."""
 
-    content: str | list[Any] | None = None
+    content: Any = None
     reasoning_content: Any = None
     reasoning: Any = None
     refusal: str | None = None

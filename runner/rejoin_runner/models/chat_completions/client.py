@@ -120,9 +120,14 @@ class ChatCompletions:
         is_bearer = self._service.key_header == "authorization"
         key = f"Bearer {api_key}" if is_bearer else api_key
         headers = {**self._headers, self._service.key_header: key}
-        response = await self._open_session().post(
-            self._url, data=body, headers=headers, allow_redirects=False
-        )
+        try:
+            response = await self._open_session().post(
+                self._url, data=body, headers=headers, allow_redirects=False
+            )
+        except ValueError as fault:  # a key with a line break, or an address that is none
+            raise ProviderFailure(
+                "the request to the model provider cannot be sent", retryable=False
+            ) from fault
         if response.status == _OK:
             return response
         try:

@@ -18,7 +18,7 @@ from rejoin_runner.models.providers.delta_text import DeltaText, parse_arguments
 class ToolCall:
     """One call of the answer. `id` is its id in the message; `provider_id` the one on the wire."""
 
-    def __init__(self, id: str, provider_id: str, index: int | None) -> None:
+    def __init__(self, id: str, provider_id: str, index: object) -> None:
         self.id = id
         self.provider_id = provider_id
         self.index = index
@@ -107,7 +107,7 @@ class ToolCalls:
     def _find(self, delta: CallDelta, name: str, arguments: object) -> ToolCall | None:
         """The call that the piece belongs to; None for a new one."""
         if delta.id:
-            found = self._last(lambda call: call.provider_id == delta.id)
+            found = self._last(lambda call: call.provider_id == str(delta.id))
             if found is None and not name:  # some services give each piece an id of its own
                 found = self._at(delta.index)
         else:
@@ -116,7 +116,7 @@ class ToolCalls:
         is_next = found is not None and bool(name and arguments) and found.has_complete_arguments()
         return None if is_next else found
 
-    def _at(self, index: int | None) -> ToolCall | None:
+    def _at(self, index: object) -> ToolCall | None:
         if index is None:
             return self.all[-1] if self.all else None
         return self._last(lambda call: call.index == index)
@@ -125,7 +125,7 @@ class ToolCalls:
         return next((call for call in reversed(self.all) if matches(call)), None)
 
     def _open(self, delta: CallDelta) -> ToolCall:
-        provider_id = delta.id or ""
+        provider_id = str(delta.id or "")
         id = provider_id or f"call_{len(self._ids)}"
         while id in self._ids:
             id = f"{id}-{len(self._ids)}"

@@ -1,1 +1,3 @@
-"""Real model providers, through pydantic-ai's model classes. Imported when the first model is opened."""
+"""Real model providers: what is right for all of them, and the wires that pydantic-ai speaks. Imported when
+the first model is opened.
+"""
