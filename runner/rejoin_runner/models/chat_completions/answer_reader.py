@@ -23,6 +23,7 @@ from rejoin_protocol.events.chunks import (
 )
 from rejoin_runner.models.chat_completions.chunk import ChatChunk, Delta, UsageCount
 from rejoin_runner.models.chat_completions.services import ChatService
+from rejoin_runner.models.chat_completions.special_tokens import TokenRestorer
 from rejoin_runner.models.chat_completions.think_tags import ThinkTagSplitter
 from rejoin_runner.models.chat_completions.tool_calls import ToolCalls
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
@@ -68,7 +69,9 @@ class AnswerReader:
         self._thought_fields = service.thought_fields
         self._trims_start = service.trims_start
         self._splitter = ThinkTagSplitter(service.think_tags) if service.think_tags else None
-        self._calls = ToolCalls(request.call_ids(), [tool.name for tool in request.tools])
+        names = [tool.name for tool in request.tools]
+        self._calls = ToolCalls(request.call_ids(), names, restores=service.reads_tokens)
+        self._restorer = TokenRestorer() if service.reads_tokens else None
         self._usage = UsageCount()
         self._refused = False
         self._parts = 0
@@ -140,6 +143,8 @@ class AnswerReader:
 
     def _add_content(self, content: object) -> Iterator[ModelChunk]:
         text = content if isinstance(content, str) else _join_parts(content)
+        if self._restorer is not None:
+            text = self._restorer.restore(text)
         if self._splitter is None:
             yield from self._add_text(text)
             return

@@ -13,6 +13,7 @@ from rejoin_protocol import file_formats
 from rejoin_runner.models.chat_completions.answer_reader import DETAILS, TAGGED
 from rejoin_runner.models.chat_completions.reasoning_effort import effort_fields, is_reasoning
 from rejoin_runner.models.chat_completions.services import ChatService
+from rejoin_runner.models.chat_completions.special_tokens import break_tokens
 from rejoin_runner.models.model import ModelRequest, ModelSettings, ToolSpec
 from rejoin_runner.models.providers.conversation import (
     AnswerTurn,
@@ -96,13 +97,16 @@ class BodyBuilder:
 
     async def _content(self, content: Sequence[Content]) -> str | list[Message]:
         """One text if there are only texts: some servers take no list."""
-        texts = [item for item in content if isinstance(item, str)]
+        texts = [self._safe(item) for item in content if isinstance(item, str)]
         if len(texts) == len(content):
             return "\n\n".join(texts)
         return [
-            {"type": "text", "text": item} if isinstance(item, str) else await self._file(item)
+            {"type": "text", "text": self._safe(item)} if isinstance(item, str) else await self._file(item)
             for item in content
         ]
+
+    def _safe(self, text: str) -> str:
+        return break_tokens(text) if self._service.reads_tokens else text
 
     async def _file(self, file: FileContent) -> Message:
         if file.kind == "image":
@@ -119,7 +123,7 @@ class BodyBuilder:
             sound = url if as_uri else url.partition(",")[2]
             return {"type": "input_audio", "input_audio": {"data": sound, "format": _SOUNDS[media_type]}}
         if file.kind == "text":
-            return {"type": "text", "text": data.decode(errors="replace")}
+            return {"type": "text", "text": self._safe(data.decode(errors="replace"))}
         if file.kind == "audio" or not self._profile.get("openai_chat_supports_document_input", True):
             raise _cannot_say()
         return {"type": "file", "file": {"file_data": url, "filename": _name(file)}}
@@ -133,7 +137,7 @@ class BodyBuilder:
         for part in turn.parts:
             match part:
                 case Said(text=text):
-                    texts.append(text)
+                    texts.append(self._safe(text))
                 case Thought():
                     details += (part.data.details or {}).get(DETAILS, ())
                     self._think(part, texts, thoughts)
@@ -174,7 +178,7 @@ class BodyBuilder:
                 files += [f"[Files of the result of {result.name} ({result.call}):]", *own]
             if result.outcome == "failed":
                 text = msgspec.json.encode({"error": text}).decode()
-            messages.append({"role": "tool", "tool_call_id": result.call, "content": text})
+            messages.append({"role": "tool", "tool_call_id": result.call, "content": self._safe(text)})
         if files:
             if self._answers_results:
                 messages.append({"role": "assistant", "content": FILES_FOLLOW})

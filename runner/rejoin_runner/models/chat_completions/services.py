@@ -39,6 +39,11 @@ class ChatService(msgspec.Struct, frozen=True, kw_only=True):
     profile: Profile = MappingProxyType({})
 
     @property
+    def reads_tokens(self) -> bool:
+        """Whether the service may read a control token in a text as one: see `special_tokens`."""
+        return bool(self.profile.get("may_tokenize_special_tokens_in_content"))
+
+    @property
     def trims_start(self) -> bool:
         """Whether a text's leading white space is the model's habit and no content."""
         return bool(self.profile.get("ignore_streamed_leading_whitespace"))

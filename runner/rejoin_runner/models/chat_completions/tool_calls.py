@@ -12,13 +12,14 @@ import msgspec
 
 from rejoin_protocol.events.chunks import ToolInputAvailable, ToolInputDelta, ToolInputStart
 from rejoin_runner.models.chat_completions.chunk import CallDelta
+from rejoin_runner.models.chat_completions.special_tokens import TokenRestorer
 from rejoin_runner.models.providers.delta_text import DeltaText, parse_arguments
 
 
 class ToolCall:
     """One call of the answer. `id` is its id in the message; `provider_id` the one on the wire."""
 
-    def __init__(self, id: str, provider_id: str, index: object) -> None:
+    def __init__(self, id: str, provider_id: str, index: object, restorer: TokenRestorer | None) -> None:
         self.id = id
         self.provider_id = provider_id
         self.index = index
@@ -26,6 +27,7 @@ class ToolCall:
         self.arguments = ""
         self.extra_content: dict[str, Any] | None = None
         self.started = False
+        self._restorer = restorer
         self._text = DeltaText()
         self._unsent = ""
 
@@ -39,6 +41,8 @@ class ToolCall:
         if arguments in (None, ""):
             return
         text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+        if self._restorer is not None:
+            text = self._restorer.restore(text)
         added = self._text.add(text)
         self.arguments += added
         self._unsent += added
@@ -78,9 +82,10 @@ class ToolCalls:
     other call at its arguments, because its name may come in parts.
     """
 
-    def __init__(self, earlier_ids: set[str], tool_names: Sequence[str]) -> None:
+    def __init__(self, earlier_ids: set[str], tool_names: Sequence[str], *, restores: bool) -> None:
         self.all: list[ToolCall] = []
         self._ids = earlier_ids
+        self._restores = restores
         self._whole_names = {
             name
             for name in tool_names
@@ -130,6 +135,6 @@ class ToolCalls:
         while id in self._ids:
             id = f"{id}-{len(self._ids)}"
         self._ids.add(id)
-        call = ToolCall(id, provider_id, delta.index)
+        call = ToolCall(id, provider_id, delta.index, TokenRestorer() if self._restores else None)
         self.all.append(call)
         return call
