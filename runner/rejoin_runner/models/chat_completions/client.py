@@ -106,8 +106,8 @@ class ChatCompletions:
                     await _release(response, reads_rest=reader.finish_reason is not None)
         if reader.finish_reason is None:
             raise broken_answer(begun=begun)
-        for chunk in reader.finish():
-            yield chunk
+        for item in reader.finish():
+            yield item
 
     async def _send(
         self, api_key: str, request: ModelRequest, turns: Sequence[Turn]

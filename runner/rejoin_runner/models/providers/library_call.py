@@ -79,8 +79,8 @@ class LibraryWire:
                             begun = True
                             yield chunk
                     complete = _complete(response.get())
-            for chunk in translator.finish(complete):
-                yield chunk
+            for item in translator.finish(complete):
+                yield item
         except Exception as fault:  # unexpected bytes make the library raise many types
             raise classify_failure(fault, begun=begun) from fault
 

@@ -8,7 +8,7 @@ reports ready, and a runner with scripted models imports none of them.
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, cast, get_args
 from urllib.request import getproxies
 
 from rejoin_protocol.errors import Invalid
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import aiohttp
     import httpx2
     from pydantic_ai.models import Model as LibraryModel
+    from pydantic_ai.profiles import ModelProfile
     from pydantic_ai.providers import Provider
 
     from rejoin_runner.models.chat_completions.client import ChatCompletions
@@ -201,7 +202,7 @@ def _chat_wire(
         name,
         describe_service(provider, base_url, profile),
         connections.open_session,
-        refused_files=refused_files(provider, profile),
+        refused_files=refused_files(provider, cast("ModelProfile", profile)),
         rules=find_rules(provider, name, own_address=base_url is not None),
         headers=_account_headers(provider, connections),
     )

@@ -160,9 +160,14 @@ DENIED = Decision(APPROVAL, approved=False)
 def test_the_message_ends_as_the_last_answer_of_the_model_ended(said: list[str], reason: Any) -> None:
     """Also for a runner that knows the run from its log only."""
     metadata = [chunks.MessageMetadata({"finishReason": word, "usage": {}}) for word in said]
-    log = [START, STEP, *TEXT, *metadata, Mark.GENERATED, chunks.FinishStep()]
+    log: list[Chunk | Mark] = [START, STEP, *TEXT, *metadata, Mark.GENERATED, chunks.FinishStep()]
     assert action(log) == FinishMessage(reason)
-    taken_back = [STEP, chunks.MessageMetadata({"finishReason": "stop"}), Mark.GENERATED, chunks.FinishStep()]
+    taken_back: list[Chunk | Mark] = [
+        STEP,
+        chunks.MessageMetadata({"finishReason": "stop"}),
+        Mark.GENERATED,
+        chunks.FinishStep(),
+    ]
     assert action([*log, *taken_back]) == FinishMessage("stop")
 
 
