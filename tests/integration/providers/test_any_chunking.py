@@ -22,7 +22,11 @@ from tests.support.providers.server import FakeProvider, ProviderReply, frame
 
 THOUGHT = "h < m, 😀 ✓"
 TEXT = "Look <b>ing</b> at 😀 \u200d it.\n\n"
-CALLS = (("c1", "look", {"a": "x 😀", "b": [1, {}]}), ("c2", "look", {"c": "\n"}), ("c3", "add", {}))
+CALLS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("c1", "look", {"a": "x 😀", "b": [1, {}]}),
+    ("c2", "look", {"c": "\n"}),
+    ("c3", "add", {}),
+)
 TOOLS = [ToolSpec(name, "", {"type": "object", "properties": {}}) for name in ("look", "add")]
 HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
 NOTHING: Any = {"id": "a1", "role": "assistant", "parts": []}
@@ -72,8 +76,8 @@ def cut(draw: st.DrawFn, frames: Sequence[bytes]) -> list[bytes | float]:
 @st.composite
 def chat_answer(draw: st.DrawFn) -> ProviderReply:
     """By chat completions: the calls interleave, usage comes as it likes, frames without data lie between."""
-    thoughts = [{"reasoning_content": piece} for piece in draw(pieces(THOUGHT))]
-    texts = [{"content": piece} for piece in draw(pieces(TEXT))]
+    thoughts: list[dict[str, Any]] = [{"reasoning_content": piece} for piece in draw(pieces(THOUGHT))]
+    texts: list[dict[str, Any]] = [{"content": piece} for piece in draw(pieces(TEXT))]
     queues: list[list[dict[str, Any]]] = []
     repeats, counted = draw(st.booleans()), draw(st.booleans())
     for number, (id, name, _) in enumerate(CALLS):
@@ -89,12 +93,14 @@ def chat_answer(draw: st.DrawFn) -> ProviderReply:
             ]
         )
     calls = draw(interleaved(queues))
-    deltas = [*thoughts, *texts, *({"tool_calls": [call]} for call in calls)]
+    deltas: list[dict[str, Any]] = [*thoughts, *texts, *({"tool_calls": [call]} for call in calls)]
     usage = draw(st.sampled_from(["last", "each", "split", "null"]))
     frames: list[bytes] = []
     for number, delta in enumerate(deltas):
         so_far = {"prompt_tokens": 10, "completion_tokens": number % 20}
-        more: dict[str, Any] = {"each": {"usage": so_far}, "null": {"usage": None}}.get(usage, {})
+        more: dict[str, Any] = {}
+        if usage in ("each", "null"):
+            more = {"usage": so_far if usage == "each" else None}
         role = {"role": "assistant"} if draw(st.booleans()) else {}
         frames.append(
             frame({"choices": [{"index": 0, "delta": role | delta, "finish_reason": None}], **more})

@@ -316,7 +316,7 @@ def counted(tokens_in: object, tokens_out: object, **more: object) -> dict[str, 
     return {"prompt_tokens": tokens_in, "completion_tokens": tokens_out, **more}
 
 
-USAGES = {
+USAGES: dict[str, list[object]] = {
     "at the end": [None, None, counted(10, 20)],
     "cumulative": [counted(10, 1), counted(10, 12), counted(10, 20)],
     "cumulative, then null": [counted(10, 12), counted(10, 20), None],
