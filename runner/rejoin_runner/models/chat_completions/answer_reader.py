@@ -25,7 +25,7 @@ from rejoin_runner.models.chat_completions.chunk import ChatChunk, Delta, UsageC
 from rejoin_runner.models.chat_completions.services import ChatService
 from rejoin_runner.models.chat_completions.special_tokens import TokenRestorer
 from rejoin_runner.models.chat_completions.think_tags import ThinkTagSplitter
-from rejoin_runner.models.chat_completions.tool_calls import ToolCalls
+from rejoin_runner.models.chat_completions.tool_calls import StreamedCalls
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.models.providers.delta_text import DeltaText
 from rejoin_runner.models.providers.model_origin import ModelOrigin, ProviderData
@@ -70,7 +70,7 @@ class AnswerReader:
         self._trims_start = service.trims_start
         self._splitter = ThinkTagSplitter(service.think_tags) if service.think_tags else None
         names = [tool.name for tool in request.tools]
-        self._calls = ToolCalls(request.call_ids(), names, restores=service.reads_tokens)
+        self._calls = StreamedCalls(request.call_ids(), names, restores=service.reads_tokens)
         self._restorer = TokenRestorer() if service.reads_tokens else None
         self._usage = UsageCount()
         self._refused = False

@@ -16,7 +16,7 @@ from rejoin_runner.models.chat_completions.special_tokens import TokenRestorer
 from rejoin_runner.models.providers.delta_text import DeltaText, parse_arguments
 
 
-class ToolCall:
+class StreamedCall:
     """One call of the answer. `id` is its id in the message; `provider_id` the one on the wire."""
 
     def __init__(self, id: str, provider_id: str, index: object, restorer: TokenRestorer | None) -> None:
@@ -74,7 +74,7 @@ class ToolCall:
         )
 
 
-class ToolCalls:
+class StreamedCalls:
     """The calls of one answer, in order.
 
     `earlier_ids` are the ids that the conversation has already: some services number the calls of every
@@ -83,7 +83,7 @@ class ToolCalls:
     """
 
     def __init__(self, earlier_ids: set[str], tool_names: Sequence[str], *, restores: bool) -> None:
-        self.all: list[ToolCall] = []
+        self.all: list[StreamedCall] = []
         self._ids = earlier_ids
         self._restores = restores
         self._whole_names = {
@@ -109,7 +109,7 @@ class ToolCalls:
         if call.started or call.arguments or call.name in self._whole_names:
             yield from call.chunks()
 
-    def _find(self, delta: CallDelta, name: str, arguments: object) -> ToolCall | None:
+    def _find(self, delta: CallDelta, name: str, arguments: object) -> StreamedCall | None:
         """The call that the piece belongs to; None for a new one."""
         if delta.id:
             found = self._last(lambda call: call.provider_id == str(delta.id))
@@ -121,20 +121,20 @@ class ToolCalls:
         is_next = found is not None and bool(name and arguments) and found.has_complete_arguments()
         return None if is_next else found
 
-    def _at(self, index: object) -> ToolCall | None:
+    def _at(self, index: object) -> StreamedCall | None:
         if index is None:
             return self.all[-1] if self.all else None
         return self._last(lambda call: call.index == index)
 
-    def _last(self, matches: Any) -> ToolCall | None:
+    def _last(self, matches: Any) -> StreamedCall | None:
         return next((call for call in reversed(self.all) if matches(call)), None)
 
-    def _open(self, delta: CallDelta) -> ToolCall:
+    def _open(self, delta: CallDelta) -> StreamedCall:
         provider_id = str(delta.id or "")
         id = provider_id or f"call_{len(self._ids)}"
         while id in self._ids:
             id = f"{id}-{len(self._ids)}"
         self._ids.add(id)
-        call = ToolCall(id, provider_id, delta.index, TokenRestorer() if self._restores else None)
+        call = StreamedCall(id, provider_id, delta.index, TokenRestorer() if self._restores else None)
         self.all.append(call)
         return call
