@@ -77,7 +77,7 @@ class ChatCompletions:
         origin: ModelOrigin,
         timeout_s: float,
     ) -> AsyncGenerator[ModelChunk | Done]:
-        """See `Wire`."""
+        """See `ModelWire`."""
         reader = AnswerReader(self._service, origin, request)
         begun = False
         with closing(Deadline(timeout_s)) as deadline:

@@ -59,7 +59,7 @@ class LibraryWire:
         origin: ModelOrigin,
         timeout_s: float,
     ) -> AsyncGenerator[ModelChunk | Done]:
-        """See `Wire`."""
+        """See `ModelWire`."""
         begun = False
         model = self._model if api_key == self._process_key else self._make_library_model(api_key)
         translator = StreamTranslator(self.origin, request.call_ids(), request.step)

@@ -1,6 +1,6 @@
 """One call of a real provider: retries, deadlines and API keys.
 
-A `Wire` sends the request and reads the answer: `chat_completions.client` for OpenAI's chat completions and
+A `ModelWire` sends the request and reads the answer: `chat_completions.client` for OpenAI's chat completions and
 all that are compatible with it, `library_call` for the other providers. `provider` owns names and
 connections.
 
@@ -43,7 +43,7 @@ NO_KEY = "none"
 log = structlog.get_logger("rejoin.models")
 
 
-class Wire(Protocol):
+class ModelWire(Protocol):
     """How one model is asked."""
 
     @property
@@ -74,7 +74,7 @@ class ProviderModel:
 
     def __init__(
         self,
-        wire: Wire,
+        wire: ModelWire,
         provider: str,
         *,
         process_key: str | None,
