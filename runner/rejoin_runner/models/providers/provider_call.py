@@ -1,7 +1,7 @@
 """One call of a real provider: retries, deadlines and API keys.
 
-A `ModelWire` sends the request and reads the answer: `chat_completions.client` for OpenAI's chat completions and
-all that are compatible with it, `library_call` for the other providers. `provider` owns names and
+A `ModelWire` sends the request and reads the answer: `chat_completions.client` for OpenAI's chat completions
+and all that are compatible with it, `library_call` for the other providers. `provider` owns names and
 connections.
 
 A request is repeated only until its answer begins: text that users have seen is never withdrawn.
