@@ -90,8 +90,8 @@ def map_errors() -> Iterator[None]:
 
 
 async def wait_for_database[T](database_url: str, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Retry `attempt` until the database is reachable. Other errors are raised."""
-    host = urlsplit(database_url).netloc.rpartition("@")[2]
+    """Retry `attempt` until the database is reachable. Other errors are raised; `Invalid` for a wrong URL."""
+    host = _host_of(database_url)
     logged: set[str] = set()
 
     def is_unreachable(error: Exception) -> bool:
@@ -105,9 +105,29 @@ async def wait_for_database[T](database_url: str, attempt: Callable[[], Awaitabl
     async for retry in stamina.retry_context(
         on=is_unreachable, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0, wait_jitter=0.2
     ):
-        with retry, map_errors():
+        with retry, map_errors(), _refuse_wrong_url():
             return await attempt()
     raise AssertionError("retries without end")
+
+
+def _host_of(database_url: str) -> str:
+    """The hosts of a URL, for logs. An unescaped `/` in a password ends the part with the hosts too early."""
+    hosts = urlsplit(database_url).netloc
+    return "?" if "@" in database_url and "@" not in hosts else hosts.rpartition("@")[2]
+
+
+@contextmanager
+def _refuse_wrong_url() -> Iterator[None]:
+    """The driver's text may hold a part of the password, and is not repeated."""
+    try:
+        yield
+    except ssl.SSLError:
+        raise  # some are `ValueError`s, too
+    except ValueError as error:
+        raise Invalid(
+            f"REJOIN_DATABASE_URL is not a URL of PostgreSQL ({type(error).__name__}): it is "
+            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %2F for a / in the password"
+        ) from None
 
 
 type _Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -234,6 +254,7 @@ async def open_database(
             **(settings or {}),
         },
     )
-    database = Database(await pool, acquire_timeout_s=acquire_timeout_s)
+    with _refuse_wrong_url():
+        database = Database(await pool, acquire_timeout_s=acquire_timeout_s)
     await wait_for_database(database_url, lambda: database.value(PING))
     return database

@@ -1,12 +1,15 @@
-"""Removes secrets from every log line before it is written.
+"""Removes secrets from every log line before it is written, cuts long texts and escapes control characters.
 
-Three methods, because none is enough alone: fields by name, credentials by pattern, and the values of a
-request's context, which have no pattern, by registration (`hide`, `hide_only`). Texts of users and models are
-not logged.
+Three methods remove secrets, because none is enough alone: fields by name, credentials by pattern, and the
+values of a request's context, which have no pattern, by registration (`hide`, `hide_only`). Texts of users
+and models are not logged.
+
+The work for one line is bounded, whatever the line holds: a text is cut before it is searched, and the time
+of each search grows with the length of the text only.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -37,15 +40,30 @@ SECRET_FIELDS = frozenset(
 PATTERNS = re.compile(
     r"rk_[\w-]{12}\.[\w-]+"  # API keys of Rejoin
     r"|(?<=bearer )[^\s\"',]+"
-    r"|\beyJ[\w-]+\.[\w-]+\.[\w-]*"  # JWTs
+    r"|\beyJ[\w-]++\.[\w-]++\.[\w-]*+"  # JWTs
+    # What begins like a JWT and is none stays. It is matched as a whole, so that no search begins inside it again.
+    r"|(?P<harmless>\beyJ[\w-]++)"
     r"|\bsk-[\w-]{8,}"  # keys of model providers
     r"|(?<=://)[^\s/@\"']+(?=@)",  # credentials in a URL
     re.IGNORECASE,
 )
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that move a terminal's cursor, begin a line, turn the direction of text or cannot be encoded."""
 VALUE_CHARS_MIN = 4
 """Shorter values (numbers, flags, country codes) are not hidden: they would match unrelated text."""
+VALUE_CHARS_MAX = 1_024
+"""A longer value is hidden piece by piece."""
 VALUES_MAX = 1_000
 DEPTH_MAX = 32
+TEXT_CHARS_MAX = 4_096
+"""A text in a log line is cut after this many characters."""
+LINE_CHARS_MAX = 16_384
+"""All texts of one log line together."""
+ITEMS_MAX = 256
+"""Fields and items of one log line, those of nested values included."""
+CUT = "[cut]"
+INT_BITS_MAX = 64
+"""Python refuses to print integers that are far larger."""
 
 _hidden: ContextVar[tuple[str, ...]] = ContextVar("hidden", default=())
 
@@ -67,11 +85,7 @@ def hide_only(value: Any) -> None:
 def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Log processor; must run last before rendering."""
     del logger, method
-    hidden = _hidden.get()
-    return {
-        name: REDACTED if _is_secret(name) else _clean(value, hidden, DEPTH_MAX)
-        for name, value in event.items()
-    }
+    return _Line(_hidden.get()).clean_fields(event, DEPTH_MAX)
 
 
 def _leaves(value: Any, depth: int) -> Iterator[str]:
@@ -84,29 +98,77 @@ def _leaves(value: Any, depth: int) -> Iterator[str]:
         for item in value:
             yield from _leaves(item, depth - 1)
     elif isinstance(value, str | int | float) and not isinstance(value, bool):
-        text = str(value)
-        if len(text) >= VALUE_CHARS_MIN:
-            yield text
+        text = value if isinstance(value, str) else str(value)
+        pieces = (text[at : at + VALUE_CHARS_MAX] for at in range(0, len(text), VALUE_CHARS_MAX))
+        yield from (piece for piece in pieces if len(piece) >= VALUE_CHARS_MIN)
 
 
 def _is_secret(name: str) -> bool:
     return name.replace("_", "").replace("-", "").lower() in SECRET_FIELDS
 
 
-def _clean(value: Any, hidden: Sequence[str], depth: int) -> Any:
-    if isinstance(value, str):
-        for secret in hidden:
-            value = value.replace(secret, REDACTED)
-        return PATTERNS.sub(REDACTED, value)
-    if value is None or isinstance(value, bool | int | float):
-        return REDACTED if str(value) in hidden else value
-    if depth == 0:
-        return REDACTED
-    if isinstance(value, Mapping):
-        return {
-            key: REDACTED if _is_secret(str(key)) else _clean(item, hidden, depth - 1)
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_clean(item, hidden, depth - 1) for item in value]
-    return _clean(str(value), hidden, depth - 1)
+class _Line:
+    """What may still be written to one line."""
+
+    def __init__(self, hidden: Sequence[str]) -> None:
+        self._hidden = hidden
+        self._chars = LINE_CHARS_MAX
+        self._items = ITEMS_MAX
+
+    def clean_fields(self, fields: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+        """The fields without secrets; those beyond the bound are left out."""
+        cleaned: dict[str, Any] = {}
+        for name, value in fields.items():
+            if self._items == 0:
+                break
+            self._items -= 1
+            shown = self._text(str(name))
+            cleaned[shown] = REDACTED if _is_secret(str(name)) else self._value(value, depth)
+        return cleaned
+
+    def _value(self, value: Any, depth: int) -> Any:
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, int) and value.bit_length() > INT_BITS_MAX:
+            return CUT
+        if value is None or isinstance(value, bool | int | float):
+            return REDACTED if str(value) in self._hidden else value
+        if depth == 0:
+            return REDACTED
+        if isinstance(value, Mapping):
+            return self.clean_fields(value, depth - 1)
+        if isinstance(value, list | tuple | set | frozenset):
+            return self._list(value, depth - 1)
+        return self._text(str(value))
+
+    def _list(self, values: Iterable[Any], depth: int) -> list[Any]:
+        cleaned: list[Any] = []
+        for value in values:
+            if self._items == 0:
+                break
+            self._items -= 1
+            cleaned.append(self._value(value, depth))
+        return cleaned
+
+    def _text(self, text: str) -> str:
+        """The text without secrets and controls. A secret that the cut would divide is left out with it."""
+        kept = min(TEXT_CHARS_MAX, self._chars)
+        is_long = len(text) > kept
+        if is_long:
+            text = text[: kept + VALUE_CHARS_MAX]
+        for secret in self._hidden:
+            text = text.replace(secret, REDACTED)
+        text = PATTERNS.sub(_replacement, text)
+        if is_long:
+            text = text[: max(0, min(kept, len(text) - VALUE_CHARS_MAX))] + CUT
+        text = CONTROLS.sub(_escape, text)
+        self._chars = max(0, self._chars - len(text))
+        return text
+
+
+def _replacement(match: re.Match[str]) -> str:
+    return match[0] if match["harmless"] else REDACTED
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()

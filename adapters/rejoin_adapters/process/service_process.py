@@ -8,14 +8,17 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Literal, Self
 
 import stamina.instrumentation
 import structlog
 
-from rejoin_adapters.process import redaction, tracing
+from rejoin_adapters.process import exception_report, redaction, tracing
+from rejoin_adapters.process.log_rate import LogRate
 
 SUPERVISOR = "REJOIN_SUPERVISOR_FD"
 FILES_MAX = 65_536
@@ -25,24 +28,20 @@ type LogFormat = Literal["auto", "json", "console"]
 
 def configure_logs(level: str, log_format: LogFormat) -> None:
     """Structured logs on stderr: readable lines on a terminal, else JSON. Libraries log in the same form,
-    from level warning on. All lines pass `redaction`.
+    from level warning on. All lines pass `log_rate`, `exception_report` and `redaction`; exceptions that
+    nobody handles are such lines, too.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    # Without local variables: they contain tool arguments and keys.
-    trace = None if console else structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        LogRate(),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         tracing.add_trace_id,
-        structlog.processors.ExceptionRenderer(trace) if trace else structlog.processors.format_exc_info,
+        exception_report.without_text,
         redaction.redact,
     ]
-    render = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        if console
-        else structlog.processors.JSONRenderer()
-    )
+    render = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -50,6 +49,7 @@ def configure_logs(level: str, log_format: LogFormat) -> None:
         cache_logger_on_first_use=True,
     )
     libraries = logging.StreamHandler(sys.stderr)
+    libraries.addFilter(_without_texts)
     libraries.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[
@@ -62,6 +62,40 @@ def configure_logs(level: str, log_format: LogFormat) -> None:
     )
     logging.basicConfig(level=logging.WARNING, handlers=[libraries])
     stamina.instrumentation.set_on_retry_hooks([_on_retry])
+    _log_unhandled_exceptions()
+
+
+def _without_texts(record: logging.LogRecord) -> logging.LogRecord:
+    """A library's record, with the types of exceptions in place of their texts. asyncio describes tasks with
+    their exceptions after the first line.
+    """
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            type(one).__qualname__ if isinstance(one, BaseException) else one for one in record.args
+        )
+    if record.name == "asyncio":
+        record.msg, record.args = record.getMessage().partition("\n")[0], ()
+    return record
+
+
+def _log_unhandled_exceptions() -> None:
+    log = structlog.get_logger("rejoin")
+
+    def in_main(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, fault, trace)
+        else:
+            exception_report.log_exception(log, "unhandled_exception", fault)
+
+    def in_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None:
+            exception_report.log_exception(log, "unhandled_exception", args.exc_value)
+
+    def in_finalizer(args: "sys.UnraisableHookArgs") -> None:
+        if args.exc_value is not None:
+            exception_report.log_exception(log, "unraisable_exception", args.exc_value)
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = in_main, in_thread, in_finalizer
 
 
 def _on_retry(details: stamina.instrumentation.RetryDetails) -> None:

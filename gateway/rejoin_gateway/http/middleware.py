@@ -24,6 +24,8 @@ from rejoin_protocol.errors import Forbidden, Limited, Unauthenticated, Unavaila
 log = structlog.get_logger("rejoin.http")
 
 REQUEST_ID_CHARS_MAX = 128
+PATH_CHARS_MAX = 256
+"""A longer path is cut in the log."""
 QUIET_PATHS = (*instrumentation.UNTRACED_PATHS, "/page/")
 """Logged at debug: probes, and the files of the gateway's own pages."""
 
@@ -34,7 +36,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     started_s = time.monotonic()
     id = _request_id(request)
     structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(request=id)
+    structlog.contextvars.bind_contextvars(request=id, peer=request.remote)
     with instrumentation.observe_request(request, request.app[SERVICE].backend.metrics) as record_response:
         try:
             response = await _respond_or_refuse(request, handler, id)
@@ -47,7 +49,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         level(
             "request",
             method=request.method,
-            path=request.path,
+            path=request.path[:PATH_CHARS_MAX],
             status=response.status,
             took_ms=round((time.monotonic() - started_s) * 1000, 1),
         )
@@ -77,7 +79,7 @@ async def _respond_or_refuse(request: web.Request, handler: Handler, id: str) ->
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception:
-        log.exception("unhandled_exception", path=request.path)
+        log.exception("unhandled_exception", path=request.path[:PATH_CHARS_MAX])
         return errors.internal_error_response(id, await _error_format(request))
 
 

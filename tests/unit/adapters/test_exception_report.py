@@ -2,7 +2,7 @@
 
 import msgspec
 
-from rejoin_runner.exception_report import FRAMES_MAX, report_exception
+from rejoin_adapters.process.exception_report import FRAMES_MAX, report_exception
 
 SECRET = "hunter2"  # noqa: S105 - that is what is looked for
 

@@ -1,12 +1,14 @@
-"""An application's exception for the log: its type and its place, never its text.
+"""An exception for the log: its type and its place, never its text.
 
-The text of an exception, and the values of local variables, may hold what a user wrote. Which line of which
-function raised which type tells a developer where to look.
+The text of an exception, and the values of local variables, may hold what a user wrote, or a secret. Which
+line of which function raised which type tells a developer where to look.
 """
 
+import sys
 from traceback import extract_tb
 
 import structlog
+from structlog.typing import EventDict, WrappedLogger
 
 FRAMES_MAX = 20
 
@@ -16,6 +18,19 @@ def log_exception(
 ) -> None:
     """Log an error line with the fields of `report_exception`."""
     log.error(event, **fields, **report_exception(fault))
+
+
+def without_text(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Log processor: the exception of a line becomes the fields of `report_exception`."""
+    del logger, method
+    match event.pop("exc_info", None):
+        case BaseException() as fault:
+            event.update(report_exception(fault))
+        case (_, BaseException() as fault, _):
+            event.update(report_exception(fault))
+        case given if given and (current := sys.exception()) is not None:
+            event.update(report_exception(current))
+    return event
 
 
 def report_exception(fault: BaseException) -> dict[str, object]:

@@ -1,0 +1,54 @@
+"""Bounds how many log lines one source causes: an attacker must fill no disk and hide no other line.
+
+A source is the principal of a request, or its peer if it has none; lines outside of requests have the source
+"". Each source may write `LINES_PER_S` lines of one event, after a pause `BURST` at once. Further lines are
+counted, and the next one that is written has their number as `suppressed`. The state is bounded.
+"""
+
+import time
+from collections.abc import Callable
+
+import msgspec
+import structlog
+from cachetools import LRUCache
+from structlog.typing import EventDict, WrappedLogger
+
+LINES_PER_S = 50.0
+BURST = 500.0
+SOURCES_MAX = 4_096
+SOURCE_CHARS_MAX = 256
+
+
+class _Bucket(msgspec.Struct):
+    """Lines that may be written at once, when that was true, and how many were not written since the last."""
+
+    tokens: float
+    at_s: float
+    suppressed: int = 0
+
+
+class LogRate:
+    """A log processor: raises `structlog.DropEvent` for a line that is not written."""
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
+        self._buckets: LRUCache[tuple[str, str], _Bucket] = LRUCache(SOURCES_MAX)
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        """The event, with `suppressed` if lines like it were not written."""
+        del logger, method
+        now_s = self._clock_s()
+        source = event.get("principal") or event.get("peer") or ""
+        key = str(event.get("event"))[:SOURCE_CHARS_MAX], str(source)[:SOURCE_CHARS_MAX]
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = _Bucket(BURST, now_s)
+        bucket.tokens = min(BURST, bucket.tokens + (now_s - bucket.at_s) * LINES_PER_S)
+        bucket.at_s = now_s
+        if bucket.tokens < 1:
+            bucket.suppressed += 1
+            raise structlog.DropEvent
+        bucket.tokens -= 1
+        if bucket.suppressed:
+            event["suppressed"], bucket.suppressed = bucket.suppressed, 0
+        return event
