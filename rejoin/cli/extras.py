@@ -10,7 +10,7 @@ from importlib import metadata
 from rejoin_protocol.errors import Invalid
 
 DISTRIBUTION = "rejoin"
-_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*;.*\bextra == ['\"](?P<extra>[\w.-]+)['\"]")
+_REQUIREMENT = re.compile(r"(?P<name>[\w.-]++)[^;]*+;.*\bextra == ['\"](?P<extra>[\w.-]+)['\"]")
 
 
 def require(command: str, *extras: str) -> None:

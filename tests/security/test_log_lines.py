@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 import structlog
+
 from rejoin_adapters.process import log_rate, redaction, service_process
 from rejoin_adapters.process.log_rate import LogRate
 from rejoin_adapters.process.redaction import CUT, LINE_CHARS_MAX, REDACTED, TEXT_CHARS_MAX, redact

@@ -40,7 +40,7 @@ _PING = b"PING\r\n"
 _MESSAGES = (b"MSG ", b"HMSG ")
 log = structlog.get_logger("rejoin.broker")
 
-_HEADER = re.compile(r"([^:\s]+):[ \t]*([^\r\n]*)\r\n")
+_HEADER = re.compile(r"(?<![^\n])([^:\s]++):[ \t]*+([^\r\n]*+)\r\n")
 _STATUS = re.compile(rb"NATS/1\.0 (\d+) ?([^\r\n]*)")
 _LINE_BREAK = re.compile(r"[\r\n]")
 """The server reads what follows a line break as the next header, or the next command."""

@@ -41,7 +41,7 @@ PATTERNS = re.compile(
     r"rk_[\w-]{12}\.[\w-]+"  # API keys of Rejoin
     r"|(?<=bearer )[^\s\"',]+"
     r"|\beyJ[\w-]++\.[\w-]++\.[\w-]*+"  # JWTs
-    # What begins like a JWT and is none stays. It is matched as a whole, so that no search begins inside it again.
+    # What begins like a JWT and is none stays. It is matched as a whole: no search begins inside it again.
     r"|(?P<harmless>\beyJ[\w-]++)"
     r"|\bsk-[\w-]{8,}"  # keys of model providers
     r"|(?<=://)[^\s/@\"']+(?=@)",  # credentials in a URL

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from rejoin_adapters.process import redaction
+from rejoin_adapters.process.exception_report import log_exception
 from rejoin_adapters.store_types import Claim
 from rejoin_protocol import json_input
 from rejoin_protocol.errors import RejoinError

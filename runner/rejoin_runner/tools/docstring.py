@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from griffe import DocstringSection
 
 _DESCRIBES_PARAMETERS = re.compile(
-    r"(?im)^\s*(?:(?:keyword |other )?(?:args|arguments|params|parameters)\s*:?\s*$"
+    r"(?im)^[ \t]*+(?:(?:keyword |other )?(?:args|arguments|params|parameters)[ \t]*+:?[ \t]*+$"
     r"|:(?:param|parameter|arg|argument|key|keyword)\b)"
 )
 """Whether a docstring can have a section that only `griffelib` finds."""

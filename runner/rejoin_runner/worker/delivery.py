@@ -20,12 +20,12 @@ import structlog
 from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.process import tracing
 from rejoin_adapters.process.background import DetachedTasks, run_alongside
+from rejoin_adapters.process.exception_report import log_exception
 from rejoin_adapters.store_types import Claim
 from rejoin_protocol.errors import Fenced, RejoinError, Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
-from rejoin_adapters.process.exception_report import log_exception
 from rejoin_runner.next_action.run_state import RunState
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run import executor, instrumentation
