@@ -155,11 +155,12 @@ async def test_the_page_that_a_person_looks_at_reaches_the_model(system: LocalSy
     await client.post(f"{AT}/stream", AGENT_CHAT.body(None, "what is this?", None) | page)
     await client.post(f"{AT}/sync", {"message": "and this?", **page})
     await client.post(f"{AT}/sync", {"message": "hello"})
-    assert ["/invoices/42" in one.instructions for one in asked] == [True, True, False]
+    assert [one.instructions for one in asked] == ["Help."] * 3
+    assert ["/invoices/42" in str(one.history[-1]["parts"]) for one in asked] == [True, True, False]
     address = f"https://example.com/?q={'x' * 200_000}#end"
     long = await client.post(f"{AT}/sync", {"message": "what is this?", "currentPage": address})
     assert long.status == 200
-    assert asked[-1].instructions.endswith(address)
+    assert address in asked[-1].history[-1]["parts"][-1]["text"]
 
 
 @pytest.mark.feature("F58")

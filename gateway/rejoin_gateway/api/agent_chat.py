@@ -31,7 +31,7 @@ from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, ErrorFo
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Conflict, Invalid, NotFound
-from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.events.fold import PAGE_KEY, MessageDict
 from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, State
 
@@ -190,7 +190,7 @@ async def _send_message(
     """Raises as `AgentSession.send`. Pointers are empty: this API's errors have no field for a place."""
     stored, page = message_input.build_user_message(message, ""), chat.current_page
     if page is not None:
-        stored = stored | {"metadata": {"currentPage": page}}
+        stored = stored | {PAGE_KEY: page}
     return await session.send(
         stored,
         view_of(request),

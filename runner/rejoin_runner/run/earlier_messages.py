@@ -1,9 +1,10 @@
 """The session's earlier messages as the agents of a run see them. Pure."""
 
+import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.events.fold import PAGE_KEY, MessageDict
 from rejoin_protocol.ids import MessageId
 from rejoin_runner.next_action import agent_stack
 
@@ -12,6 +13,7 @@ NEVER_DECIDED = "The call was not run: its run ended before anybody approved it.
 
 def visible_history(history: Sequence[MessageDict], waiting: Collection[MessageId]) -> list[MessageDict]:
     """The messages without the work of delegated agents. `waiting`: the answers whose runs have not ended.
+    A user's message ends with the page that the user was looking at, if the client has said it.
 
     A call that still waits for a person keeps its state, so that the model does not ask for it again. A
     question that nobody can answer any more, because its run has ended or the session is a fork, is denied.
@@ -19,9 +21,20 @@ def visible_history(history: Sequence[MessageDict], waiting: Collection[MessageI
     return [
         _close_open_calls(agent_stack.frame_view(message, None), message["id"] in waiting)
         if message["role"] == "assistant"
-        else message
+        else _show_page(message)
         for message in history
     ]
+
+
+def _show_page(message: MessageDict) -> MessageDict:
+    """The page is the client's text, so it stands in the user's turn, quoted and on one line: it can neither
+    give instructions nor look like them.
+    """
+    page = message.get(PAGE_KEY)
+    if not isinstance(page, str) or not page.strip():
+        return message
+    part = {"type": "text", "text": f"[The user is looking at this page: {json.dumps(page)}]"}
+    return {**message, "parts": [*message["parts"], part]}
 
 
 def _close_open_calls(message: MessageDict, is_waiting: bool) -> MessageDict:

@@ -58,8 +58,8 @@ def open_context(claim: Claim, agent: Agent, sealer: Sealer | None) -> Any:
 
 
 async def build_instructions(attempt: Attempt) -> str:
-    """The active agent's instructions. The conversation's agent also reads which page the user is looking at.
-    Raises `ModelError` if the application's function raises.
+    """The active agent's instructions: what the application wrote, and nothing that a client sends. Raises
+    `ModelError` if the application's function raises.
     """
     agent, run = attempt.agent, attempt.run
     text = agent.instructions
@@ -71,8 +71,7 @@ async def build_instructions(attempt: Attempt) -> str:
         except Exception as fault:
             log_exception(attempt.log, "instructions_failed", fault)
             raise ModelError(f"The agent's instructions failed ({type(fault).__name__}).") from fault
-    page = None if attempt.state.frames.top.is_delegated else current_page(attempt.claim)
-    return text if page is None else f"{text}\n\nThe user is looking at this page: {page}".strip()
+    return text
 
 
 def user_data(claim: Claim) -> list[dict[str, Any]]:
@@ -82,12 +81,3 @@ def user_data(claim: Claim) -> list[dict[str, Any]]:
             return [part for part in message["parts"] if part["type"].startswith(DATA_PREFIX)]
     return []
 
-
-def current_page(claim: Claim) -> str | None:
-    """`currentPage` in the metadata of the user's newest message; None if it is missing or blank."""
-    for message in reversed(claim.history):
-        if message["role"] == "user":
-            metadata = message.get("metadata")
-            page = metadata.get("currentPage") if isinstance(metadata, dict) else None
-            return page if isinstance(page, str) and page.strip() else None
-    return None

@@ -184,17 +184,6 @@ async def test_instructions_that_fail_end_the_run_with_a_sentence(system: LocalS
     assert error == "The agent's instructions failed (KeyError)."
 
 
-@pytest.mark.feature("F18")
-async def test_the_page_that_the_user_looks_at_is_in_the_instructions(system: LocalSystem) -> None:
-    await system.runner([Agent(name=system.agent, model=Reads(), instructions="Be brief.")])
-    base, session = await system.gateway(), system.fresh("s")
-    chat = system.chat(session, "hi")
-    chat["messages"][0]["metadata"] = {"currentPage": "/orders/7"}
-    answer = await system.post(base, chat)
-    assert answer.text == "Be brief.\n\nThe user is looking at this page: /orders/7"
-    assert (await system.post(base, system.chat(session, "again"))).text == "Be brief."
-
-
 async def test_a_gateway_without_keys_warns_at_start_and_answers_503(system: LocalSystem) -> None:
     """The warning and the response name the setting. Nothing is stored."""
     agent = Agent(name=system.agent, model=Reads(), instructions="hello", context=Tenant)
