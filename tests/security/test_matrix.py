@@ -33,8 +33,8 @@ class Example(msgspec.Struct, frozen=True):
     """A request that works for Ann. `{…}` in texts are hers. `id`: what the path's `{id}` names.
 
     `lists`: somebody else gets what is theirs, which is nothing of hers. `makes`: another tenant's session of
-    the same name is another one. `agentless`: what it returns is no agent's. `reports`: somebody else stores
-    a client event of his own, which may name a session of any id.
+    the same name is another one. `reports`: somebody else stores a client event of his own, which may name a
+    session of any id.
     """
 
     body: Any = None
@@ -42,7 +42,6 @@ class Example(msgspec.Struct, frozen=True):
     id: str = "session"
     lists: bool = False
     makes: bool = False
-    agentless: bool = False
     reports: bool = False
 
 
@@ -85,7 +84,7 @@ EXAMPLES: dict[str, Example] = {
     "GET /api/agents/{agent}/{session}/feedback": HERE,
     "GET /api/agents": Example(lists=True),
     "GET /run/api/artifacts/{id}": Example(id="artifact"),
-    "GET /api/files/{id}": Example(id="file", agentless=True),
+    "GET /api/files/{id}": Example(id="file"),
     "POST /api/chat/approve": Example({"runId": "{run}", "threadId": "{session}", "approved": True}),
     "GET /api/threads": Example(lists=True),
     "GET /api/threads/{id}": HERE,
@@ -170,11 +169,7 @@ def expected(example: Example, wrong: str) -> int:
         return 401
     if example.reports:
         return 404 if wrong == "other agent" else 201
-    theirs = (
-        example.lists
-        or (example.makes and wrong == "other tenant")
-        or (example.agentless and wrong == "other agent")
-    )
+    theirs = example.lists or (example.makes and wrong == "other tenant")
     return 200 if theirs else 404
 
 
@@ -204,8 +199,7 @@ async def test_who_may_not_gets_the_documented_status_and_nothing_happens(
             assert after.hers | {own: None} == before.hers | {own: None}, wrong
         elif told.status == 200:
             assert after.hers == before.hers, wrong
-            if not example.agentless:
-                assert not [one for one in (ann.run, ann.message) if one.encode() in told.raw], wrong
+            assert not [one for one in (ann.run, ann.message) if one.encode() in told.raw], wrong
         else:
             assert after == before, wrong
             refused_in_shape(route, told)

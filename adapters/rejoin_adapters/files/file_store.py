@@ -26,7 +26,7 @@ from rejoin_adapters.postgres.pool import Database
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.file_formats import FileId
-from rejoin_protocol.ids import TenantId, UserId
+from rejoin_protocol.ids import AgentName, TenantId, UserId
 
 log = structlog.get_logger("rejoin.files")
 
@@ -79,6 +79,15 @@ class PostgresFileIndex:
         """Announce that a message will refer to a file. False if it does not exist or is being deleted."""
         return await self._database.get(bool, "select to_json(touch_file($1, $2))", tenant, id)
 
+    async def is_used_by(self, tenant: TenantId, id: FileId, agent: AgentName) -> bool:
+        """Whether a message in a session of this agent refers to a file."""
+        query = """
+            select to_json(exists (
+              select from file_uses u join sessions s on s.tenant_id = u.tenant_id and s.id = u.session_id
+              where u.tenant_id = $1 and u.file_id = $2 and s.agent = $3))
+        """
+        return await self._database.get(bool, query, tenant, id, agent)
+
     async def condemn(self, age_s: float, *, retry_s: float = CONDEMNED_RETRY_S) -> SweepBatch:
         """Condemn files that have no reference and were not touched for `age_s`. Includes files condemned
         more than `retry_s` ago that were not deleted.
@@ -128,6 +137,10 @@ class JetStreamFileStore:
     async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
         """See `FileStore`."""
         return await self._chunks.open(tenant, id)
+
+    async def is_used_by(self, tenant: TenantId, id: FileId, agent: AgentName) -> bool:
+        """See `FileStore`."""
+        return await self._index.is_used_by(tenant, id, agent)
 
     async def sweep(self, age_s: float = UNREFERENCED_AGE_S) -> int:
         """See `FileStore`."""

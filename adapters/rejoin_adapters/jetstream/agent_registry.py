@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 
 import msgspec
+import structlog
 
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_protocol import run_request
 from rejoin_protocol.broker import subjects
-from rejoin_protocol.errors import Unavailable
+from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
+
+log = structlog.get_logger("rejoin.registry")
 
 
 class JetStreamAgentRegistry:
@@ -30,8 +33,7 @@ class JetStreamAgentRegistry:
         reply = await self._connection.request(f"{subjects.API}.DIRECT.GET.{subjects.AGENTS_STREAM}", query)
         match (reply.headers or {}).get(subjects.STATUS):
             case None:
-                # `nats kv del` leaves a message without a body.
-                return run_request.decode_entry(reply.data) if reply.data else None
+                return _decode(reply.data, subjects.agent_key(agent))
             case "404":
                 return None
             case status:
@@ -46,4 +48,20 @@ class JetStreamAgentRegistry:
         status = (end.headers or {}).get(subjects.STATUS)
         if status not in {"204", "404"}:
             raise Unavailable(f"the broker refused to list the agents ({status})")
-        return [run_request.decode_entry(message.data) for message in messages if message.data]
+        entries = [
+            _decode(message.data, (message.headers or {}).get(subjects.SUBJECT, "")) for message in messages
+        ]
+        return [entry for entry in entries if entry is not None]
+
+
+def _decode(data: bytes, subject: str) -> AgentEntry | None:
+    """An entry; None if it was deleted, or if it cannot be decoded: then the log says so, the other agents
+    are served, and the next announcement of the agent overwrites it.
+    """
+    if not data:  # `nats kv del` leaves a message without a body
+        return None
+    try:
+        return run_request.decode_entry(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Invalid) as fault:
+        log.warning("agent_entry_unreadable", subject=subject, error=type(fault).__name__)
+        return None

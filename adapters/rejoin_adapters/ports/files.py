@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from rejoin_protocol.file_formats import FileId
-from rejoin_protocol.ids import MessageId, SessionId, TenantId, UserId
+from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
 
 UNREFERENCED_AGE_S = 3600.0
 """How long a file stays that no message refers to: the time from the upload to the message."""
@@ -62,6 +62,10 @@ class FileStore(Protocol):
 
     async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
         """A file of the tenant to be streamed, or None. Raises `Unavailable`."""
+        ...
+
+    async def is_used_by(self, tenant: TenantId, id: FileId, agent: AgentName) -> bool:
+        """Whether a message in a session of this agent refers to the file. Raises `Unavailable`."""
         ...
 
     async def sweep(self, age_s: float = UNREFERENCED_AGE_S) -> int:

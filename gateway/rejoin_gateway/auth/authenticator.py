@@ -31,6 +31,10 @@ log = structlog.get_logger("rejoin.auth")
 API_KEY_CACHE_TTL_S = 5.0
 """A revoked key may work for up to this long."""
 API_KEY_CACHE_MAX = 10_000
+UNKNOWN_KEY_TTL_S = 2.0
+"""An id that no key has is not looked up again for this long: a client that repeats a wrong key costs no
+query each time. A key that is created meanwhile works after this time.
+"""
 ALL_SCOPES = frozenset(Scope)
 USER_CHARS_MAX = 256
 SHARED_KEY_CHARS_MIN = 32
@@ -161,6 +165,9 @@ class Authenticator:
         self._cached_rows: TTLCache[str, ApiKeyRow] = TTLCache(
             API_KEY_CACHE_MAX, API_KEY_CACHE_TTL_S, timer=lambda: now().timestamp()
         )
+        self._unknown_ids: TTLCache[str, bool] = TTLCache(
+            API_KEY_CACHE_MAX, UNKNOWN_KEY_TTL_S, timer=lambda: now().timestamp()
+        )
         self._used_keys: set[str] = set()
 
     async def authenticate(self, authorization: str | None) -> Principal:
@@ -194,13 +201,15 @@ class Authenticator:
         return Principal(Owner(row.tenant, row.user), scopes, f"key {row.id}", row.agent, row.expires_at)
 
     async def _find_row(self, id: str) -> ApiKeyRow | None:
-        """Unknown ids are not cached: a new key works at once, and guesses cannot fill the cache."""
+        """Unknown ids have a cache of their own: guesses remove no known key."""
         cached: ApiKeyRow | None = self._cached_rows.get(id)
-        if cached is not None:
+        if cached is not None or id in self._unknown_ids:
             return cached
         row = await self._rows.find(id)
         if row is not None:
             self._cached_rows[id] = row
+        else:
+            self._unknown_ids[id] = True
         return row
 
     def principal_of(self, claims: Mapping[str, object]) -> Principal:
@@ -284,7 +293,10 @@ def _build_verifier(
     jwks = None
     if settings.jwt_jwks_url is not None:
         jwks = JwksCache(jwks_fetcher(session, settings.jwt_jwks_url), clock_s)
-        if settings.jwt_audience is None:
-            log.warning("jwt_audience_not_checked", hint="set REJOIN_JWT_AUDIENCE")
+    # A token that the same key signed for another application would be good here, too.
+    if settings.jwt_audience is None:
+        log.warning("jwt_audience_not_checked", hint="set REJOIN_JWT_AUDIENCE")
+    if settings.jwt_issuer is None:
+        log.warning("jwt_issuer_not_checked", hint="set REJOIN_JWT_ISSUER")
     rules = TokenRules(settings.jwt_algorithms.split(), settings.jwt_issuer, settings.jwt_audience)
     return JwtVerifier(rules, settings.jwt_key, jwks)

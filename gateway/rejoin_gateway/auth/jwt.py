@@ -5,7 +5,7 @@ settings are accepted, and a token must have an end (`exp`) and a user (`sub`).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -24,7 +24,7 @@ UNKNOWN_KEY_REFETCH_S = 10.0
 FETCH_TIMEOUT_S = 5.0
 LEEWAY_S = 30
 """Accepted difference between the issuer's clock and ours."""
-INVALID_JWKS_ERRORS = (AttributeError, TypeError)
+INVALID_JWKS_ERRORS = (AttributeError, KeyError, TypeError)
 """What PyJWT raises for JSON that is no JWKS document."""
 
 
@@ -78,11 +78,19 @@ class JwksCache:
 
     async def _refresh(self) -> None:
         try:
-            jwks = jwt.PyJWKSet.from_dict(await self._fetch())
+            document = await self._fetch()
+            jwks = jwt.PyJWKSet.from_dict({"keys": [key for key in document["keys"] if _may_verify(key)]})
             self._keys = {key.key_id: key for key in jwks.keys}
         except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError, *INVALID_JWKS_ERRORS) as fault:
             log.warning("jwks_fetch_failed", error=str(fault) or type(fault).__name__)
         self._fetched_at_s = self._clock_s()  # after a failure too: the next attempt waits as long
+
+
+def _may_verify(key: Mapping[str, Any]) -> bool:
+    """Whether a published key is for signatures (RFC 7517, sections 4.2 and 4.3): an issuer also publishes
+    keys for encryption, and others may hold their private halves.
+    """
+    return key.get("use", "sig") == "sig" and "verify" in key.get("key_ops", ("verify",))
 
 
 def jwks_fetcher(session: aiohttp.ClientSession, url: str) -> FetchJwks:

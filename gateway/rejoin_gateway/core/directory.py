@@ -122,12 +122,16 @@ class Directory(msgspec.Struct, frozen=True):
         return artifact if summary is not None and summary.agent == self.agent else None
 
     async def open_file(self, id: str) -> tuple[str, OpenFile] | None:
-        """A message's file, ready to be read, and its id in canonical form."""
-        file_id = file_formats.parse_file_id(id)
-        if file_id is None or not file_formats.is_visible_to(file_id, self.owner.user):
+        """A message's file, ready to be read, and its id in canonical form. A caller that may use one agent
+        reads the files of that agent's sessions.
+        """
+        file_id, attachments = file_formats.parse_file_id(id), self.backend.attachments
+        if file_id is None or attachments is None or not file_formats.is_visible_to(file_id, self.owner.user):
             return None
-        attachments = self.backend.attachments
-        file = None if attachments is None else await attachments.open(self.owner.tenant, file_id)
+        tenant = self.owner.tenant
+        if self.agent is not None and not await attachments.files.is_used_by(tenant, file_id, self.agent):
+            return None
+        file = await attachments.open(tenant, file_id)
         return None if file is None else (file_id, file)
 
     def _may_use(self, agent: AgentName) -> bool:

@@ -6,7 +6,7 @@ The headers are added when a response is prepared, so streams and errors carry t
 from collections.abc import Awaitable, Callable
 
 import msgspec
-from aiohttp import web
+from aiohttp import web, web_response
 from yarl import URL
 
 EXPOSED_HEADERS = (
@@ -19,6 +19,9 @@ ALLOWED_HEADERS = (
 )
 METHODS = "GET, POST, PATCH, DELETE"
 PREFLIGHT_MAX_AGE_S = 3600
+SERVER = "rejoin"
+"""Without versions: they would tell an attacker which errors to try."""
+web_response.SERVER_SOFTWARE = SERVER  # of aiohttp's own answers to malformed requests, which pass no hook
 
 type Prepare = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 
@@ -40,6 +43,9 @@ def security_headers(cors: Cors) -> Prepare:
         headers = response.headers
         headers.setdefault("X-Content-Type-Options", "nosniff")
         headers.setdefault("Referrer-Policy", "no-referrer")
+        headers["Server"] = SERVER
+        if (response.content_type or "").endswith("json"):  # of one user, and of this moment
+            headers.setdefault("Cache-Control", "no-store")
         if cors.origins:
             headers.add("Vary", "Origin")
         origin = request.headers.get("Origin")

@@ -98,7 +98,10 @@ async def _error_format(request: web.Request) -> ErrorFormat:
 async def identify(request: web.Request) -> Principal:
     """The caller, whatever its scopes. Raises `Unauthenticated` and `Forbidden`."""
     service = request.app[SERVICE]
-    principal = await service.authenticator.authenticate(request.headers.get("Authorization"))
+    credentials = request.headers.getall("Authorization", [None])
+    if len(credentials) > 1:  # a proxy and this gateway could take different ones
+        raise Unauthenticated("send one Authorization header, not several")
+    principal = await service.authenticator.authenticate(credentials[0])
     # Without this a page of any web site could call a developer's gateway from the developer's browser.
     if principal is ANONYMOUS and not (
         is_to_loopback(request) and is_from_trusted_page(request, service.cors)

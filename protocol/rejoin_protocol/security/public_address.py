@@ -14,7 +14,9 @@ TREATED_AS_PRIVATE = (
     IPv6Network("::/96"),  # IPv4-compatible, long deprecated
     IPv6Network("2001::/32"),  # Teredo
     IPv6Network("2002::/16"),  # 6to4
-    IPv4Network("192.88.99.0/24"),  # its relays
+    IPv6Network("64:ff9b:1::/48"),  # NAT64 of a local network
+    IPv4Network("192.88.99.0/24"),  # relays of 6to4
+    IPv4Network("168.63.129.16/32"),  # services of the host of a virtual machine in Azure
 )
 
 

@@ -212,6 +212,10 @@ def _adapt_chunk(attempt: Attempt, chunk: ModelChunk | MessageChunk) -> Chunk:
             chunks.ToolInputStart(provider_executed=True) | chunks.ToolInputAvailable(provider_executed=True)
         ):
             return chunk  # not one of our tools; its id is the provider's
+        case chunks.SourceUrl(url=url) if not url.lower().startswith(("http://", "https://")):
+            # Clients make a link of it: `javascript:` would run in their pages.
+            title = chunk.title or "source"
+            return chunks.SourceDocument(chunk.source_id, "text/plain", title)
         case (
             chunks.TextStart(id=id)
             | chunks.TextDelta(id=id)

@@ -80,4 +80,3 @@ def user_data(claim: Claim) -> list[dict[str, Any]]:
         if message["role"] == "user":
             return [part for part in message["parts"] if part["type"].startswith(DATA_PREFIX)]
     return []
-

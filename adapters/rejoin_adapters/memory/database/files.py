@@ -12,7 +12,7 @@ from rejoin_adapters.ports.files import UNREFERENCED_AGE_S, FileReference, OpenF
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.file_formats import FileId
-from rejoin_protocol.ids import TenantId, UserId
+from rejoin_protocol.ids import AgentName, TenantId, UserId
 
 CHUNK_BYTES = 256 * 1024
 
@@ -77,10 +77,14 @@ class MemoryFileStore:
             self._references.pop(key, None)
         return len(deleted)
 
-    def _is_referenced(self, tenant: TenantId, id: FileId) -> bool:
+    async def is_used_by(self, tenant: TenantId, id: FileId, agent: AgentName) -> bool:
+        """See `FileStore`."""
+        return self._is_referenced(tenant, id, agent)
+
+    def _is_referenced(self, tenant: TenantId, id: FileId, agent: AgentName | None = None) -> bool:
         text = f'"{file_formats.file_url(id)}"'.encode()
         for (owner, session), row in self._database.sessions.items():
-            if owner != tenant:
+            if owner != tenant or agent not in (None, row.agent):
                 continue
             for message in row.messages:
                 if FileReference(session, message.id) in self._references.get((tenant, id), ()):

@@ -7,7 +7,9 @@ const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
 const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
 const ROW = /^\s*\|?(.+?)\|?\s*$/;
 const DIVIDER = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
-const SAFE = /^(https?:|mailto:)/i;
+export const SAFE = /^(https?:|mailto:)/i;
+const DEPTH_MAX = 16; // quotes in quotes, lists in lists, bold in italic: what is deeper is shown as it is written
+const SPANS_MAX = 5_000; // of one paragraph; the rest is shown as it is written
 const INLINE = new RegExp(
   [
     '(?<ticks>`+)(?<code>.+?)\\k<ticks>(?!`)',
@@ -65,8 +67,9 @@ function fenced(lines, at, [, fence, language]) {
   return { kind: 'code', language, lines: lines.slice(at + 1, end), end: Math.min(end + 1, lines.length) };
 }
 
-/** The element of a block. */
-export function element(block) {
+/** The element of a block. `depth`: how many blocks it is in. */
+export function element(block, depth = 0) {
+  if (depth >= DEPTH_MAX) return h('p', { textContent: block.lines.join('\n') });
   switch (block.kind) {
     case 'code':
       return h('pre', { tabIndex: 0 }, h('code', { textContent: block.lines.join('\n') }));
@@ -75,9 +78,9 @@ export function element(block) {
     case 'rule':
       return h('hr');
     case 'quote':
-      return h('blockquote', {}, ...blocks(block.lines.map((line) => line.replace(/^\s*> ?/, '')).join('\n')).map(element));
+      return h('blockquote', {}, ...blocks(block.lines.map((line) => line.replace(/^\s*> ?/, '')).join('\n')).map((inner) => element(inner, depth + 1)));
     case 'list':
-      return list(block.lines);
+      return list(block.lines, depth);
     case 'table':
       return table(block.lines);
     default:
@@ -85,7 +88,7 @@ export function element(block) {
   }
 }
 
-function list(lines) {
+function list(lines, depth) {
   const [, indent, bullet] = ITEM.exec(lines[0]);
   const ordered = /\d/.test(bullet);
   const items = [];
@@ -95,9 +98,9 @@ function list(lines) {
     else items.at(-1).below.push(line);
   }
   const made = items.map(({ text, below }) => {
-    const nested = below.length && ITEM.test(below[0]);
+    const nested = below.length && ITEM.test(below[0]) && depth < DEPTH_MAX;
     const own = nested ? text : [text, ...below.map((line) => line.trim())].join('\n');
-    return h('li', {}, ...inline(own), ...(nested ? [list(below)] : []));
+    return h('li', {}, ...inline(own), ...(nested ? [list(below, depth + 1)] : []));
   });
   return h(ordered ? 'ol' : 'ul', ordered ? { start: Number.parseInt(bullet, 10) } : {}, ...made);
 }
@@ -109,24 +112,25 @@ function table(lines) {
   return h('div', { className: 'wide', tabIndex: 0 }, made);
 }
 
-/** The nodes of inline text. */
-export function inline(text) {
+/** The nodes of inline text. `depth`: how many spans it is in. */
+export function inline(text, depth = 0) {
+  if (depth >= DEPTH_MAX) return [text];
   const nodes = [];
   let rest = text;
-  for (let match = INLINE.exec(rest); match; match = INLINE.exec(rest)) {
+  for (let match = INLINE.exec(rest); match && nodes.length < SPANS_MAX; match = INLINE.exec(rest)) {
     if (match.index) nodes.push(rest.slice(0, match.index));
-    nodes.push(span(match));
+    nodes.push(span(match, depth));
     rest = rest.slice(match.index + match[0].length);
   }
   if (rest) nodes.push(rest);
   return nodes;
 }
 
-function span({ 0: whole, groups: { code, bold, slant, slant2, gone, label, to, bare, escaped } }) {
+function span({ 0: whole, groups: { code, bold, slant, slant2, gone, label, to, bare, escaped } }, depth) {
   if (code !== undefined) return h('code', { textContent: code.replace(/^ (.*) $/s, '$1') });
-  if (bold) return h('strong', {}, ...inline(bold));
-  if (slant ?? slant2) return h('em', {}, ...inline(slant ?? slant2));
-  if (gone) return h('del', {}, ...inline(gone));
+  if (bold) return h('strong', {}, ...inline(bold, depth + 1));
+  if (slant ?? slant2) return h('em', {}, ...inline(slant ?? slant2, depth + 1));
+  if (gone) return h('del', {}, ...inline(gone, depth + 1));
   if (escaped) return escaped;
   const url = to ?? bare;
   if (!url || !SAFE.test(url)) return label || whole;

@@ -3,7 +3,7 @@
 
 import { arrange, h, Kept, write } from './dom.js';
 import { failure } from './fold.js';
-import { Shown } from './markdown.js';
+import { SAFE, Shown } from './markdown.js';
 import { wire } from './wire.js';
 
 const STATES = {
@@ -47,6 +47,7 @@ export class Messages {
       case 'note':
         return this.#line(key, 'note', part.text);
       case 'source-url':
+        if (!SAFE.test(part.url)) return this.#line(key, 'source', part.title ?? part.url);
         return this.#kept.get(key, () => h('a', { className: 'source', href: part.url, target: '_blank', rel: 'noopener noreferrer' }, part.title ?? part.url));
       default:
         return [];
