@@ -234,7 +234,7 @@ MARKDOWN = """
 const deepest = (node) => (node.children?.length ? 1 + Math.max(...node.children.map(deepest)) : 1);
 globalThis.Node = { TEXT_NODE: 3 };
 globalThis.document = {
-  createElement: () => ({ children: [], setAttribute() {}, append(...more) { this.children.push(...more); } }),
+  createElement: () => ({ children: [], setAttribute() {}, append(...all) { this.children.push(...all); } }),
 };
 const { blocks, element } = await import('./markdown.js');
 const texts = [
