@@ -17,7 +17,7 @@ if [ ! -e nats_passwords ]; then
   rm -f admin_nats_url gateway_nats_url runner_nats_url
   nats_urls "admin:$admin" | write_once admin_nats_url
   echo "$(nats_urls "gateway:$gateway")/?api=JS.REJOIN" | write_once gateway_nats_url
-  nats_urls "runner:$runner" | write_once runner_nats_url
+  echo "$(nats_urls "runner:$runner")/?api=JS.REJOIN" | write_once runner_nats_url
   write_once nats_passwords <<EOF
 admin_password: "$admin"
 gateway_password: "$gateway"

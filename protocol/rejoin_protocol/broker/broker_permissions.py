@@ -1,98 +1,97 @@
 """The permissions of each service in NATS, and the NATS accounts that enforce them.
 
-Runners and streams are in one account, gateways in another. A gateway reaches the first account only through
-the services listed here. Subject permissions alone would not be enough: a NATS server sends a reply to any
-subject that a request names, with its own permissions. Within one account, a gateway that may send requests
-or read a log could name a log as the reply subject and so write to it. Across accounts, the reply goes to the
-requester's account.
+The streams and the administrator are in one account, gateways in another, runners in a third. A service
+reaches the streams only through the services listed here. Subject permissions alone would not be enough: a
+NATS server sends a reply to any subject that a request names, with its own permissions. Within the streams'
+account, a client that may send any request could name a log, or a call of JetStream's API, as the reply
+subject. Across accounts, the reply goes to the requester's account, where JetStream does not listen.
 
 Rendered into `deploy/nats.conf` (docs.nats.io: accounts, exports and imports; ADR-8, ADR-13 and ADR-31 for
 the subjects). Contains no password: the file reads passwords from variables.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from rejoin_protocol.broker import subjects as names
 
 CORE = "REJOIN"
-"""The account of the streams, the runners and the administrator."""
+"""The account of the streams and the administrator."""
 EDGE = "GATEWAYS"
+WORK = "RUNNERS"
 API = "JS.REJOIN"
-"""Prefix of CORE's JetStream API in EDGE, where `$JS.API` is EDGE's own."""
+"""Prefix of CORE's JetStream API in the other accounts, where `$JS.API` is their own."""
 CONTROL_SUBJECTS = "control.*"
 LIVE_SUBJECTS = "live.*"
-REPLY_EXPIRES_S = 5
 SOURCE = "protocol/rejoin_protocol/broker/broker_permissions.py"
 
 type Answers = Literal["Singleton", "Stream"]
 
 
 class BrokerRole(NamedTuple):
-    """What a user may publish and subscribe to. `answers`: it may also reply once to each request."""
+    """What a user may publish and subscribe to."""
 
     user: str
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
-    answers: bool = False
 
 
 class CrossAccountService(NamedTuple):
-    """A service of CORE for EDGE: the subject in CORE, its alias in EDGE, one reply or several."""
+    """A service of one account for others: the subject there, its alias here, one reply or several."""
 
     subject: str
     alias: str
     answers: Answers = "Singleton"
+    account: str = CORE
+
+
+def _as_it_is(subject: str, account: str = CORE) -> CrossAccountService:
+    return CrossAccountService(subject, subject, account=account)
 
 
 def _api(call: str, answers: Answers = "Singleton") -> CrossAccountService:
     return CrossAccountService(f"{names.API}.{call}", f"{API}.{call}", answers)
 
 
-SERVICES = (
-    CrossAccountService(names.REQUEST_SUBJECTS, names.REQUEST_SUBJECTS),
-    CrossAccountService(CONTROL_SUBJECTS, CONTROL_SUBJECTS),
+CONTROL = _as_it_is(CONTROL_SUBJECTS, WORK)
+"""Runners hear it: gateways and the administrator send it to their account."""
+SHARED_SERVICES = (
+    _as_it_is(names.REQUEST_SUBJECTS),
     _api("STREAM.NAMES"),
     _api(f"STREAM.MSG.GET.{names.LOG}"),
     _api(f"DIRECT.GET.{names.LOG}", "Stream"),
     _api(f"DIRECT.GET.{names.AGENTS_STREAM}", "Stream"),
-    CrossAccountService(names.FILE_SUBJECTS, names.FILE_SUBJECTS),
+    _as_it_is(names.FILE_SUBJECTS),  # a runner stores files that models make
     _api(f"STREAM.MSG.GET.{names.FILES}"),
     _api(f"DIRECT.GET.{names.FILES}", "Stream"),
+)
+GATEWAY_SERVICES = (*SHARED_SERVICES, CONTROL)
+RUNNER_SERVICES = (
+    # Among the shared ones is the request for a run's next turn: after an approval, for the session's next
+    # run, by the sweep. NATS cannot tell these from a first turn. The claim can: it finds no such turn in the
+    # database.
+    *SHARED_SERVICES,
+    _as_it_is(names.LOG_SUBJECTS),
+    _as_it_is(names.SEGMENTS_SUBJECTS),
+    _as_it_is(names.AGENTS_SUBJECTS),
+    _api(f"STREAM.PURGE.{names.LOG}"),  # of deleted runs; NATS has no permissions for single runs
+    _api(f"STREAM.INFO.{names.FILES}"),
+    _api(f"STREAM.PURGE.{names.FILES}"),  # files that no message refers to
+    _api(f"CONSUMER.DURABLE.CREATE.{names.REQUESTS}.*"),
+    _api(f"CONSUMER.MSG.NEXT.{names.REQUESTS}.*", "Stream"),
+    _as_it_is(f"$JS.ACK.{names.REQUESTS}.>"),
+    _as_it_is(f"$JS.ACK.*.*.{names.REQUESTS}.>"),
 )
 
 GATEWAY = BrokerRole(
     "gateway",
-    publish=tuple(service.alias for service in SERVICES),
+    publish=tuple(service.alias for service in GATEWAY_SERVICES),
     subscribe=(LIVE_SUBJECTS, f"{names.inbox('gateway')}.>"),
 )
 RUNNER = BrokerRole(
     "runner",
-    publish=(
-        names.LOG_SUBJECTS,
-        names.SEGMENTS_SUBJECTS,
-        names.AGENTS_SUBJECTS,
-        # The next turn of a run: after an approval, for the session's next run, by the sweep. NATS cannot
-        # tell these from a first turn. The claim can: it finds no such turn in the database.
-        names.REQUEST_SUBJECTS,
-        CONTROL_SUBJECTS,
-        f"{names.API}.STREAM.NAMES",
-        f"{names.API}.STREAM.MSG.GET.{names.LOG}",
-        f"{names.API}.STREAM.PURGE.{names.LOG}",  # of deleted runs; NATS has no permissions for single runs
-        f"{names.API}.DIRECT.GET.{names.LOG}",
-        f"{names.API}.DIRECT.GET.{names.AGENTS_STREAM}",
-        names.FILE_SUBJECTS,  # files that models make
-        f"{names.API}.STREAM.INFO.{names.FILES}",
-        f"{names.API}.STREAM.PURGE.{names.FILES}",  # files that no message refers to
-        f"{names.API}.STREAM.MSG.GET.{names.FILES}",
-        f"{names.API}.DIRECT.GET.{names.FILES}",
-        f"{names.API}.CONSUMER.DURABLE.CREATE.{names.REQUESTS}.*",
-        f"{names.API}.CONSUMER.MSG.NEXT.{names.REQUESTS}.*",
-        f"$JS.ACK.{names.REQUESTS}.>",
-        f"$JS.ACK.*.*.{names.REQUESTS}.>",
-    ),
+    publish=(CONTROL_SUBJECTS, *(service.alias for service in RUNNER_SERVICES)),
     subscribe=(CONTROL_SUBJECTS, f"{names.inbox('runner')}.>"),
-    answers=True,
 )
 
 
@@ -107,26 +106,29 @@ def render() -> str:
         "    users: [",
         "      # Declares the streams (`rejoin migrate`) and reads everything (`rejoin runs`).",
         "      { user: admin, password: $admin_password }",
-        *_user(RUNNER),
         "    ]",
         "    exports: [",
-        *(
-            f'      {{ service: "{one.subject}", response_type: {one.answers}, accounts: [{EDGE}] }}'
-            for one in SERVICES
-        ),
+        *_exports({EDGE: GATEWAY_SERVICES, WORK: RUNNER_SERVICES}),
         f'      {{ stream: "{LIVE_SUBJECTS}", accounts: [{EDGE}] }}',
+        "    ]",
+        "    imports: [",
+        _import(CONTROL),
         "    ]",
         "  }",
         f"  {EDGE} {{",
-        "    users: [",
-        *_user(GATEWAY),
+        *_users(GATEWAY),
+        "    imports: [",
+        *map(_import, GATEWAY_SERVICES),
+        f'      {{ stream: {{ account: {CORE}, subject: "{LIVE_SUBJECTS}" }} }}',
+        "    ]",
+        "  }",
+        f"  {WORK} {{",
+        *_users(RUNNER),
+        "    exports: [",
+        f'      {{ service: "{CONTROL.subject}", accounts: [{CORE}, {EDGE}] }}',
         "    ]",
         "    imports: [",
-        *(
-            f'      {{ service: {{ account: {CORE}, subject: "{one.subject}" }}, to: "{one.alias}" }}'
-            for one in SERVICES
-        ),
-        f'      {{ stream: {{ account: {CORE}, subject: "{LIVE_SUBJECTS}" }} }}',
+        *map(_import, RUNNER_SERVICES),
         "    ]",
         "  }",
         "}",
@@ -134,16 +136,30 @@ def render() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _user(role: BrokerRole) -> list[str]:
-    answers = (
-        [f'        allow_responses: {{ max: 1, expires: "{REPLY_EXPIRES_S}s" }}'] if role.answers else []
-    )
+def _exports(used: Mapping[str, Sequence[CrossAccountService]]) -> Iterator[str]:
+    """The services of CORE, each with the accounts that may use it."""
+    for service in dict.fromkeys(one for services in used.values() for one in services):
+        accounts = ", ".join(account for account, services in used.items() if service in services)
+        if service.account == CORE:
+            yield (
+                f'      {{ service: "{service.subject}", response_type: {service.answers}, '
+                f"accounts: [{accounts}] }}"
+            )
+
+
+def _import(service: CrossAccountService) -> str:
+    source = f'{{ account: {service.account}, subject: "{service.subject}" }}'
+    return f'      {{ service: {source}, to: "{service.alias}" }}'
+
+
+def _users(role: BrokerRole) -> list[str]:
     return [
+        "    users: [",
         f"      {{ user: {role.user}, password: ${role.user}_password, permissions: {{",
         *_allowed("publish", role.publish),
         *_allowed("subscribe", role.subscribe),
-        *answers,
         "      } }",
+        "    ]",
     ]
 
 

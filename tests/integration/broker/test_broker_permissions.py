@@ -160,26 +160,6 @@ async def test_a_stolen_gateway_credential_writes_no_log(
     assert await messages(admin, subjects.LOG) == before
 
 
-async def test_within_one_account_permissions_alone_would_not_do(
-    guarded: Cluster, admin: NatsConnection, run: RunId
-) -> None:
-    """Why there are two accounts: the same words from a runner's, which may not publish there either."""
-    heard = asyncio.Event()
-
-    async def hear(_: Msg) -> None:
-        heard.set()
-
-    end = await admin.subscribe("nobodys.business", hear, lambda: None)
-    async with nats_connection.connect(guarded.url("runner"), "runner-stolen") as stolen:
-        with pytest.raises(PermissionDenied):
-            await stolen.request("nobodys.business", b"{}")
-        await stolen.send(subjects.request(AGENT, run, 1), b"{}", reply="nobodys.business")
-        await stolen.flush()
-    async with asyncio.timeout(HEARD_S):
-        await heard.wait()
-    await end()
-
-
 @pytest.mark.parametrize(
     "call",
     [
@@ -222,24 +202,68 @@ async def test_a_stolen_gateway_credential_overhears_nothing(thief: NatsConnecti
 # -------------------------------------------------------------------------------- a stolen runner credential
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        *(
-            f"STREAM.{verb}.{stream}"
-            for verb in ("DELETE", "UPDATE")
-            for stream in (subjects.LOG, subjects.REQUESTS)
-        ),
-        f"STREAM.MSG.DELETE.{subjects.LOG}",
-        f"STREAM.PURGE.{subjects.REQUESTS}",
-        f"CONSUMER.DELETE.{subjects.REQUESTS}.{subjects.consumer(AGENT)}",
-        f"CONSUMER.CREATE.{subjects.LOG}",
-    ],
+ADMINISTRATION = (
+    *(
+        f"STREAM.{verb}.{stream}"
+        for verb in ("DELETE", "UPDATE", "CREATE")
+        for stream in (subjects.LOG, "NEW")
+    ),
+    f"STREAM.DELETE.{subjects.REQUESTS}",
+    f"STREAM.MSG.DELETE.{subjects.LOG}",
+    f"STREAM.PURGE.{subjects.REQUESTS}",
+    f"CONSUMER.DELETE.{subjects.REQUESTS}.{subjects.consumer(AGENT)}",
+    f"CONSUMER.CREATE.{subjects.LOG}",
 )
-async def test_a_runner_cannot_change_or_delete_streams_and_consumers(guarded: Cluster, call: str) -> None:
-    async with nats_connection.connect(guarded.url("runner"), "runner-queue") as runner:
+"""What only the administrator may do with JetStream."""
+
+
+@pytest.mark.parametrize("prefix", [subjects.API, broker_permissions.API])
+@pytest.mark.parametrize("call", ADMINISTRATION)
+async def test_a_runner_cannot_change_or_delete_streams_and_consumers(
+    guarded: Cluster, call: str, prefix: str
+) -> None:
+    url = guarded.url("runner").partition("/?")[0]
+    async with nats_connection.connect(url, "runner-stolen") as runner:
         with pytest.raises(PermissionDenied):
-            await runner.call_api(f"$JS.API.{call}")
+            await runner.call_api(f"{prefix}.{call}")
+
+
+async def test_a_stolen_runner_credential_does_not_administer_jetstream_by_the_reply_trick(
+    guarded: Cluster, admin: NatsConnection, run: RunId
+) -> None:
+    """It names calls of the API as the reply subject of whatever it may ask: the answers stay in its account.
+
+    Within one account the server itself would publish the answer there, and the API would take it as a call.
+    """
+    await write(guarded, run)
+    heard: list[str] = []
+
+    async def hear(message: Msg) -> None:
+        heard.append(message.subject)
+
+    calls = [f"{subjects.API}.{call}" for call in ADMINISTRATION]
+    end = await admin.subscribe("$JS.API.STREAM.*.*", hear, lambda: None)
+    before = [await messages(admin, stream) for stream in (subjects.LOG, subjects.REQUESTS, subjects.FILES)]
+    last = b'{"last_by_subj":"%s"}' % subjects.log(run).encode()
+    async with nats_connection.connect(guarded.url("runner").partition("/?")[0], "runner-stolen") as stolen:
+        for asked, payload in (
+            (f"{broker_permissions.API}.STREAM.NAMES", b""),
+            (f"{broker_permissions.API}.STREAM.MSG.GET.{subjects.LOG}", last),
+            (f"{broker_permissions.API}.DIRECT.GET.{subjects.LOG}", last),
+            (f"{broker_permissions.API}.STREAM.INFO.{subjects.FILES}", b""),
+            (subjects.control(run), b"{}"),
+        ):
+            for call in calls:
+                await stolen.send(asked, payload, reply=call)
+        await stolen.flush()
+        await stolen.request(f"{broker_permissions.API}.STREAM.NAMES")
+    heard.clear()
+    names = msgspec.json.decode(await admin.call_api("$JS.API.STREAM.NAMES"))["streams"]
+    assert set(names) == {config["name"] for config in setup.stream_configs(setup.StreamSettings())}
+    assert [
+        await messages(admin, stream) for stream in (subjects.LOG, subjects.REQUESTS, subjects.FILES)
+    ] == before
+    await end()
 
 
 # -------------------------------------------------------------------------------------- what a refusal is

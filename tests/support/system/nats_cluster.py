@@ -78,7 +78,7 @@ class Cluster:
     def url(self, role: str, *, parameters: str = "", scheme: str = "nats") -> str:
         """The URL of a user: gateway, runner or admin."""
         servers = [f"{scheme}://{role}:{role}-{self._passwords}@{HOST}:{node.port}" for node in self.nodes]
-        if role == broker_permissions.GATEWAY.user:
+        if role in (broker_permissions.GATEWAY.user, broker_permissions.RUNNER.user):
             parameters = "&".join(filter(None, (f"api={broker_permissions.API}", parameters)))
         return ",".join(servers) + (f"/?{parameters}" if parameters else "")
 

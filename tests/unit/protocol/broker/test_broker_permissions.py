@@ -1,10 +1,14 @@
 """Permissions of the broker's users agree with `deploy/nats.conf`."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from rejoin_protocol.broker import broker_permissions
 from rejoin_protocol.broker import subjects as names
+from rejoin_protocol.broker.broker_permissions import BrokerRole, CrossAccountService
 from rejoin_protocol.ids import AgentName, RunId
 
 CONFIG = Path(__file__).parents[4] / "deploy" / "nats.conf"
@@ -61,13 +65,26 @@ def test_nobody_but_the_administrator_declares_or_deletes_a_stream() -> None:
         assert not any(pattern == ">" for pattern in (*role.publish, *role.subscribe))
 
 
-def test_what_a_gateway_may_say_is_what_leads_out_of_its_account() -> None:
-    """Every subject that a gateway may publish is exported, and every exported subject may be published."""
-    assert broker_permissions.GATEWAY.publish == tuple(
-        service.alias for service in broker_permissions.SERVICES
-    )
+@pytest.mark.parametrize(
+    ("role", "services", "own"),
+    [
+        (broker_permissions.GATEWAY, broker_permissions.GATEWAY_SERVICES, ()),
+        (
+            broker_permissions.RUNNER,
+            broker_permissions.RUNNER_SERVICES,
+            (broker_permissions.CONTROL_SUBJECTS,),
+        ),
+    ],
+    ids=["gateway", "runner"],
+)
+def test_what_a_service_may_say_is_what_leads_out_of_its_account(
+    role: BrokerRole, services: Sequence[CrossAccountService], own: tuple[str, ...]
+) -> None:
+    """Every subject that it may publish is exported to it, and every exported subject may be published."""
+    assert role.publish == (*own, *(service.alias for service in services))
     text = broker_permissions.render()
-    for service in broker_permissions.SERVICES:
+    for service in services:
         assert text.count(f'service: "{service.subject}"') == 1
-        assert text.count(f'subject: "{service.subject}" }}, to: "{service.alias}"') == 1
-        assert not service.alias.startswith("$"), "an account's own JetStream answers there"
+        assert f'subject: "{service.subject}" }}, to: "{service.alias}"' in text
+        if service.alias.startswith("$"):  # an account's own JetStream answers its API
+            assert not service.alias.startswith(names.API), service.alias
