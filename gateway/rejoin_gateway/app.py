@@ -55,6 +55,14 @@ from rejoin_gateway.http.rate_limit import TenantRates, per_minute
 from rejoin_gateway.http.readiness import Check, Readiness
 from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_gateway.http.routes import Route, mount
+from rejoin_gateway.listener.bounded_site import BoundedSite
+from rejoin_gateway.listener.connections import (
+    CONNECTIONS_MAX,
+    PEER_CONNECTIONS_MAX,
+    ConnectionLimits,
+    Connections,
+    limit_by_files,
+)
 from rejoin_gateway.metrics import GatewayMetrics
 from rejoin_gateway.streaming.replay import HEARTBEAT_S
 from rejoin_gateway.ui import docs, kill_switch, pages, root
@@ -105,6 +113,14 @@ class GatewaySettings(AuthSettings, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     """Address that the gateway listens on."""
     port: int = 8080
+    connections_max: Count = CONNECTIONS_MAX
+    """Connections of all clients; fewer if the limit of open files is low. Beyond them the idle ones are
+    closed and new ones wait.
+    """
+    connections_per_peer_max: Count = PEER_CONNECTIONS_MAX
+    """Connections of one peer: an IPv4 address or an IPv6 network (/64), loopback excepted. A load balancer
+    is one peer: behind one, set it to `REJOIN_CONNECTIONS_MAX`.
+    """
     default_agent: str | None = None
     """Agent of requests that name none."""
     agent_cache_ttl_s: float = AGENT_CACHE_TTL_S
@@ -308,8 +324,13 @@ async def serve(
         stop, files_max = asyncio.Event(), raise_open_file_limit()
         try:
             with on_stop(stop.set):
-                await web.TCPSite(runner, settings.host, settings.port, reuse_address=True).start()
-                log.info("listening", host=settings.host, port=settings.port, files_max=files_max)
+                limits = ConnectionLimits(
+                    limit_by_files(settings.connections_max, files_max), settings.connections_per_peer_max
+                )
+                await BoundedSite(runner, settings.host, settings.port, Connections(limits)).start()
+                log.info(
+                    "listening", host=settings.host, port=settings.port, connections_max=limits.count_max
+                )
                 on_ready()
                 await stop.wait()
             await _drain(app[SERVICE], settings.shutdown_delay_s)

@@ -19,6 +19,7 @@ from rejoin_gateway.http import errors, instrumentation, request_body
 from rejoin_gateway.http.cors import is_from_trusted_page, is_to_loopback, preflight_response
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, GatewayService, refuse_if_stopping
 from rejoin_gateway.http.routes import ERROR_FORMAT, ErrorFormat, Handler, Route, error_format_of, route_of
+from rejoin_gateway.listener.connections import connection_of
 from rejoin_protocol.errors import Forbidden, Limited, Unauthenticated, Unavailable
 
 log = structlog.get_logger("rejoin.http")
@@ -37,11 +38,16 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     id = _request_id(request)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request=id, peer=request.remote)
+    connection = connection_of(request)
+    if connection is not None:
+        connection.set_busy(is_busy=True)
     with instrumentation.observe_request(request, request.app[SERVICE].backend.metrics) as record_response:
         try:
             response = await _respond_or_refuse(request, handler, id)
         finally:
             request_body.release_body(request)
+            if connection is not None:
+                connection.set_busy(is_busy=False)
         record_response(response)
         if not response.prepared:
             response.headers["x-request-id"] = id

@@ -18,6 +18,8 @@ from aiohttp import web
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_gateway import app as gateway_app
 from rejoin_gateway.http.gateway_service import SERVICE
+from rejoin_gateway.listener.bounded_site import BoundedSite
+from rejoin_gateway.listener.connections import ConnectionLimits, Connections
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.sse import SseFrame
 from rejoin_runner import app as runner_app
@@ -28,6 +30,9 @@ from rejoin_runner.worker.configuration import WorkerSignals
 from rejoin_runner.worker.worker import Worker
 
 DONE = b"[DONE]"
+
+
+CONNECTIONS = ConnectionLimits()
 
 
 class LocalSystem:
@@ -56,24 +61,26 @@ class LocalSystem:
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
 
-    async def gateway(self, *, nats_url: str | None = None, **settings: Any) -> str:
+    async def gateway(
+        self, *, nats_url: str | None = None, connections: ConnectionLimits = CONNECTIONS, **settings: Any
+    ) -> str:
         """Start a gateway. Returns its base URL."""
         wanted = {"allow_anonymous": True, "default_agent": self.agent, "agent_cache_ttl_s": 0, **settings}
         found = gateway_app.GatewaySettings(
             nats_url=nats_url or self.nats_url, database_url=self.database_url, **wanted
         )
-        return await self.serve(await self._stack.enter_async_context(gateway_app.open_application(found)))
+        app = await self._stack.enter_async_context(gateway_app.open_application(found))
+        return await self.serve(app, connections)
 
-    async def serve(self, app: web.Application) -> str:
+    async def serve(self, app: web.Application, connections: ConnectionLimits = CONNECTIONS) -> str:
         """Serve a gateway's application on a free port; its base URL."""
         self.apps.append(app)
         server = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await server.setup()
         self._stack.push_async_callback(server.cleanup)
-        site = web.TCPSite(server, "127.0.0.1", 0)
+        site = BoundedSite(server, "127.0.0.1", 0, Connections(connections))
         await site.start()
-        host, port = server.addresses[0][:2]
-        return f"http://{host}:{port}"
+        return site.name
 
     async def runner(
         self,

@@ -1,0 +1,206 @@
+"""The open connections of one gateway: their number, in all and for each peer, and how long one may wait.
+
+A client that sends no request, or a request's head slowly, costs a file descriptor and memory. So a
+connection is closed when its request's head takes too long, and when it has been idle for too long. When
+there are as many connections as may be, those that are idle for longest make room. aiohttp has one time limit
+for all of this, and no bound; times of bodies and streams are limited where they are read and written.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address, ip_network
+
+import msgspec
+import structlog
+from aiohttp import web
+
+log = structlog.get_logger("rejoin.connections")
+
+CONNECTIONS_MAX = 10_000
+PEER_CONNECTIONS_MAX = 2_000
+HEAD_TIMEOUT_S = 15.0
+IDLE_TIMEOUT_S = 75.0
+"""Longer than the idle time of the usual balancers, so that they close first and never send into a close."""
+ROOM_SHARE = 20
+"""One of so many connections makes room at once when none is free."""
+SITE_PREFIX = 64
+"""One customer's IPv6 network counts as one peer."""
+REPORT_PERIOD_S = 10.0
+FILES_RESERVED_MAX = 256
+"""File descriptors for everything but clients: broker, database, files that are fetched."""
+
+
+class ConnectionLimits(msgspec.Struct, frozen=True):
+    """`count_max`: connections in all. `peer_max`: of one peer. `head_s`: from a request's first byte to the
+    end of its head. `idle_s`: without a request. `sweep_s`: how often both are looked at.
+    """
+
+    count_max: int = CONNECTIONS_MAX
+    peer_max: int = PEER_CONNECTIONS_MAX
+    head_s: float = HEAD_TIMEOUT_S
+    idle_s: float = IDLE_TIMEOUT_S
+    sweep_s: float = 1.0
+
+
+def limit_by_files(wanted: int, files_max: int) -> int:
+    """As many connections as are wanted, if file descriptors for everything else remain."""
+    return max(1, min(wanted, files_max - min(FILES_RESERVED_MAX, files_max // 2)))
+
+
+class Connection(asyncio.Protocol):
+    """Passes everything to aiohttp's protocol, and knows since when the connection waits for its client."""
+
+    def __init__(self, inner: asyncio.Protocol, connections: "Connections", peer: str) -> None:
+        self.peer = peer
+        self.is_busy = False
+        self.transport: asyncio.Transport | None = None
+        self.since_s = connections.clock_s()
+        self._inner = inner
+        self._connections = connections
+        self._in_head = False
+        self._unsent_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        if isinstance(transport, asyncio.Transport):
+            self.transport = transport
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        if not (self.is_busy or self._in_head):
+            self._in_head, self.since_s = True, self._connections.clock_s()
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """See `asyncio.Protocol`."""
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._connections.remove(self)
+        self._inner.connection_lost(exc)
+
+    def set_busy(self, *, is_busy: bool) -> None:
+        """A request has arrived, or is answered."""
+        self.is_busy, self._in_head = is_busy, False
+        self.since_s = self._connections.clock_s()
+
+    def is_overdue(self, now_s: float, limits: ConnectionLimits) -> bool:
+        """Whether the client has had its time. A client that still reads an answer is not idle."""
+        if self.is_busy:
+            return False
+        unsent_bytes = 0 if self.transport is None else self.transport.get_write_buffer_size()
+        if unsent_bytes != self._unsent_bytes:
+            self._unsent_bytes, self.since_s = unsent_bytes, now_s
+        return now_s - self.since_s > (limits.head_s if self._in_head else limits.idle_s)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Connections:
+    """The open connections. `has_room`: whether one more may be accepted."""
+
+    def __init__(self, limits: ConnectionLimits, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self.limits = limits
+        self.clock_s = clock_s
+        self.has_room = asyncio.Event()
+        self.has_room.set()
+        self._open: set[Connection] = set()
+        self._peers: Counter[str] = Counter()
+        self._reported_at_s = float("-inf")
+        self._refused = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, inner: asyncio.Protocol, address: str) -> Connection | None:
+        """The protocol of an accepted connection; None if its peer has as many as it may."""
+        peer = peer_of(address)
+        if not is_this_machine(peer) and self._peers[peer] >= self.limits.peer_max:
+            self._refused += 1
+            self.report("peer_connections_full", peer=peer, hint="REJOIN_CONNECTIONS_PER_PEER_MAX")
+            return None
+        connection = Connection(inner, self, peer)
+        self._open.add(connection)
+        self._peers[peer] += 1
+        if len(self._open) >= self.limits.count_max:
+            self.has_room.clear()
+            self.make_room()
+        return connection
+
+    def remove(self, connection: Connection) -> None:
+        """The connection is closed."""
+        if connection in self._open:
+            self._open.remove(connection)
+            self._peers[connection.peer] -= 1
+            if not self._peers[connection.peer]:
+                del self._peers[connection.peer]
+        if len(self._open) < self.limits.count_max:
+            self.has_room.set()
+
+    def close_overdue(self) -> None:
+        """Close the connections whose clients have had their time, and idle ones if there is no room. Call it
+        periodically.
+        """
+        now_s = self.clock_s()
+        for connection in [one for one in self._open if one.is_overdue(now_s, self.limits)]:
+            connection.abort()
+        if not self.has_room.is_set():
+            self.make_room()
+
+    def make_room(self) -> None:
+        """Close some of the connections that have waited for their clients for longest."""
+        waiting = sorted((one for one in self._open if not one.is_busy), key=lambda one: one.since_s)
+        closed = waiting[: max(1, len(self._open) // ROOM_SHARE)]
+        self.report("connections_full", closed=len(closed), hint="REJOIN_CONNECTIONS_MAX, open files")
+        for connection in closed:
+            connection.abort()
+
+    def report(self, event: str, **fields: object) -> None:
+        """Log a line, at most one in `REPORT_PERIOD_S`."""
+        now_s = self.clock_s()
+        if now_s - self._reported_at_s < REPORT_PERIOD_S:
+            return
+        log.warning(event, connections=len(self._open), refused=self._refused, **fields)
+        self._reported_at_s, self._refused = now_s, 0
+
+
+def peer_of(address: str) -> str:
+    """What counts as one peer: an IPv4 address, or the network of an IPv6 address."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return address if parsed.is_loopback else str(ip_network((parsed, SITE_PREFIX), strict=False))
+    return str(parsed)
+
+
+def is_this_machine(peer: str) -> bool:
+    """Whether a process of this machine connects, as a proxy on it does for all of its clients."""
+    try:
+        return ip_address(peer).is_loopback
+    except ValueError:
+        return False
+
+
+def connection_of(request: web.Request) -> Connection | None:
+    """The connection that a request came in on; None if something else than `BoundedSite` has accepted it."""
+    protocol = None if request.transport is None else request.transport.get_protocol()
+    return protocol if isinstance(protocol, Connection) else None
