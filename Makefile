@@ -1,7 +1,7 @@
 # Two commands matter: `make dev` and `make test`. Each installs what it needs, given Python >= 3.12.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-all lint types format bench docs sync clean
+.PHONY: help dev test test-all lint types format bench docs sbom sync clean
 
 # A uv on the PATH, or our own copy below .uv/; the interpreter is the first one that is new enough.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
@@ -19,6 +19,7 @@ help:
 	@echo "make test    run the tests against real NATS and PostgreSQL servers (about 5 minutes on 2 cores)"
 	@echo "make test-all  run the slow tests that make test leaves out (about 10 minutes more)"
 	@echo "make docs    build the documentation site into site/"
+	@echo "make sbom    list what the images contain, in CycloneDX format, in dist/"
 	@echo "make lint | types | format | bench | clean"
 
 dev: sync
@@ -52,6 +53,13 @@ bench: sync
 
 docs: $(UV)
 	@NO_MKDOCS_2_WARNING=1 $(RUN) --group docs mkdocs build --strict
+
+# From uv.lock: every package of an image with its version and hashes.
+sbom: $(UV)
+	@mkdir -p dist
+	@for image in gateway runner; do \
+	  $(UV) export --quiet --frozen --no-dev --extra $$image --format cyclonedx1.5 \
+	    --output-file dist/sbom-$$image.cdx.json >/dev/null && echo "dist/sbom-$$image.cdx.json"; done
 
 sync: $(UV)
 	@$(UV) sync --frozen --inexact --all-extras --quiet

@@ -32,8 +32,11 @@ EOF
 fi
 random_word | write_once postgres_password
 random_word | write_once owner_password
-random_word | write_once service_password
+random_word | write_once gateway_password
+random_word | write_once runner_password
 echo "postgresql://rejoin_owner:$(cat owner_password)@postgres:5432/rejoin" | write_once owner_database_url
-echo "postgresql://rejoin_service:$(cat service_password)@postgres:5432/rejoin" | write_once service_database_url
+for role in gateway runner; do
+  echo "postgresql://rejoin_$role:$(cat "${role}_password")@postgres:5432/rejoin" | write_once "${role}_database_url"
+done
 random_word | write_once api_key_pepper
 echo "first:$(head -c 32 /dev/urandom | base64 | tr -d '\n')" | write_once context_encryption_keys

@@ -22,9 +22,7 @@ from rejoin_gateway.app import ROUTES
 from rejoin_gateway.http.openapi import openapi_document
 
 ROOT = Path(__file__).parents[1]
-ROOT_PAGES = {
-    name: name.lower() for name in ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
-}
+ROOT_PAGES = {name: name.lower() for name in ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")}
 """Files of the repository's root, and their pages."""
 ICON = ROOT / "gateway/rejoin_gateway/ui/static/icon.svg"
 TITLES = {"mcp": "MCP", "openai": "OpenAI"}

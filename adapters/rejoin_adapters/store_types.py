@@ -29,6 +29,23 @@ class Owner(msgspec.Struct, frozen=True):
     user: UserId | None = None
 
 
+class AuditEntry(msgspec.Struct, frozen=True):
+    """Who did what, when and from where. `role`: the role that the database knows. `action`: `key.created`,
+    `key.changed`, `key.revoked`, `key.deleted`, `approval.approved`, `approval.denied`, `sessions.deleted` or
+    `limits.set`. `target`: the id of what was changed. `detail` depends on the action.
+    """
+
+    number: int
+    at: datetime
+    tenant: TenantId
+    actor: str
+    peer: str | None
+    role: str
+    action: str
+    target: str
+    detail: dict[str, Any]
+
+
 class RunUsage(msgspec.Struct, frozen=True):
     """Tokens that a run has used."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_store import JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
+from rejoin_adapters.jetstream import nats_connection, setup, write_probe
+from rejoin_adapters.jetstream.agent_registry import AGENT_CACHE_TTL_S, JetStreamAgentRegistry
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
@@ -24,6 +27,7 @@ from rejoin_adapters.ports.tenants import Tenants
 from rejoin_adapters.postgres import migrate, run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.artifacts import PostgresArtifacts
+from rejoin_adapters.postgres.audit import PostgresAuditLog
 from rejoin_adapters.postgres.feedback import PostgresFeedbackStore
 from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
 from rejoin_adapters.postgres.pool import Database
@@ -36,12 +40,14 @@ from rejoin_adapters.process.service_process import LogFormat, on_stop, raise_op
 from rejoin_adapters.store_types import Count, Limits
 from rejoin_gateway.agent_cache import AGENT_CACHE_TTL_S, CachedAgentRegistry
 from rejoin_gateway.api import agent_chat, aisdk, chat_dispatch, files, health
+from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
 from rejoin_gateway.api.parts import parts_chat, threads, tokens
 from rejoin_gateway.api.run import artifacts, conversations, executions, run_chat, run_feedback, run_log
 from rejoin_gateway.api.sessions import agent_sessions, agents, session_feedback
 from rejoin_gateway.auth.authenticator import Authenticator, AuthSettings, open_authenticator
+from rejoin_gateway.broker_watch import BrokerWatch
 from rejoin_gateway.core import remote_fetch
 from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.core.backend import Backend
@@ -95,12 +101,15 @@ FAMILIES = (
     pages,
     completions,
     responses,
+    audit,
     docs,
     health,
 )
 ROUTES: tuple[Route, ...] = tuple(route for family in FAMILIES for route in family.ROUTES)
 KEY_USAGE_INTERVAL_S = 10.0
 RUN_COUNT_INTERVAL_S = 10.0
+WRITE_CHECK_PERIOD_S = 5.0
+"""A database that has stored a row is not asked to store another one for this long."""
 
 
 class GatewaySettings(AuthSettings, frozen=True, kw_only=True):
@@ -210,8 +219,8 @@ async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Appli
             open_authenticator(settings, PostgresApiKeys(store.database))
         )
         await _warn_without_context_keys(backend)
-        service = _build_service(settings, backend, authenticator, PostgresTenants(store.database))
-        checks = _checks(store.database, connections)
+        service = _build_service(settings, backend, authenticator, store.database)
+        checks = _checks(store.database, connections, backend.broker)
         app = build_application(service, checks, metrics=settings.metrics_port is None)
         app[endpoint.ENDPOINT] = await stack.enter_async_context(
             endpoint.open_endpoint(PostgresMcpSessions(store.database))
@@ -219,6 +228,7 @@ async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Appli
         await stack.enter_async_context(service.changes)  # left, and awaited, before all that changes need
         async with run_alongside(
             _record_key_usage(authenticator),
+            backend.broker.watch(),
             backend.metrics.watch_loop(),
             _count_runs(backend.metrics, PostgresRunCounts(store.database)),
         ):
@@ -270,6 +280,7 @@ def _build_backend(
         Sealer(keys, secrets.token_bytes) if keys else None,
         metrics,
         settings.stream_heartbeat_s,
+        BrokerWatch(lambda: write_probe.probe_writes(connections.api, secrets.token_hex(8))),
     )
 
 
@@ -278,9 +289,10 @@ def _now() -> datetime:
 
 
 def _build_service(
-    settings: GatewaySettings, backend: Backend, authenticator: Authenticator, tenants: PostgresTenants
+    settings: GatewaySettings, backend: Backend, authenticator: Authenticator, database: Database
 ) -> GatewayService:
     return GatewayService(
+        audit=PostgresAuditLog(database),
         backend=backend,
         authenticator=authenticator,
         default_agent=AgentName(settings.default_agent) if settings.default_agent else None,
@@ -289,7 +301,9 @@ def _build_service(
         ),
         cors=Cors(frozenset(settings.cors_origins.split())),
         rate=per_minute(settings.requests_per_minute),
-        tenant_rates=TenantRates(per_minute(settings.tenant_requests_per_minute), _rate_of(tenants)),
+        tenant_rates=TenantRates(
+            per_minute(settings.tenant_requests_per_minute), _rate_of(PostgresTenants(database))
+        ),
     )
 
 
@@ -348,7 +362,7 @@ async def _drain(service: GatewayService, delay_s: float) -> None:
     service.stop()
 
 
-def _checks(database: Database, connections: BrokerConnections) -> dict[str, Check]:
+def _checks(database: Database, connections: BrokerConnections, broker: BrokerWatch) -> dict[str, Check]:
     """The readiness checks: everything that a chat needs."""
 
     async def database_is_migrated() -> None:
@@ -364,7 +378,22 @@ def _checks(database: Database, connections: BrokerConnections) -> dict[str, Che
             raise Unavailable("a connection to the broker is lost")
         await setup.check_log_readable(connections.api)
 
-    return {"database": database_is_migrated, "streams": streams_are_there, "broker": log_answers}
+    written_at_s = -WRITE_CHECK_PERIOD_S
+
+    async def database_stores_rows() -> None:
+        nonlocal written_at_s
+        if time.monotonic() - written_at_s < WRITE_CHECK_PERIOD_S:
+            return
+        await migrate.check_writes(database)
+        written_at_s = time.monotonic()
+
+    return {
+        "database": database_is_migrated,
+        "database writes": database_stores_rows,
+        "streams": streams_are_there,
+        "broker": log_answers,
+        "broker writes": broker.check,
+    }
 
 
 async def _warn_without_context_keys(backend: Backend) -> None:

@@ -138,6 +138,19 @@ _add_group("keys", "Create, list and revoke API keys.", has_tenant=True)
 _add_group("tenants", "Show and set the limits of tenants.")
 
 
+@main.command(name="audit")
+@click.option("--tenant", help="The tenant. Default: REJOIN_TENANT, else `default`.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="Entries to list.")
+@click.option("--before", type=click.IntRange(1), help="Only entries with a smaller number.")
+@config_option
+def audit_command(config: Path | None, tenant: str | None, limit: int, before: int | None) -> None:
+    """List who changed keys, decided approvals, deleted sessions and set limits, newest first."""
+    from rejoin.cli import audit  # imports the database driver
+
+    loaded = load(audit.AuditSettings, config)
+    audit.execute(msgspec.structs.replace(loaded, tenant=tenant or loaded.tenant), limit, before)
+
+
 @main.command(name="doctor")
 @config_option
 def doctor_command(config: Path | None) -> None:

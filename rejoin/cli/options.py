@@ -3,7 +3,9 @@
 This module reads the environment and configuration files.
 """
 
+import getpass
 import os
+import socket
 import tomllib
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
@@ -13,6 +15,7 @@ from typing import Any
 import click
 import msgspec
 
+from rejoin_adapters.actor import Actor, act_as
 from rejoin_adapters.process.service_process import configure_logs
 from rejoin_protocol import settings
 from rejoin_protocol.errors import Invalid, RejoinError
@@ -70,6 +73,14 @@ config_option_of = partial(
 config_option = config_option_of(envvar="REJOIN_CONFIG", show_envvar=True)
 
 
+def _operator() -> str:
+    """The user of the operating system. In a container it may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 class GroupOptions(msgspec.Struct, frozen=True):
     """The options between a group's name and the name of its command."""
 
@@ -89,6 +100,7 @@ def with_settings(kind: type[msgspec.Struct]) -> Callable[[Callable[..., None]],
         @wraps(command)
         def call(group: GroupOptions, /, config: Path | None, **options: Any) -> None:
             loaded = load(kind, group.config or config)
+            act_as(Actor(f"operator {_operator()}", socket.gethostname()))
             if group.tenant is not None:
                 loaded = msgspec.structs.replace(loaded, tenant=group.tenant)
             command(loaded, **options)

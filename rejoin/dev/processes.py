@@ -48,6 +48,11 @@ class DevProcesses:
         """Runners first, then gateways."""
         return (*self._runners, *self._gateways)
 
+    @property
+    def unready(self) -> list[str]:
+        """The names of the services that have not been ready yet."""
+        return [service.name for service in self.all if not service.was_ready]
+
     async def default_agent(self) -> str:
         """Wait until the default agent is known. Returns its name."""
         return self._default_agent or (await self._runners[0].ready())[0]

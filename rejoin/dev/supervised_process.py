@@ -57,6 +57,11 @@ class SupervisedProcess:
         self._ready: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
         self._restart = asyncio.Event()
 
+    @property
+    def was_ready(self) -> bool:
+        """Whether the child has been ready once."""
+        return self._ready.done()
+
     async def ready(self) -> list[str]:
         """Wait until the child has been ready once. Returns the facts that it sent."""
         return await asyncio.shield(self._ready)

@@ -20,6 +20,7 @@ from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.postgres import migrate, run_store
 from rejoin_adapters.postgres.artifacts import PostgresArtifacts
+from rejoin_adapters.postgres.audit import PostgresAuditLog
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.process import metrics_server, tracing
 from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
@@ -87,6 +88,7 @@ async def open_worker(
                 files=JetStreamFileStore(JetStreamChunkStore(files), PostgresFileIndex(store.database)),
                 artifacts=PostgresArtifacts(store.database),
                 sessions=PostgresSessionStore(store.database),
+                audit=PostgresAuditLog(store.database),
                 sealer=Sealer(settings.context_encryption_keys, secrets.token_bytes)
                 if settings.context_encryption_keys
                 else None,
@@ -100,6 +102,7 @@ async def open_worker(
                 attempts_max=settings.attempts_max,
                 sweep_interval_s=settings.sweep_interval_s,
                 session_retention_s=settings.session_retention_s,
+                audit_retention_s=settings.audit_retention_s,
             ),
             deployed_at_ms=_now_ms() if settings.deployed_at_ms is None else settings.deployed_at_ms,
             signals=signals,

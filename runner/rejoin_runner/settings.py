@@ -47,6 +47,8 @@ class RunnerSettings(msgspec.Struct, frozen=True):
     """Bytes of all files of such a tenant, files made by models included. The same as the gateways'."""
     session_retention_s: float | None = None
     """Seconds without a message after which a session is deleted with all its data. Default: never."""
+    audit_retention_s: float = 365 * 24 * 3600
+    """Seconds after which entries of the audit log are deleted; at least a week."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     """The port of the Prometheus metrics. Default: none."""

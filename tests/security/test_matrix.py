@@ -34,7 +34,7 @@ class Example(msgspec.Struct, frozen=True):
 
     `lists`: somebody else gets what is theirs, which is nothing of hers. `makes`: another tenant's session of
     the same name is another one. `reports`: somebody else stores a client event of his own, which may name a
-    session of any id.
+    session of any id. `tenants`: it is the tenant's, and none of its users or agents may read it.
     """
 
     body: Any = None
@@ -43,6 +43,7 @@ class Example(msgspec.Struct, frozen=True):
     lists: bool = False
     makes: bool = False
     reports: bool = False
+    tenants: bool = False
 
 
 HERE = Example()
@@ -83,6 +84,7 @@ EXAMPLES: dict[str, Example] = {
     "POST /api/agents/{agent}/{session}/feedback": Example({"type": "positive"}),
     "GET /api/agents/{agent}/{session}/feedback": HERE,
     "GET /api/agents": Example(lists=True),
+    "GET /api/audit": Example(tenants=True),
     "GET /run/api/artifacts/{id}": Example(id="artifact"),
     "GET /api/files/{id}": Example(id="file"),
     "POST /api/chat/approve": Example({"runId": "{run}", "threadId": "{session}", "approved": True}),
@@ -169,6 +171,8 @@ def expected(example: Example, wrong: str) -> int:
         return 401
     if example.reports:
         return 404 if wrong == "other agent" else 201
+    if example.tenants:
+        return 200 if wrong == "other tenant" else 404
     theirs = example.lists or (example.makes and wrong == "other tenant")
     return 200 if theirs else 404
 

@@ -45,7 +45,8 @@ def stream_configs(settings: StreamSettings) -> list[dict[str, Any]]:
         shared
         | {
             "name": subjects.REQUESTS,
-            "subjects": [subjects.REQUEST_SUBJECTS],
+            "subjects": [subjects.REQUEST_SUBJECTS, subjects.probe(subjects.REQUESTS, "*")],
+            "allow_msg_ttl": True,
             "retention": "workqueue",
             # One message for each subject, and a second one refused: a turn cannot be queued twice, no matter
             # when it was published first. JetStream's duplicate window would forget after two minutes.
@@ -57,7 +58,12 @@ def stream_configs(settings: StreamSettings) -> list[dict[str, Any]]:
         shared
         | {
             "name": subjects.LOG,
-            "subjects": [subjects.LOG_SUBJECTS, subjects.SEGMENTS_SUBJECTS],
+            "subjects": [
+                subjects.LOG_SUBJECTS,
+                subjects.SEGMENTS_SUBJECTS,
+                subjects.probe(subjects.LOG, "*"),
+            ],
+            "allow_msg_ttl": True,
             "retention": "limits",
             "max_msgs_per_subject": RUN_MESSAGES_MAX,
             "discard": "new",  # a refused append is visible; a dropped first record is not
@@ -81,7 +87,8 @@ def stream_configs(settings: StreamSettings) -> list[dict[str, Any]]:
         shared
         | {
             "name": subjects.FILES,
-            "subjects": [subjects.FILE_SUBJECTS],
+            "subjects": [subjects.FILE_SUBJECTS, subjects.probe(subjects.FILES, "*")],
+            "allow_msg_ttl": True,
             "retention": "limits",
             # As with requests: a chunk is written once, and a second writer learns that it exists.
             "max_msgs_per_subject": 1,

@@ -30,7 +30,7 @@ class PostgresApiKeys:
             select to_json(
               exists (select from made) or exists (select from api_keys where id = $1 and hash = $3))
         """
-        if not await self._database.get(bool, query, *msgspec.structs.astuple(row)):
+        if await self._database.value_by_actor(query, *msgspec.structs.astuple(row)) != "true":
             raise Conflict(f"an API key {row.id!r} exists already")
 
     async def find(self, id: str) -> ApiKeyRow | None:
@@ -55,7 +55,7 @@ class PostgresApiKeys:
               returning id)
             select to_json(exists (select from revoked))
         """
-        return await self._database.get(bool, query, tenant, id)
+        return await self._database.value_by_actor(query, tenant, id) == "true"
 
     async def record_use(self, ids: Sequence[str]) -> None:
         """See `ApiKeys`."""

@@ -56,8 +56,8 @@ def migrations() -> list[Migration]:
 
 
 def _grants() -> str:
-    """The grants of the services' database role, which cover tables of new migrations, too."""
-    return _files().joinpath("grants", "service_role.sql").read_text(encoding="utf-8")
+    """The grants of the services' database roles, which cover tables of new migrations, too."""
+    return _files().joinpath("grants", "roles.sql").read_text(encoding="utf-8")
 
 
 async def check_schema(database_url: str, *, exactly: bool = False) -> None:
@@ -79,6 +79,17 @@ async def find_missing(database: Database) -> list[str]:
     """The versions that are not applied. Raises `Unavailable`."""
     applied = await database.get(list[str], "select coalesce(json_agg(version), '[]') from schema_migrations")
     return [migration.version for migration in migrations() if migration.version not in applied]
+
+
+async def check_writes(database: Database) -> None:
+    """Raises `Unavailable` if the database cannot store a new row."""
+    try:
+        await database.value("select check_writes()::text")
+    except Unavailable as fault:
+        raise Unavailable(
+            "the database stores no new rows: its disk is full, or it is a standby or away; it goes on by "
+            "itself as soon as there is space, unless it has stopped: then start it again"
+        ) from fault
 
 
 async def migrate(database_url: str) -> list[str]:

@@ -19,6 +19,7 @@ import msgspec
 import stamina
 import structlog
 
+from rejoin_adapters.actor import current_actor
 from rejoin_adapters.process import tls
 from rejoin_protocol.errors import (
     Busy,
@@ -35,6 +36,7 @@ log = structlog.get_logger("rejoin.database")
 
 CLOSE_TIMEOUT_S = 5.0
 PING = "select 'pong'"
+_SET_ACTOR = "select set_config('rejoin.actor', $1, true), set_config('rejoin.peer', $2, true)"
 _REFUSALS = {
     "RJ400": Invalid,
     "RJ404": NotFound,
@@ -169,6 +171,21 @@ class Database:
     async def get[T](self, kind: type[T], query: str, *args: Any) -> T:
         """The result of a statement that always returns a row."""
         return msgspec.json.decode(await self.value(query, *args) or "null", type=kind)
+
+    async def value_by_actor(self, query: str, *args: Any) -> str | None:
+        """`value`, for a change that the audit log has: the database knows who acts."""
+        actor = current_actor()
+        if actor is None:
+            return await self.value(query, *args)
+        with map_errors():
+            connection = await self._acquire()
+            try:
+                async with connection.transaction():
+                    await connection.execute(_SET_ACTOR, actor.name, actor.peer or "")
+                    found: str | None = await connection.fetchval(query, *args)
+                    return found
+            finally:
+                await self._pool.release(connection)
 
     async def value(self, query: str, *args: Any) -> str | None:
         """The first column of the first row as text; None if there is no row or it is null."""

@@ -267,8 +267,7 @@ class PostgresRunStore:
 
     async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
         """See `RunStore`."""
-        return await self.database.get(
-            Decided,
+        decided = await self.database.value_by_actor(
             "select decide_run($1, $2, $3, $4, $5, $6, $7, $8)",
             *_columns(owner),
             session,
@@ -278,6 +277,7 @@ class PostgresRunStore:
             [decision.kind for decision in decisions],
             [json_or_null(decision.output) for decision in decisions],
         )
+        return msgspec.json.decode(decided or "null", type=Decided)
 
     async def suspend(self, run: RunId, attempt: int, answer: MessageDict) -> RunRequest | None:
         """See `RunStore`."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from rejoin_adapters import page_tokens
@@ -236,11 +237,13 @@ class PostgresSessionStore:
     async def delete(self, owner: Owner, session: SessionId) -> Sequence[RunId] | None:
         """See `SessionStore`."""
         query = "select delete_session($1, $2, $3)"
-        return await self._database.find(list[RunId], query, owner.tenant, owner.user, session)
+        runs = await self._database.value_by_actor(query, owner.tenant, owner.user, session)
+        return None if runs is None else msgspec.json.decode(runs, type=list[RunId])
 
     async def delete_user(self, tenant: TenantId, user: UserId) -> int:
         """See `SessionStore`."""
-        await self._database.value("delete from api_keys where tenant_id = $1 and user_id = $2", tenant, user)
+        keys = "delete from api_keys where tenant_id = $1 and user_id = $2"
+        await self._database.value_by_actor(keys, tenant, user)
         await self._database.value(
             "delete from client_events where tenant_id = $1 and user_id = $2", tenant, user
         )
@@ -253,7 +256,8 @@ class PostgresSessionStore:
         """
         total, deleted = 0, DELETE_BATCH_MAX
         while deleted == DELETE_BATCH_MAX:
-            deleted = await self._database.get(int, query, tenant, user, DELETE_BATCH_MAX)
+            gone = await self._database.value_by_actor(query, tenant, user, DELETE_BATCH_MAX)
+            deleted = int(gone or 0)
             total += deleted
         return total
 

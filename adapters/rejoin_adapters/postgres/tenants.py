@@ -22,4 +22,4 @@ class PostgresTenants:
             insert into tenants (id, limits) values ($1, $2)
             on conflict (id) do update set limits = excluded.limits
         """
-        await self._database.value(query, tenant, json_text(limits))
+        await self._database.value_by_actor(query, tenant, json_text(limits))

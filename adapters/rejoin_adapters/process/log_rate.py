@@ -6,11 +6,11 @@ counted, and the next one that is written has their number as `suppressed`. The 
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 import msgspec
 import structlog
-from cachetools import LRUCache
 from structlog.typing import EventDict, WrappedLogger
 
 LINES_PER_S = 50.0
@@ -32,7 +32,7 @@ class LogRate:
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
-        self._buckets: LRUCache[tuple[str, str], _Bucket] = LRUCache(SOURCES_MAX)
+        self._buckets: OrderedDict[tuple[str, str], _Bucket] = OrderedDict()
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         """The event, with `suppressed` if lines like it were not written."""
@@ -40,9 +40,10 @@ class LogRate:
         now_s = self._clock_s()
         source = event.get("principal") or event.get("peer") or ""
         key = str(event.get("event"))[:SOURCE_CHARS_MAX], str(source)[:SOURCE_CHARS_MAX]
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            bucket = self._buckets[key] = _Bucket(BURST, now_s)
+        bucket = self._buckets.setdefault(key, _Bucket(BURST, now_s))
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > SOURCES_MAX:
+            self._buckets.popitem(last=False)
         bucket.tokens = min(BURST, bucket.tokens + (now_s - bucket.at_s) * LINES_PER_S)
         bucket.at_s = now_s
         if bucket.tokens < 1:

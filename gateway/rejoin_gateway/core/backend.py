@@ -19,6 +19,7 @@ from rejoin_adapters.ports.run_queue import RunQueue
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.ports.session_store import SessionStore
 from rejoin_adapters.store_types import Admission, Admitted, Owner, Regenerate, Run, Submit, WhenBusy
+from rejoin_gateway.broker_watch import BrokerWatch, unwatched
 from rejoin_gateway.core.agent_context import SealedContext
 from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.core.file_urls import FileAccess, FileUrls
@@ -59,6 +60,7 @@ class Backend(msgspec.Struct, frozen=True):
     """Encrypts request contexts. None: agents that want a context cannot be used."""
     metrics: GatewayMetrics = msgspec.field(default_factory=GatewayMetrics)
     stream_heartbeat_s: float = HEARTBEAT_S
+    broker: BrokerWatch = msgspec.field(default_factory=unwatched)
 
     async def agent(self, name: AgentName) -> AgentEntry:
         """The entry that runners have announced for an agent. Raises `NotFound`."""
@@ -83,6 +85,7 @@ class Backend(msgspec.Struct, frozen=True):
         The order is the guarantee: a client that gets an answer has its message in the database, even if the
         gateway dies before the request is published. Runners find such runs again.
         """
+        self.broker.require_writable()
         time_ms = int(self.now().timestamp() * 1000)
         admission = Admission(
             owner,

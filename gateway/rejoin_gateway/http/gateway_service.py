@@ -9,6 +9,7 @@ import asyncio
 import msgspec
 from aiohttp import web
 
+from rejoin_adapters.ports.audit import AuditLog
 from rejoin_adapters.process.background import DetachedTasks
 from rejoin_gateway.auth.authenticator import Authenticator, Principal
 from rejoin_gateway.core.backend import Backend
@@ -41,6 +42,7 @@ class GatewayService(msgspec.Struct, frozen=True, kw_only=True):
     rate: Rate | None = None
     """Rate limit of each credential; None: no limit."""
     tenant_rates: TenantRates
+    audit: AuditLog
     cors: Cors = Cors()
     disconnect_policy: DisconnectPolicy = DisconnectPolicy()
     rate_limiter: RateLimiter = msgspec.field(default_factory=RateLimiter)

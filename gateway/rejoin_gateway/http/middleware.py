@@ -12,6 +12,7 @@ import time
 import structlog
 from aiohttp import web
 
+from rejoin_adapters.actor import Actor, act_as
 from rejoin_adapters.store_types import Owner
 from rejoin_gateway.auth.authenticator import ANONYMOUS, Principal
 from rejoin_gateway.auth.scope import Scope
@@ -126,6 +127,7 @@ async def _authenticate(request: web.Request) -> None:
         return
     principal = _signed_principal(request, route) or await identify(request)
     structlog.contextvars.bind_contextvars(tenant=principal.owner.tenant, principal=principal.name)
+    act_as(Actor(principal.name, request.remote))
     principal.require_scope(route.scope)
     await _enforce_rates(service, principal)
     request[PRINCIPAL] = principal

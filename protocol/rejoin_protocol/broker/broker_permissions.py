@@ -65,7 +65,7 @@ SHARED_SERVICES = (
     _api(f"STREAM.MSG.GET.{names.FILES}"),
     _api(f"DIRECT.GET.{names.FILES}", "Stream"),
 )
-GATEWAY_SERVICES = (*SHARED_SERVICES, CONTROL)
+GATEWAY_SERVICES = (*SHARED_SERVICES, _as_it_is(names.PROBE_SUBJECTS), CONTROL)
 RUNNER_SERVICES = (
     # Among the shared ones is the request for a run's next turn: after an approval, for the session's next
     # run, by the sweep. NATS cannot tell these from a first turn. The claim can: it finds no such turn in the

@@ -34,6 +34,11 @@ FILE_SUBJECTS = "file.*.*.*"
 FILE = "Rejoin-File"
 """Header of a chunk: the number of chunks of its file, and the media type."""
 
+PROBE_SUBJECTS = "probe.*.*"
+"""`probe.<stream>.<token>`: a message of a second that only shows that the stream stores messages."""
+TTL = "Nats-TTL"
+"""Header: how long the message is stored."""
+
 BATCH = "Rejoin-Batch"
 """Header of an append: `log.Head`."""
 EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
@@ -149,6 +154,11 @@ def parse_agent_key(subject: str) -> AgentName:
     if (head, bucket) != ("$KV", AGENTS):
         raise ValueError(subject)
     return AgentName(agent)
+
+
+def probe(stream: str, token: str) -> str:
+    """Subject of a probe of a stream; `*` for all of its probes."""
+    return f"probe.{stream}.{token}"
 
 
 class ChunkSubject(NamedTuple):

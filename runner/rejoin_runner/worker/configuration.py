@@ -6,6 +6,7 @@ import msgspec
 
 from rejoin_adapters.jetstream.setup import ACK_WAIT_S
 from rejoin_adapters.ports.agent_registry import AgentRegistry
+from rejoin_adapters.ports.audit import AuditLog
 from rejoin_adapters.ports.files import FileStore
 from rejoin_adapters.ports.run_control import RunControl
 from rejoin_adapters.ports.run_log import RunLog
@@ -45,6 +46,7 @@ class WorkerLimits(msgspec.Struct, frozen=True):
     retry_delay_s: float = 1.0
     """Delay before a failed delivery is delivered again. It doubles with each delivery, up to a minute."""
     session_retention_s: float | None = None
+    audit_retention_s: float = 365 * 24 * 3600
     """Sessions without a change for this long are deleted. None: sessions are never deleted."""
     retention_period_s: float = 60.0
     """Interval between deletions of expired sessions."""
@@ -80,6 +82,8 @@ class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: ArtifactStore | None = None
     sessions: SessionStore | None = None
     """Deletes expired sessions."""
+    audit: AuditLog | None = None
+    """Deletes old entries."""
     sealer: Sealer | None = None
     """Decrypts the context of a request."""
 

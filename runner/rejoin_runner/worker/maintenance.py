@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import msgspec
 import structlog
 
+from rejoin_adapters.ports.audit import AUDIT_BATCH_MAX
 from rejoin_adapters.ports.run_control import Interrupt
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX
 from rejoin_protocol.errors import Unavailable
@@ -72,7 +73,10 @@ class Maintenance:
             await self._ports.files.sweep()
 
     async def expire_sessions(self) -> None:
-        """Delete the sessions that have not changed for `session_retention_s`."""
+        """Delete the sessions that have not changed for `session_retention_s`, and old entries of the audit
+        log.
+        """
+        await self._forget_audit()
         sessions, retention_s = self._ports.sessions, self._limits.session_retention_s
         if sessions is None or retention_s is None:
             return
@@ -81,6 +85,11 @@ class Maintenance:
             deleted = await sessions.delete_untouched(retention_s)
             if deleted:
                 log.info("sessions_expired", sessions=deleted)
+
+    async def _forget_audit(self) -> None:
+        deleted = AUDIT_BATCH_MAX if self._ports.audit is not None else 0
+        while deleted == AUDIT_BATCH_MAX and self._ports.audit is not None:
+            deleted = await self._ports.audit.forget(self._limits.audit_retention_s)
 
     async def _purge_logs(self) -> None:
         """Delete the logs of deleted runs. Two runners may do it at the same time."""

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from rejoin_adapters.memory.database.api_keys import MemoryApiKeys
 from rejoin_adapters.memory.database.artifacts import MemoryArtifacts
+from rejoin_adapters.memory.database.audit import MemoryAuditLog
 from rejoin_adapters.memory.database.feedback import MemoryFeedbackStore
 from rejoin_adapters.memory.database.mcp_sessions import MemoryMcpSessions
 from rejoin_adapters.memory.database.run_counts import MemoryRunCounts
@@ -13,6 +14,7 @@ from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.memory.database.tenants import MemoryTenants
 from rejoin_adapters.ports.api_keys import ApiKeys
 from rejoin_adapters.ports.artifacts import Artifacts
+from rejoin_adapters.ports.audit import AuditLog
 from rejoin_adapters.ports.feedback import FeedbackStore
 from rejoin_adapters.ports.mcp_sessions import McpSessions
 from rejoin_adapters.ports.run_counts import RunCounts
@@ -21,6 +23,7 @@ from rejoin_adapters.ports.session_store import SessionStore
 from rejoin_adapters.ports.tenants import Tenants
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.artifacts import PostgresArtifacts
+from rejoin_adapters.postgres.audit import PostgresAuditLog
 from rejoin_adapters.postgres.feedback import PostgresFeedbackStore
 from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
 from rejoin_adapters.postgres.run_counts import PostgresRunCounts
@@ -40,6 +43,7 @@ class DatabasePorts(NamedTuple):
     mcp_sessions: McpSessions
     run_counts: RunCounts
     feedback: FeedbackStore
+    audit: AuditLog
 
 
 def memory_ports(database: MemoryDatabase | None = None) -> DatabasePorts:
@@ -54,6 +58,7 @@ def memory_ports(database: MemoryDatabase | None = None) -> DatabasePorts:
         MemoryMcpSessions(rows),
         MemoryRunCounts(rows),
         MemoryFeedbackStore(rows),
+        MemoryAuditLog(rows),
     )
 
 
@@ -69,4 +74,5 @@ def postgres_ports(store: PostgresRunStore) -> DatabasePorts:
         PostgresMcpSessions(pool),
         PostgresRunCounts(pool),
         PostgresFeedbackStore(pool),
+        PostgresAuditLog(pool),
     )

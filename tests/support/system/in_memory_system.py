@@ -65,6 +65,7 @@ class InMemorySystem(LocalSystem):
             Attachments(self.files, fetcher),
         )
         service = GatewayService(
+            audit=self.ports.audit,
             backend=backend,
             authenticator=await enter(
                 open_authenticator(AuthSettings(allow_anonymous=True), self.ports.api_keys)

@@ -27,7 +27,7 @@ SETTINGS: dict[str, type[msgspec.Struct]] = {
     "keys": api_keys.KeySettings,
 }
 BROKERS = ("nats-1", "nats-2", "nats-3")
-SHORT_LIVED = {"migrate", "keys"}
+SHORT_LIVED = {"migrate", "keys", "nats-data"}
 """Services that run a command and exit."""
 
 
@@ -71,6 +71,37 @@ def test_every_service_has_limits_a_pinned_image_and_a_health_check(compose: dic
         assert "healthcheck" in service or name in {"runner", *SHORT_LIVED}, name
         assert service["read_only"] is True, name
         assert "no-new-privileges:true" in service["security_opt"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["pids_limit"] <= 512, name
+        assert service["ulimits"]["nofile"] <= 65_536, name
+        assert service.get("build") or is_not_root(service["user"]) or name == "nats-data", name
+
+
+def is_not_root(user: str) -> bool:
+    return all(int(id) > 0 for id in user.split(":"))
+
+
+def test_one_container_may_give_files_to_others_and_ends(compose: dict[str, Any]) -> None:
+    able = {name: service["cap_add"] for name, service in services(compose) if "cap_add" in service}
+    assert able == {"nats-data": ["CHOWN", "DAC_READ_SEARCH"]}
+    owner = compose["services"]["nats-data"]["entrypoint"][2]
+    for name in BROKERS:
+        assert compose["services"][name]["user"] == owner
+        assert compose["services"][name]["depends_on"] == {
+            "nats-data": {"condition": "service_completed_successfully"}
+        }
+
+
+def test_tls_at_the_balancer_is_one_more_file(compose: dict[str, Any]) -> None:
+    """It adds to what is there, and its certificate is where the balancer's configuration looks for it."""
+    added = yaml.safe_load((ROOT / "deploy" / "compose.tls.yaml").read_text())
+    [(name, balancer)] = added["services"].items()
+    assert name in compose["services"]
+    [variable] = balancer["environment"]
+    [secret] = balancer["secrets"]
+    assert balancer["environment"][variable] == f"/run/secrets/{secret}"
+    assert added["secrets"] == {secret: {"file": f"deploy/secrets/{secret}"}}
+    assert f".if defined({variable})" in (ROOT / "deploy" / "haproxy.cfg").read_text()
 
 
 def test_the_topology_is_three_brokers_two_gateways_two_runners(compose: dict[str, Any]) -> None:
@@ -123,6 +154,8 @@ def test_each_service_gets_only_its_own_secrets(compose: dict[str, Any]) -> None
     assert {name for name in given if "admin_nats_url" in given[name]} == {"migrate"}
     assert {name for name in given if "owner_database_url" in given[name]} == {"migrate"}
     assert {name for name in given if "runner_nats_url" in given[name]} == {"runner"}
+    assert {name for name in given if "runner_database_url" in given[name]} == {"runner"}
+    assert {name for name in given if "gateway_database_url" in given[name]} == {"gateway", "keys"}
     assert {name for name in given if "gateway_nats_url" in given[name]} == {"gateway"}
 
 
@@ -137,7 +170,7 @@ def test_the_script_generates_all_secrets_and_correct_urls(
         assert to.user == role
         assert f'{role}_password: "{to.password}"' in secrets["nats_passwords"]
         assert to.api == ("$JS.API" if role == "admin" else broker_permissions.API)
-    for role in ("owner", "service"):
+    for role in ("owner", "gateway", "runner"):
         password = secrets[f"{role}_password"]
         url = f"postgresql://rejoin_{role}:{password}@postgres:5432/rejoin\n"
         assert secrets[f"{role}_database_url"] == url
@@ -184,7 +217,7 @@ def test_the_balancer_has_no_buffering_and_no_sticky_sessions() -> None:
         line.partition("#")[0].split() for line in (ROOT / "deploy" / "haproxy.cfg").read_text().splitlines()
     ]
     words = {word for line in lines for word in line}
-    assert not words & {"cookie", "stick", "stick-table", "source", "http-buffer-request", "compression"}
+    assert not words & {"cookie", "stick", "source", "http-buffer-request", "compression"}
     assert ["option", "httpchk", "GET", "/health/ready"] in lines
     seconds = {line[1]: line[2] for line in lines if line[:1] == ["timeout"]}
     assert int(seconds["server"].removesuffix("s")) >= 30  # a gateway writes to each stream every 10 s

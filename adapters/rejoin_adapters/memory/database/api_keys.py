@@ -15,11 +15,15 @@ class MemoryApiKeys:
     """`ApiKeys` in memory."""
 
     def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
         self._rows = database.api_keys
 
     async def create(self, row: ApiKeyRow) -> None:
         """See `ApiKeys`."""
-        if self._rows.setdefault(row.id, row).hash != row.hash:
+        if row.id not in self._rows:
+            self._rows[row.id] = row
+            record_key(self._database, "key.created", row)
+        elif self._rows[row.id].hash != row.hash:
             raise Conflict(f"an API key {row.id!r} exists already")
 
     async def find(self, id: str) -> ApiKeyRow | None:
@@ -36,7 +40,9 @@ class MemoryApiKeys:
         row = self._rows.get(id)
         if row is None or row.tenant != tenant:
             return False
-        self._rows[id] = msgspec.structs.replace(row, revoked_at=row.revoked_at or now_utc())
+        if row.revoked_at is None:
+            self._rows[id] = msgspec.structs.replace(row, revoked_at=now_utc())
+            record_key(self._database, "key.revoked", row)
         return True
 
     async def record_use(self, ids: Sequence[str]) -> None:
@@ -44,3 +50,9 @@ class MemoryApiKeys:
         for id in ids:
             if id in self._rows:
                 self._rows[id] = msgspec.structs.replace(self._rows[id], last_used_at=now_utc())
+
+
+def record_key(database: MemoryDatabase, action: str, row: ApiKeyRow) -> None:
+    """Write what happened to a key to the audit log."""
+    detail = {"scopes": list(row.scopes), "agent": row.agent, "user": row.user, "name": row.name}
+    database.record_audit(row.tenant, action, row.id, **detail)

@@ -323,7 +323,11 @@ class MemoryRunStore(MemoryRunRecovery):
             if one.cancelled or one.expired or one.due or not agrees:
                 raise Conflict("the approval is decided already")
         for one, decision in zip(open_here, decisions, strict=True):
-            one.decision = one.decision or decision
+            if one.decision is None:
+                one.decision = decision
+                action = "approval.approved" if decision.approved else "approval.denied"
+                detail = {"session": session, "run": one.run.row.id, "tool": one.request.tool}
+                self.database.record_audit(owner.tenant, action, one.request.id, **detail)
         run = open_here[0].run
         found.resume(run)
         return Decided(run.row, max(one.turn for one in open_here) + 1)

@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from rejoin_adapters import page_tokens
 from rejoin_adapters.memory.clock import now_utc
+from rejoin_adapters.memory.database.api_keys import record_key
 from rejoin_adapters.memory.database.rows import SessionRow
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.page_tokens import MessageToken, SessionToken
@@ -215,16 +216,23 @@ class MemorySessionStore:
         """See `SessionStore`."""
         if self._database.find_session(owner, session) is None:
             return None
+        self._record_deletion(owner.tenant, [session])
         return self._database.delete_session(owner.tenant, session)
+
+    def _record_deletion(self, tenant: TenantId, sessions: Sequence[SessionId]) -> None:
+        if sessions:
+            target = sessions[0] if len(sessions) == 1 else f"{len(sessions)} sessions"
+            self._database.record_audit(tenant, "sessions.deleted", target, sessions=sorted(sessions)[:100])
 
     async def delete_user(self, tenant: TenantId, user: UserId) -> int:
         """See `SessionStore`."""
         keys = self._database.api_keys
         for id in [id for id, key in keys.items() if (key.tenant, key.user) == (tenant, user)]:
-            del keys[id]
+            record_key(self._database, "key.deleted", keys.pop(id))
         ids = [
             id for (owner, id), row in self._database.sessions.items() if (owner, row.user) == (tenant, user)
         ]
+        self._record_deletion(tenant, ids)
         for id in ids:
             self._database.delete_session(tenant, id)
         self._database.client_events = [
@@ -242,6 +250,8 @@ class MemorySessionStore:
             for key, row in self._database.sessions.items()
             if row.updated_at < untouched_since and not row.busy
         ]
+        for tenant in {tenant for tenant, _ in keys[:DELETE_BATCH_MAX]}:
+            self._record_deletion(tenant, [id for owner, id in keys[:DELETE_BATCH_MAX] if owner == tenant])
         for tenant, session in keys[:DELETE_BATCH_MAX]:
             self._database.delete_session(tenant, session)
         self._database.client_events = [

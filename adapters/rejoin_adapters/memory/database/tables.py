@@ -5,11 +5,13 @@ No method waits, so each one is a transaction by itself.
 
 import math
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 
+from rejoin_adapters.actor import Actor, current_actor
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.rows import ApprovalRow, RunRow, SessionRow
 from rejoin_adapters.ports.run_store import EARLY_STOPS_MAX
-from rejoin_adapters.store_types import ApiKeyRow, Artifact, ClientEvent, Feedback, Limits, Owner
+from rejoin_adapters.store_types import ApiKeyRow, Artifact, AuditEntry, ClientEvent, Feedback, Limits, Owner
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId, TenantId
 
@@ -28,10 +30,19 @@ class MemoryDatabase:
         self.api_keys: dict[str, ApiKeyRow] = {}
         self.feedback: list[tuple[TenantId, Feedback]] = []
         self.client_events: list[tuple[TenantId, ClientEvent]] = []
+        self.audit: list[AuditEntry] = []
         self.early_stops: dict[tuple[Owner, SessionId, MessageId | None], datetime] = {}
         """Until when each one holds."""
         self.purges: dict[RunId, tuple[datetime, bool]] = {}
         """Deleted runs: when their logs are due to be purged, and whether for the second time."""
+
+    def record_audit(self, tenant: TenantId, action: str, target: str, **detail: Any) -> None:
+        """Write an entry of the audit log."""
+        actor = current_actor() or Actor("database role memory")
+        number = self.audit[-1].number + 1 if self.audit else 1
+        self.audit.append(
+            AuditEntry(number, now_utc(), tenant, actor.name, actor.peer, "memory", action, target, detail)
+        )
 
     def find_session(self, owner: Owner, session: SessionId) -> SessionRow | None:
         """The session, if it is the owner's."""

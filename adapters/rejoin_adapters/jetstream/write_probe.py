@@ -1,0 +1,56 @@
+"""Whether the broker stores messages: a small message to each stream that runs need, which lasts a second.
+
+NATS reads and answers while it cannot store. There are two such states:
+
+- Its limit of storage is reached (`max_file_store`). It refuses each message, and goes on by itself once
+  messages have been deleted.
+- Its disk is full. The first failed write disables the stream, also when there is space again, until the
+  server is restarted. It does not answer then.
+"""
+
+import asyncio
+
+from rejoin_adapters.jetstream import setup
+from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection, PermissionDenied
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.errors import Unavailable
+
+STREAMS = (subjects.LOG, subjects.REQUESTS, subjects.FILES)
+TIMEOUT_S = 2.0
+TTL = {subjects.TTL: "1s"}
+INSUFFICIENT_RESOURCES = 10023
+FULL = (
+    "the broker's storage is full: delete messages or raise max_file_store; it goes on by itself as soon as "
+    "there is space"
+)
+STUCK = (
+    "the broker answers but stores nothing in {streams}: if its disk was full, free space, then restart the "
+    "NATS server, because it does not write to such a stream again before"
+)
+
+
+async def probe_writes(connection: NatsConnection, token: str) -> None:
+    """Raises `Unavailable`, whose text says what to do, unless all streams store messages. `token`: no other
+    probe of the last second has it.
+    """
+    async with asyncio.TaskGroup() as tasks:
+        probes = {stream: tasks.create_task(_probe(connection, stream, token)) for stream in STREAMS}
+    failed = {stream: fault for stream, task in probes.items() if (fault := task.result()) is not None}
+    for fault in failed.values():
+        if isinstance(fault, PermissionDenied):
+            raise fault
+        if isinstance(fault, ApiError):
+            is_full = fault.code == INSUFFICIENT_RESOURCES
+            raise Unavailable(FULL if is_full else f"the broker refuses messages: {fault}")
+    if failed:
+        await setup.find_missing_streams(connection)  # raises if the broker does not even answer
+        raise Unavailable(STUCK.format(streams=", ".join(failed)))
+
+
+async def _probe(connection: NatsConnection, stream: str, token: str) -> Exception | None:
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await connection.call_api(subjects.probe(stream, token), headers=TTL)
+    except (ApiError, Unavailable, TimeoutError) as fault:
+        return fault
+    return None
