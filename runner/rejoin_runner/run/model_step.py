@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from rejoin_protocol.errors import Invalid, RejoinError
 from rejoin_adapters.process.exception_report import log_exception
-from rejoin_protocol.errors import RejoinError
+from rejoin_protocol.errors import Invalid, RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, FinishReason
 from rejoin_protocol.events.fold import STEP_START
