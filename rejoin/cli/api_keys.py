@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import click
 import msgspec
 
+from rejoin_adapters.ports.api_keys import ApiKeys
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.process.service_process import LogFormat
@@ -44,7 +45,7 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
 class KeyCommands(msgspec.Struct, frozen=True):
     """The commands on one tenant's keys. Each returns the text to print."""
 
-    rows: PostgresApiKeys
+    rows: ApiKeys
     tenant: TenantId
     pepper: bytes | None
 

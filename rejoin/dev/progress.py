@@ -38,9 +38,11 @@ class ProgressLines:
 
     async def remind(self) -> None:
         """Say what the start waits for whenever it has been silent for long, until it is complete."""
-        while not self.is_complete:
+        while True:
             await asyncio.sleep(SILENCE_MAX_S / 10)
-            if not self.is_complete and self._clock_s() - self._written_at_s >= SILENCE_MAX_S:
+            if self.is_complete:
+                return
+            if self._clock_s() - self._written_at_s >= SILENCE_MAX_S:
                 self._write(f"still waiting: {self.awaited}")
 
     def _write(self, text: str) -> None:

@@ -34,7 +34,7 @@ from rejoin_protocol import file_formats
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unauthenticated, Unavailable
 from rejoin_protocol.events import chunks
-from rejoin_protocol.ids import TenantId
+from rejoin_protocol.ids import AgentName, TenantId
 from rejoin_runner.agent.agent import Agent
 from tests.support.browser.node import run_command, skip_or_fail
 from tests.support.clients.attachments import PNG
@@ -164,7 +164,9 @@ async def test_a_key_of_one_agent_reads_no_file_of_another(system: LocalSystem, 
     """A file belongs to the agents of the sessions whose messages have it."""
     await system.runner()
     base = await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER)
-    files = system.apps[0][SERVICE].backend.attachments.files
+    attachments = system.apps[0][SERVICE].backend.attachments
+    assert attachments is not None
+    files = attachments.files
     every, own, other = [
         await issuer.create(NewKey(scopes=(Scope.CHAT,), agent=agent))
         for agent in (None, system.agent, "another")
@@ -188,12 +190,12 @@ async def test_a_key_of_one_agent_reads_no_file_of_another(system: LocalSystem, 
 
 async def test_an_entry_that_does_not_decode_disturbs_nobody(system: LocalSystem) -> None:
     """A runner starts and overwrites it; gateways list the other agents and say what they left out."""
-    other = system.fresh("broken")
+    own, other = AgentName(system.agent), AgentName(system.fresh("broken"))
     evil = (b"{", b'{"name":7}', b"\xff\xfe", b"[" * 20_000, b'{"name":"x","deployedAtMs":"soon"}')
     base = await system.gateway()
     async with nats_connection.connect(system.nats_url, "attacker") as connection:
         for data in evil:
-            await connection.call_api(subjects.agent_key(system.agent), data)
+            await connection.call_api(subjects.agent_key(own), data)
             await connection.call_api(subjects.agent_key(other), data)
             with capture_logs() as lines:
                 listed = await system.get(f"{base}/api/agents")

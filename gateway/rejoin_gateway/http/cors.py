@@ -21,7 +21,8 @@ METHODS = "GET, POST, PATCH, DELETE"
 PREFLIGHT_MAX_AGE_S = 3600
 SERVER = "rejoin"
 """Without versions: they would tell an attacker which errors to try."""
-web_response.SERVER_SOFTWARE = SERVER  # of aiohttp's own answers to malformed requests, which pass no hook
+# Of aiohttp's own answers to malformed requests, too, which pass no hook.
+web_response.SERVER_SOFTWARE = SERVER  # type: ignore[attr-defined]  # it has no setting
 
 type Prepare = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 

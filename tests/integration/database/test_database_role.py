@@ -16,7 +16,6 @@ from rejoin_adapters.postgres.audit import PostgresAuditLog
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.store_types import Limits
-from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.ids import TenantId
 from tests.support.system.local_system import LocalSystem
 
@@ -60,8 +59,9 @@ async def test_the_services_work_with_roles_that_own_nothing(
         await system.post(base, system.chat(asked, "delete notes.txt"))
         decided = await system.post(base, await system.decision(base, asked, approved=True))
         assert decided.text == "notes.txt is deleted."
-        backend = system.apps[0][SERVICE].backend
-        await PostgresTenants(backend.store.database).set_limits(TenantId("default"), Limits(running_max=2))
+        async with await run_store.open_run_store(owned[1], pool_max=1) as store:
+            tenants = PostgresTenants(store.database)
+            await tenants.set_limits(TenantId("default"), Limits(running_max=2))
         chats = [system.chat(system.fresh("s"), "count 5 every 10 ms") for _ in range(4)]
         answers = await asyncio.gather(*(system.post(base, chat) for chat in chats))
         assert all(answer.complete for answer in answers)

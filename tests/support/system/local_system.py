@@ -89,7 +89,7 @@ class LocalSystem:
         **settings: Any,
     ) -> Worker:
         """Start a runner. Returns when it serves; it is drained at the test's end."""
-        wanted = {"database_url": self.database_url, "drain_grace_s": 0.1} | settings
+        wanted: dict[str, Any] = {"database_url": self.database_url, "drain_grace_s": 0.1} | settings
         found = RunnerSettings(nats_url=self.nats_url, **wanted)
         serving = agents or [msgspec.structs.replace(build_demo_agent(), name=self.agent)]
         worker = await self._stack.enter_async_context(runner_app.open_worker(found, serving, signals))
