@@ -11,6 +11,8 @@ import psutil
 import pytest
 
 from rejoin_adapters.embedded import Servers
+from rejoin_gateway.http import request_body
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.listener.connections import (
     ConnectionLimits,
     Connections,
@@ -143,6 +145,37 @@ async def test_the_connections_of_one_peer_are_bounded() -> None:
 )
 def test_file_descriptors_for_everything_else_remain(wanted: int, files: int, given: int) -> None:
     assert limit_by_files(wanted, files) == given
+
+
+BODY = 900_000
+HEAD_OF_BODY = f"""POST /api/chat HTTP/1.1
+Host: localhost
+Content-Type: application/json
+Content-Length: {BODY}
+
+""".replace("\n", "\r\n").encode()
+
+
+async def test_bodies_that_stop_in_the_middle_are_counted_and_end(
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hold no more than the budget, those that hold it get a 408, and others' requests are served."""
+    monkeypatch.setattr(request_body, "COUNTED_TIMEOUT_S", 1.0)
+    await system.runner()
+    base = await system.gateway()
+    bodies = system.apps[0][SERVICE].large_bodies
+    bodies.free, bodies.wait_s = 8 * BODY, 0.2
+    async with contextlib.AsyncExitStack() as stack:
+        held = [await stack.enter_async_context(connected(base)) for _ in range(20)]
+        for _, writer in held:
+            writer.write(HEAD_OF_BODY + b"[" * (BODY - 1))
+        async with asyncio.timeout(10):
+            told = [(await reader.readline()).split()[1] for reader, _ in held]
+        assert told.count(b"408") + told.count(b"503") == 20
+        assert 1 <= told.count(b"408") <= 8
+        answer = await system.post(base, system.chat(system.fresh("s"), "count 3"))
+        assert answer.text == "1 2 3"
+    assert bodies.free == 8 * BODY
 
 
 @pytest.mark.slow

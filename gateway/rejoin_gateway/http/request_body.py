@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import msgspec
 from aiohttp import web
@@ -20,7 +22,7 @@ from rejoin_protocol.errors import Invalid, Unavailable
 BODY_BYTES_MAX = 48 * 1024 * 1024
 """Fits three files of the largest size as data URLs. Decoding takes about four times the body's size."""
 LARGE_BODY_BYTES = 1024 * 1024
-"""Bodies up to this size take no share."""
+"""Bodies up to this size return their share once they are read."""
 LARGE_BODIES_BYTES_MAX = 256 * 1024 * 1024
 """All large bodies of one gateway together."""
 RETRY_AFTER_S = 5
@@ -28,6 +30,11 @@ PEEK_BYTES_MAX = 16 * 1024
 PEEK_TIMEOUT_S = 0.5
 SMALL_BYTES_MAX = 16 * 1024
 SMALL_TIMEOUT_S = 10.0
+COUNTED_BODY_BYTES = 64 * 1024
+"""Bodies up to this size take no share while they are read either. Without shares for larger ones, hundreds
+of clients that stop in the middle of theirs would hold the memory of a gateway.
+"""
+COUNTED_TIMEOUT_S = 30.0
 
 
 class LargeBodies(FairShare):
@@ -65,8 +72,9 @@ async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> 
     size = BODY_BYTES_MAX if "Content-Encoding" in request.headers else request.content_length
     if size is None and request.body_exists:
         size = BODY_BYTES_MAX
-    if size is None or size <= LARGE_BODY_BYTES:
-        return await _read_within_limit(request, request.client_max_size)
+    if size is None or size <= COUNTED_BODY_BYTES:
+        async with _time_limit(SMALL_TIMEOUT_S):
+            return await _read_within_limit(request, request.client_max_size)
     if size > BODY_BYTES_MAX:
         raise web.HTTPRequestEntityTooLarge(BODY_BYTES_MAX, size)
     try:
@@ -74,24 +82,28 @@ async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> 
             share = request[_SHARE] = await large_bodies.take(tenant, size)
     except TimeoutError:
         raise Unavailable("too many large requests at once", RETRY_AFTER_S) from None
-    try:
-        async with asyncio.timeout(large_bodies.read_timeout_s):
-            body = await _read_within_limit(request, request.client_max_size)
-    except TimeoutError:
-        raise web.HTTPRequestTimeout from None
+    async with _time_limit(large_bodies.read_timeout_s if size > LARGE_BODY_BYTES else COUNTED_TIMEOUT_S):
+        body = await _read_within_limit(request, request.client_max_size)
     share.release(size - len(body) if len(body) > LARGE_BODY_BYTES else size)
     return body
+
+
+@asynccontextmanager
+async def _time_limit(seconds: float) -> AsyncIterator[None]:
+    """Raises HTTP 408 if the block, which reads a body, takes longer: its client sends too slowly."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
 
 
 async def read_small(request: web.Request) -> bytes:
     """The body of a request without a credential. Raises HTTP 413 if it has more than `SMALL_BYTES_MAX`,
     408 if the client sends too slowly, and `Invalid` if it cannot be decompressed.
     """
-    try:
-        async with asyncio.timeout(SMALL_TIMEOUT_S):
-            return request[_BODY] if _BODY in request else await _read_within_limit(request, SMALL_BYTES_MAX)
-    except TimeoutError:
-        raise web.HTTPRequestTimeout from None
+    async with _time_limit(SMALL_TIMEOUT_S):
+        return request[_BODY] if _BODY in request else await _read_within_limit(request, SMALL_BYTES_MAX)
 
 
 async def peek_fields(request: web.Request) -> dict[str, Any] | None:
