@@ -182,7 +182,9 @@ async def test_bodies_that_stop_in_the_middle_are_counted_and_end(
 async def test_a_gateway_without_file_descriptors_goes_on_and_logs_little(
     servers: Servers, tmp_path: Path
 ) -> None:
-    """More connections than it may have files: it wrote 163,827 lines and answered nobody."""
+    """More connections than it may have files: it wrote 163,827 lines and answered nobody. No header of what
+    is no HTTP is in the log.
+    """
     port, files = free_ports(1), 256
     variables = {
         "REJOIN_NATS_URL": servers.nats_url,
@@ -193,6 +195,10 @@ async def test_a_gateway_without_file_descriptors_goes_on_and_logs_little(
     }
     async with await Command.start(tmp_path / "gateway", "gateway", variables=variables) as gateway:
         await gateway.says('"listening"')
+        async with connected(f"http://{HOST}:{port}") as (reader, writer):
+            writer.write(HEAD + b"Cookie: id=hunter2\r\nAuth-Token: hunter2\r\nno header hunter2\r\n\r\n")
+            assert b" 400 " in await reader.readline()
+        assert "hunter2" not in gateway.err
         # Below what it believes to have, as if other files took the rest.
         gateway.family()[0].rlimit(psutil.RLIMIT_NOFILE, (files, files))
         lines = len(gateway.err.splitlines())
