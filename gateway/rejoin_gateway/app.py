@@ -335,22 +335,26 @@ async def serve(
             app, handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=1.0
         )
         await runner.setup()
-        stop, files_max = asyncio.Event(), raise_open_file_limit()
+        stop, limits = asyncio.Event(), _connection_limits(settings)
+        site = BoundedSite(runner, settings.host, settings.port, Connections(limits))
         try:
             with on_stop(stop.set):
-                limits = ConnectionLimits(
-                    limit_by_files(settings.connections_max, files_max), settings.connections_per_peer_max
-                )
-                await BoundedSite(runner, settings.host, settings.port, Connections(limits)).start()
-                log.info(
-                    "listening", host=settings.host, port=settings.port, connections_max=limits.count_max
-                )
-                on_ready()
-                await stop.wait()
-            await _drain(app[SERVICE], settings.shutdown_delay_s)
+                await site.start()
+                async with run_alongside(site.accept()):
+                    log.info(
+                        "listening", host=settings.host, port=settings.port, connections_max=limits.count_max
+                    )
+                    on_ready()
+                    await stop.wait()
+                    await _drain(app[SERVICE], settings.shutdown_delay_s)
         finally:
             await runner.cleanup()
     log.info("stopped")
+
+
+def _connection_limits(settings: GatewaySettings) -> ConnectionLimits:
+    count_max = limit_by_files(settings.connections_max, raise_open_file_limit())
+    return ConnectionLimits(count_max, settings.connections_per_peer_max)
 
 
 async def _drain(service: GatewayService, delay_s: float) -> None:

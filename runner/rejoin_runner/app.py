@@ -93,21 +93,25 @@ async def open_worker(
                 if settings.context_encryption_keys
                 else None,
             ),
-            WorkerLimits(
-                max_concurrent_runs=settings.max_concurrent_runs,
-                ack_wait_s=settings.ack_wait_s,
-                loop_blocked_s_max=settings.loop_blocked_max_s,
-                drain_grace_s=settings.drain_grace_s,
-                retry_delay_s=settings.retry_delay_s,
-                attempts_max=settings.attempts_max,
-                sweep_interval_s=settings.sweep_interval_s,
-                session_retention_s=settings.session_retention_s,
-                audit_retention_s=settings.audit_retention_s,
-            ),
+            _worker_limits(settings),
             deployed_at_ms=_now_ms() if settings.deployed_at_ms is None else settings.deployed_at_ms,
             signals=signals,
             now_ms=_now_ms,
         )
+
+
+def _worker_limits(settings: RunnerSettings) -> WorkerLimits:
+    return WorkerLimits(
+        max_concurrent_runs=settings.max_concurrent_runs,
+        ack_wait_s=settings.ack_wait_s,
+        loop_blocked_s_max=settings.loop_blocked_max_s,
+        drain_grace_s=settings.drain_grace_s,
+        retry_delay_s=settings.retry_delay_s,
+        attempts_max=settings.attempts_max,
+        sweep_interval_s=settings.sweep_interval_s,
+        session_retention_s=settings.session_retention_s,
+        audit_retention_s=settings.audit_retention_s,
+    )
 
 
 async def serve(settings: RunnerSettings, agents: Sequence[Agent], on_ready: Callable[[], None]) -> None:

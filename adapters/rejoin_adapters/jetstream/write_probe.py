@@ -33,8 +33,8 @@ async def probe_writes(connection: NatsConnection, token: str) -> None:
     """Raises `Unavailable`, whose text says what to do, unless all streams store messages. `token`: no other
     probe of the last second has it.
     """
-    async with asyncio.TaskGroup() as tasks:
-        probes = {stream: tasks.create_task(_probe(connection, stream, token)) for stream in STREAMS}
+    async with asyncio.TaskGroup() as group:
+        probes = {stream: group.create_task(_probe(connection, stream, token)) for stream in STREAMS}
     failed = {stream: fault for stream, task in probes.items() if (fault := task.result()) is not None}
     for fault in failed.values():
         if isinstance(fault, PermissionDenied):

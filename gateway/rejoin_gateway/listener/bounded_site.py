@@ -8,7 +8,6 @@ import asyncio
 import errno
 import socket
 from asyncio import TaskGroup
-from contextlib import suppress
 
 from aiohttp import web
 
@@ -32,7 +31,6 @@ class BoundedSite(web.BaseSite):
         self._port = port
         self._connections = connections
         self._listeners: list[socket.socket] = []
-        self._accepting: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -45,7 +43,7 @@ class BoundedSite(web.BaseSite):
         return self._listeners[0].getsockname()[1] if self._listeners else self._port
 
     async def start(self) -> None:
-        """Listen. Raises `OSError` if the address cannot be used."""
+        """Listen; `accept` serves the clients. Raises `OSError` if the address cannot be used."""
         await super().start()
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(
@@ -60,30 +58,26 @@ class BoundedSite(web.BaseSite):
             listener.bind(address)
             listener.listen(BACKLOG)
             listener.setblocking(False)
-        self._accepting = asyncio.create_task(self._accept_all())
 
     async def stop(self) -> None:
-        """Accept no more connections; the open ones stay."""
-        if self._accepting is not None:
-            self._accepting.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._accepting
+        """Listen no more. The open connections stay. Call it when `accept` has been cancelled."""
         for listener in self._listeners:
             listener.close()
         await super().stop()
 
-    async def _accept_all(self) -> None:
-        async with TaskGroup() as tasks:
-            tasks.create_task(self._sweep())
+    async def accept(self) -> None:
+        """Accept connections, and close those that do nothing, until cancelled."""
+        async with TaskGroup() as group:
+            group.create_task(self._sweep())
             for listener in self._listeners:
-                tasks.create_task(self._accept(listener, tasks))
+                group.create_task(self._accept(listener, group))
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(self._connections.limits.sweep_s)
             self._connections.close_overdue()
 
-    async def _accept(self, listener: socket.socket, tasks: TaskGroup) -> None:
+    async def _accept(self, listener: socket.socket, group: TaskGroup) -> None:
         loop, connections = asyncio.get_running_loop(), self._connections
         accepted = 0
         while True:
@@ -96,12 +90,12 @@ class BoundedSite(web.BaseSite):
                     connections.make_room()
                     await asyncio.sleep(RETRY_S)
                 continue  # the client has left already
-            self._serve(client, str(address[0]), tasks)
+            self._serve(client, str(address[0]), group)
             accepted += 1
             if accepted % BURST == 0:
                 await asyncio.sleep(0)
 
-    def _serve(self, client: socket.socket, address: str, tasks: TaskGroup) -> None:
+    def _serve(self, client: socket.socket, address: str, group: TaskGroup) -> None:
         server = self._runner.server
         connection = None if server is None else self._connections.add(server(), address)
         if connection is None:
@@ -115,4 +109,4 @@ class BoundedSite(web.BaseSite):
                 self._connections.remove(connection)
                 client.close()
 
-        tasks.create_task(connect())
+        group.create_task(connect())

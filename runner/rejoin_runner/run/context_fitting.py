@@ -12,7 +12,6 @@ from rejoin_adapters.process.exception_report import log_exception
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.application_code import RunningCode, application_code
-from rejoin_runner.application_code import application_code
 from rejoin_runner.models.compaction import Compaction, compact_history
 from rejoin_runner.models.context_window import fit_history
 from rejoin_runner.models.model import ModelError

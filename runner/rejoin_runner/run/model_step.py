@@ -22,7 +22,6 @@ from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, MessageChunk, RunInput, run_loop
 from rejoin_runner.application_code import ApplicationGaveUp, RunningCode, application_code
-from rejoin_runner.application_code import ApplicationGaveUp, application_code
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.next_action import agent_stack
 from rejoin_runner.next_action.run_state import EARLY_ENDS, early_end_of

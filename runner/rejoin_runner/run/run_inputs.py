@@ -19,7 +19,6 @@ from rejoin_protocol.events.chunks import DATA_PREFIX
 from rejoin_protocol.security.sealing import Sealer, UnsealError
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.application_code import RunningCode, application_code
-from rejoin_runner.application_code import application_code
 from rejoin_runner.models.model import ModelError
 from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.tools.tool_context import RunContext

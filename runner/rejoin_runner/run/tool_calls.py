@@ -21,7 +21,6 @@ from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import approval_id
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.application_code import ApplicationGaveUp, RunningCode, application_code
-from rejoin_runner.application_code import ApplicationGaveUp, application_code
 from rejoin_runner.next_action import decide
 from rejoin_runner.next_action.agent_stack import ToolCall
 from rejoin_runner.run import delegation, instrumentation, run_inputs

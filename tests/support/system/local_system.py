@@ -16,6 +16,7 @@ import msgspec
 from aiohttp import web
 
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_adapters.process.background import run_alongside
 from rejoin_gateway import app as gateway_app
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.listener.bounded_site import BoundedSite
@@ -80,6 +81,7 @@ class LocalSystem:
         self._stack.push_async_callback(server.cleanup)
         site = BoundedSite(server, "127.0.0.1", 0, Connections(connections))
         await site.start()
+        await self._stack.enter_async_context(run_alongside(site.accept()))
         return site.name
 
     async def runner(

@@ -67,7 +67,9 @@ def test_every_log_event_it_names_exists() -> None:
         for folder in ("adapters", "gateway", "rejoin", "runner")
         for path in (ROOT / folder).rglob("*.py")
     )
-    fields = {"on_crash", "files_max"} | {name.lower() for name in settings_table.settings_meanings()}
+    fields = {"on_crash", "max_file_store", "audit_log", "connections_max"} | {
+        name.lower() for name in settings_table.settings_meanings()
+    }
     events = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", TEXT)) - fields - metrics()
     assert len(events) > 3
     assert {event for event in events if f'"{event}"' not in code} == set()
