@@ -28,7 +28,7 @@ from rejoin_protocol.ids import AgentName, RunId, SessionId, TenantId, UserId
 from tests.support.clients.attachments import PNG
 from tests.support.system.databases import fresh_database
 from tests.support.system.local_system import LocalSystem
-from tests.support.system.observation import wait_until
+from tests.support.system.observation import last_sequence, wait_until
 
 PEPPER = "a pepper of some length"
 ALL = tuple(Scope)
@@ -153,9 +153,12 @@ class AttackedGateway:
         hers: dict[str, Any] = {table: own for table, _, own in found}
         last = await self.system.apps[0][SERVICE].backend.log.last(RunId(ann.run))
         hers["log"] = None if last is None else last.seq
-        for stream in (subjects.LOG, subjects.REQUESTS, subjects.FILES):
-            info = msgspec.json.decode(await self._broker.call_api(f"$JS.API.STREAM.INFO.{stream}"))
-            rows[stream] = info["state"]["last_seq"]
+        for stream, subject in (
+            (subjects.LOG, subjects.LOG_SUBJECTS),
+            (subjects.REQUESTS, subjects.REQUEST_SUBJECTS),
+            (subjects.FILES, subjects.FILE_SUBJECTS),
+        ):
+            rows[stream] = await last_sequence(self._broker, stream, subject)
         return SideEffects(rows, hers)
 
 

@@ -8,6 +8,7 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_protocol.broker import subjects
 from tests.support.clients.problems import post_bytes
 from tests.support.system.local_system import Answer, LocalSystem
+from tests.support.system.observation import last_sequence
 
 
 def chat_with_parts(system: LocalSystem, *parts: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +33,4 @@ async def stored_file_parts(system: LocalSystem, base: str, session: str) -> lis
 async def last_chunk_sequence(system: LocalSystem) -> int:
     """The last sequence number of the FILES stream: it grows with each chunk that is written."""
     async with nats_connection.connect(system.nats_url, "tests") as connection:
-        answer = await connection.call_api(f"$JS.API.STREAM.INFO.{subjects.FILES}")
-    last: int = msgspec.json.decode(answer)["state"]["last_seq"]
-    return last
+        return await last_sequence(connection, subjects.FILES, subjects.FILE_SUBJECTS)

@@ -44,6 +44,18 @@ async def expire_log(nats_url: str, run: RunId, keep: int) -> None:
         await connection.call_api(f"$JS.API.STREAM.PURGE.{subjects.LOG}", msgspec.json.encode(ask))
 
 
+async def last_sequence(connection: nats_connection.NatsConnection, stream: str, subject: str) -> int:
+    """Of the last message with such a subject; 0 without one. Probes of gateways have other subjects."""
+    ask = msgspec.json.encode({"last_by_subj": subject})
+    try:
+        answer = await connection.call_api(f"$JS.API.STREAM.MSG.GET.{stream}", ask)
+    except nats_connection.ApiError as fault:
+        assert fault.code == nats_connection.NOT_FOUND
+        return 0
+    seq: int = msgspec.json.decode(answer)["message"]["seq"]
+    return seq
+
+
 def client_bytes(records: list[Record]) -> bytes:
     """The frames of a log as a client without options receives them."""
     client = VIEW_DEFAULT
