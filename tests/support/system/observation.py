@@ -50,7 +50,8 @@ async def last_sequence(connection: nats_connection.NatsConnection, stream: str,
     try:
         answer = await connection.call_api(f"$JS.API.STREAM.MSG.GET.{stream}", ask)
     except nats_connection.ApiError as fault:
-        assert fault.code == nats_connection.NOT_FOUND
+        if fault.code != nats_connection.NOT_FOUND:
+            raise
         return 0
     seq: int = msgspec.json.decode(answer)["message"]["seq"]
     return seq
