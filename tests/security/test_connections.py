@@ -21,6 +21,7 @@ from rejoin_gateway.listener.connections import (
     peer_of,
 )
 from tests.support.system.local_system import LocalSystem
+from tests.support.system.observation import wait_until
 from tests.support.system.processes import HOST, Command, free_ports
 
 QUICK = ConnectionLimits(head_s=0.3, idle_s=0.6, sweep_s=0.1)
@@ -112,7 +113,7 @@ async def test_without_room_a_client_waits_for_its_turn(system: LocalSystem) -> 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(2):
             tasks.create_task(system.post(base, system.chat(system.fresh("s"), "count 10 every 50 ms")))
-        await asyncio.sleep(0.2)
+        await wait_until(lambda: len(system.apps[0][SERVICE].streams) == 2, "two open streams")
         async with connected(base) as (reader, writer):
             writer.write(HEAD + b"\r\n")
             with pytest.raises(TimeoutError):
