@@ -1,7 +1,6 @@
 """Bounds how many log lines one source causes: an attacker must fill no disk and hide no other line.
 
-A source is the principal of a request, or its peer if it has none; lines outside of requests have the source
-"". Each source may write `LINES_PER_S` lines of one event, after a pause `BURST` at once. Further lines are
+A source is the principal of a request, its peer if it has none, or a run; other lines have the source "". Each source may write `LINES_PER_S` lines of one event, after a pause `BURST` at once. Further lines are
 counted, and the next one that is written has their number as `suppressed`. The state is bounded.
 """
 
@@ -38,7 +37,7 @@ class LogRate:
         """The event, with `suppressed` if lines like it were not written."""
         del logger, method
         now_s = self._clock_s()
-        source = event.get("principal") or event.get("peer") or ""
+        source = event.get("principal") or event.get("peer") or event.get("run") or ""
         key = str(event.get("event"))[:SOURCE_CHARS_MAX], str(source)[:SOURCE_CHARS_MAX]
         bucket = self._buckets.setdefault(key, _Bucket(BURST, now_s))
         self._buckets.move_to_end(key)
