@@ -1,6 +1,7 @@
 """Bounds how many log lines one source causes: an attacker must fill no disk and hide no other line.
 
-A source is the principal of a request, its peer if it has none, or a run; other lines have the source "". Each source may write `LINES_PER_S` lines of one event, after a pause `BURST` at once. Further lines are
+A source is the principal of a request, its peer if it has none, or a run; other lines have the source "".
+Each source may write `LINES_PER_S` lines of one event, after a pause `BURST` at once. Further lines are
 counted, and the next one that is written has their number as `suppressed`. The state is bounded.
 """
 
