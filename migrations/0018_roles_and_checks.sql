@@ -17,6 +17,7 @@ create trigger own_decision before insert or update of state on approvals
 -- Whether the database can store new rows: readiness asks. An update in place succeeds on a full disk, so this needs a new
 -- file and a page in it. It writes nothing while another gateway asks or a backup reads the table.
 create table write_checks (at timestamptz not null, filler text not null);
+insert into write_checks values (clock_timestamp(), '');
 
 create function check_writes() returns boolean
 language plpgsql security definer set search_path = public, pg_temp set lock_timeout = '100ms' as $$

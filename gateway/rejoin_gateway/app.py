@@ -14,8 +14,6 @@ from aiohttp import web
 
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_store import JetStreamFileStore, PostgresFileIndex
-from rejoin_adapters.jetstream import nats_connection, setup
-from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
 from rejoin_adapters.jetstream import nats_connection, setup, write_probe
 from rejoin_adapters.jetstream.agent_registry import AGENT_CACHE_TTL_S, JetStreamAgentRegistry
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
@@ -39,7 +37,6 @@ from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.process.service_process import LogFormat, on_stop, raise_open_file_limit
 from rejoin_adapters.store_types import Count, Limits
 from rejoin_gateway.agent_cache import AGENT_CACHE_TTL_S, CachedAgentRegistry
-from rejoin_gateway.api import agent_chat, aisdk, chat_dispatch, files, health
 from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses

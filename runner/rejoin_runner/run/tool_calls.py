@@ -12,9 +12,8 @@ from typing import Any
 
 import msgspec
 
-from rejoin_adapters.store_types import Approval, ApprovalRequest, Decision, RequestKind
 from rejoin_adapters.process.exception_report import log_exception
-from rejoin_adapters.store_types import ApprovalRequest, Decision
+from rejoin_adapters.store_types import Approval, ApprovalRequest, Decision, RequestKind
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
