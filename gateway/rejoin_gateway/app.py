@@ -15,7 +15,7 @@ from aiohttp import web
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_store import JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection, setup, write_probe
-from rejoin_adapters.jetstream.agent_registry import AGENT_CACHE_TTL_S, JetStreamAgentRegistry
+from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
