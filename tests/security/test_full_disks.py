@@ -157,7 +157,7 @@ async def fill_stream(admin: nats_connection.NatsConnection) -> None:
     for number in range(400):
         try:
             await admin.call_api(f"file.t.f.{number}", b"x" * 500_000)
-        except nats_connection.ApiError:
+        except nats_connection.StorageFull:
             return
     pytest.fail("the broker has no limit")
 

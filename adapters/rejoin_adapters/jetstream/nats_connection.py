@@ -42,6 +42,8 @@ NOT_FOUND = 10037
 """JetStream's error code for a message that does not exist."""
 STORE_REFUSED = 10077
 """JetStream's error code for a limit of the stream. Its HTTP-like code is 503, but a retry would not help."""
+INSUFFICIENT_RESOURCES = 10023
+"""JetStream's error code for a server that may store no more."""
 AUTHORIZATION_VIOLATION = "Authorization Violation"
 PERMISSIONS_VIOLATION = re.compile(
     r'permissions violation for (publish|subscription) to "(.*?)"', re.IGNORECASE
@@ -53,6 +55,10 @@ PENDING_BYTES_MAX = 16 * 1024 * 1024
 
 class PermissionDenied(Unavailable):
     """The server's permissions do not allow the operation. A retry does not help."""
+
+
+class StorageFull(Unavailable):
+    """The broker's limit of storage is reached. It stores messages again once others have been deleted."""
 
 
 class ApiError(RejoinError):
@@ -354,6 +360,8 @@ class NatsConnection:
         if error is None:
             return reply.data
         # 408 and 503: the stream has no leader at the moment, or the server is overloaded.
+        if error.err_code == INSUFFICIENT_RESOURCES:
+            raise StorageFull("the broker's storage is full")
         if error.code in (408, 503) and error.err_code != STORE_REFUSED:
             raise Unavailable(f"the broker cannot answer now ({error.description})")
         raise ApiError(error.err_code, error.description)

@@ -11,14 +11,13 @@ NATS reads and answers while it cannot store. There are two such states:
 import asyncio
 
 from rejoin_adapters.jetstream import setup
-from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection, PermissionDenied
+from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection, PermissionDenied, StorageFull
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unavailable
 
 STREAMS = (subjects.LOG, subjects.REQUESTS, subjects.FILES)
 TIMEOUT_S = 2.0
 TTL = {subjects.TTL: "1s"}
-INSUFFICIENT_RESOURCES = 10023
 FULL = (
     "the broker's storage is full: delete messages or raise max_file_store; it goes on by itself as soon as "
     "there is space"
@@ -39,9 +38,10 @@ async def probe_writes(connection: NatsConnection, token: str) -> None:
     for fault in failed.values():
         if isinstance(fault, PermissionDenied):
             raise fault
+        if isinstance(fault, StorageFull):
+            raise Unavailable(FULL)
         if isinstance(fault, ApiError):
-            is_full = fault.code == INSUFFICIENT_RESOURCES
-            raise Unavailable(FULL if is_full else f"the broker refuses messages: {fault}")
+            raise Unavailable(f"the broker refuses messages: {fault}")
     if failed:
         await setup.find_missing_streams(connection)  # raises if the broker does not even answer
         raise Unavailable(STUCK.format(streams=", ".join(failed)))
