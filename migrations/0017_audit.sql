@@ -62,6 +62,10 @@ create trigger audit_change after update on api_keys for each row
 create function audit_decision() returns trigger
 language plpgsql security definer set search_path = public, pg_temp as $$
 begin
+  -- The output of a client's tool is no decision (0019_client_tools.sql).
+  if to_jsonb(new) ->> 'kind' = 'tool-output' then
+    return null;
+  end if;
   perform record_audit(
     new.tenant_id, 'approval.' || new.state, new.id,
     json_build_object('session', new.session_id, 'run', new.run_id, 'tool', left(new.tool, 300)));

@@ -325,9 +325,10 @@ class MemoryRunStore(MemoryRunRecovery):
         for one, decision in zip(open_here, decisions, strict=True):
             if one.decision is None:
                 one.decision = decision
-                action = "approval.approved" if decision.approved else "approval.denied"
-                detail = {"session": session, "run": one.run.row.id, "tool": one.request.tool}
-                self.database.record_audit(owner.tenant, action, one.request.id, **detail)
+                if decision.kind == "approval":
+                    action = "approval.approved" if decision.approved else "approval.denied"
+                    detail = {"session": session, "run": one.run.row.id, "tool": one.request.tool}
+                    self.database.record_audit(owner.tenant, action, one.request.id, **detail)
         run = open_here[0].run
         found.resume(run)
         return Decided(run.row, max(one.turn for one in open_here) + 1)
