@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.process_collector import ProcessCollector
 
+from rejoin_adapters.process.overload import Overload
 from rejoin_protocol.errors import Invalid
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -28,6 +29,7 @@ class ProcessMetrics:
             "rejoin_loop_lag_seconds",
             "Delay of the event loop at the last measurement. Above 0.1 the process is overloaded.",
         )
+        self.overload = Overload()
         self._draining = self.gauge("rejoin_draining", "1 while the process stops, else 0.")
 
     def counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -47,12 +49,14 @@ class ProcessMetrics:
         self._draining.set(1)
 
     async def watch_loop(self) -> None:
-        """Measure the lag, forever."""
+        """Measure the lag, and look for overload, forever."""
         clock = asyncio.get_running_loop().time
         while True:
             due = clock() + LAG_PERIOD_S
             await asyncio.sleep(LAG_PERIOD_S)
-            self._lag.set(max(0.0, clock() - due))
+            lag_s = max(0.0, clock() - due)
+            self._lag.set(lag_s)
+            self.overload.look(lag_s)
 
 
 @contextmanager

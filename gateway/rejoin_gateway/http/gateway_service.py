@@ -11,6 +11,7 @@ from aiohttp import web
 
 from rejoin_adapters.ports.audit import AuditLog
 from rejoin_adapters.process.background import DetachedTasks
+from rejoin_adapters.process.overload import MEMORY
 from rejoin_gateway.auth.authenticator import Authenticator, Principal
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.http.cors import Cors
@@ -75,10 +76,26 @@ CLIENT_LEFT: web.RequestKey[bool] = web.RequestKey("client_left", bool)
 """Set if the client has left before that."""
 
 
+OVERLOAD_RETRY_AFTER_S = 2
+"""By then work has ended, or a load balancer has found another gateway."""
+
+
 def refuse_if_stopping(request: web.Request) -> None:
     """Raises `Unavailable` while the gateway stops, except for health checks."""
     if request.app[SERVICE].stopping.is_set() and not request.path.startswith("/health/"):
         raise Unavailable("this gateway is stopping", retry_after_s=1)
+
+
+def refuse_if_overloaded(request: web.Request) -> None:
+    """Raises `Unavailable` while the gateway is overloaded, except for health checks. A gateway
+    without streams whose memory is full goes on: it does not get lighter by waiting.
+    """
+    service = request.app[SERVICE]
+    reason = service.backend.metrics.overload.reason
+    if reason == MEMORY and not service.streams:
+        return
+    if reason is not None and not request.path.startswith("/health/"):
+        raise Unavailable(f"this gateway is overloaded ({reason})", OVERLOAD_RETRY_AFTER_S)
 
 
 def begin_response(request: web.Request) -> None:

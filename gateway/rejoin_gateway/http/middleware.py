@@ -18,7 +18,13 @@ from rejoin_gateway.auth.authenticator import ANONYMOUS, Principal
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http import errors, instrumentation, request_body
 from rejoin_gateway.http.cors import is_from_trusted_page, is_to_loopback, preflight_response
-from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, GatewayService, refuse_if_stopping
+from rejoin_gateway.http.gateway_service import (
+    PRINCIPAL,
+    SERVICE,
+    GatewayService,
+    refuse_if_overloaded,
+    refuse_if_stopping,
+)
 from rejoin_gateway.http.routes import ERROR_FORMAT, ErrorFormat, Handler, Route, error_format_of, route_of
 from rejoin_gateway.listener.connections import connection_of
 from rejoin_protocol.errors import Forbidden, Limited, Unauthenticated, Unavailable
@@ -72,6 +78,7 @@ def _request_id(request: web.Request) -> str:
 async def _respond_or_refuse(request: web.Request, handler: Handler, id: str) -> web.StreamResponse:
     try:
         refuse_if_stopping(request)
+        refuse_if_overloaded(request)
         preflight = preflight_response(request, request.app[SERVICE].cors)
         if preflight is not None:
             return preflight

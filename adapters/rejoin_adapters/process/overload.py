@@ -1,0 +1,100 @@
+"""Whether a process is close to a limit: of memory, where the kernel would end it, of open files, or of its
+event loop's lag. A process that is close to one takes no new work and finishes what it has.
+"""
+
+import ctypes
+import resource
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+MEMORY = "memory"
+MEMORY_SHARE_MAX = 0.85
+"""Of the memory limit: what is left is for the work that is under way."""
+FILES_SHARE_MAX = 0.9
+LAG_S_MAX = 2.0
+"""A loop that is later than this answers nobody in time."""
+MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+UNLIMITED_BYTES = 1 << 60
+"""The kernel writes a number this large, or a word, where there is no limit."""
+
+log = structlog.get_logger("rejoin.overload")
+
+
+class ProcessUsage(NamedTuple):
+    """What a process uses and may use; None where there is no limit."""
+
+    memory_bytes: int
+    memory_bytes_max: int | None
+    files: int
+    files_max: int | None
+
+
+class Overload:
+    """Looked at from time to time by `ProcessMetrics.watch_loop`."""
+
+    def __init__(
+        self,
+        read_usage: "Callable[[], ProcessUsage] | None" = None,
+        free_memory: "Callable[[], None] | None" = None,
+    ) -> None:
+        self._read_usage = read_usage or read_process_usage
+        self._free_memory = free_memory or return_unused_memory
+        self.reason: str | None = None
+        """Why the process takes no new work; None: it does."""
+
+    def look(self, lag_s: float) -> None:
+        """Set `reason`, and log it when it changes. `lag_s`: how late the event loop is."""
+        reason = find_reason(self._read_usage(), lag_s)
+        if reason == MEMORY:
+            self._free_memory()  # the next look shows whether that has helped
+        if (reason is None) is not (self.reason is None):
+            log.warning("overload_ended" if reason is None else "overloaded", reason=reason or self.reason)
+        self.reason = reason
+
+
+def find_reason(usage: ProcessUsage, lag_s: float) -> str | None:
+    """Why a process with this usage should take no new work. Pure."""
+    if usage.memory_bytes_max and usage.memory_bytes > usage.memory_bytes_max * MEMORY_SHARE_MAX:
+        return MEMORY
+    if usage.files_max and usage.files > usage.files_max * FILES_SHARE_MAX:
+        return "open files"
+    return "event loop" if lag_s > LAG_S_MAX else None
+
+
+def return_unused_memory() -> None:
+    """Give memory that the process has freed back to the system: glibc keeps it for later otherwise, and the
+    process would count as overloaded for ever.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def read_process_usage() -> ProcessUsage:
+    """This process's usage. Where the system does not tell (not Linux), nothing counts as used."""
+    files_max = _limit(resource.RLIMIT_NOFILE)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        files = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    except OSError:
+        return ProcessUsage(0, None, 0, files_max)
+    return ProcessUsage(pages * resource.getpagesize(), _memory_bytes_max(), files, files_max)
+
+
+def _memory_bytes_max() -> int | None:
+    """The smallest limit: the container's, or this process's own."""
+    limits = [_limit(resource.RLIMIT_AS)]
+    for path in MEMORY_LIMITS:
+        try:
+            limits.append(int(Path(path).read_text()))
+        except (OSError, ValueError):
+            continue
+    return min((limit for limit in limits if limit is not None and limit < UNLIMITED_BYTES), default=None)
+
+
+def _limit(kind: int) -> int | None:
+    soft, _ = resource.getrlimit(kind)
+    return None if soft == resource.RLIM_INFINITY else soft
