@@ -58,9 +58,10 @@ if TYPE_CHECKING:
         Usage,
     )
     from rejoin_runner.tools.client_tool import ClientTool, client_tool
-    from rejoin_runner.tools.tool import ToolError
+    from rejoin_runner.tools.isolated_calls import Isolation
     from rejoin_runner.tools.tool_context import RunContext, SyncToolContext, ToolContext
     from rejoin_runner.tools.tool_decorator import tool
+    from rejoin_runner.tools.tool_error import ToolError
 
     __version__: str
 
@@ -80,6 +81,7 @@ __all__ = (
     "Gone",
     "History",
     "Invalid",
+    "Isolation",
     "Limited",
     "LoopError",
     "LoopOutput",
@@ -169,7 +171,8 @@ _MODULES = {
     ),
     "rejoin_runner.tools.tool_decorator": ("tool",),
     "rejoin_runner.tools.client_tool": ("ClientTool", "client_tool"),
-    "rejoin_runner.tools.tool": ("ToolError",),
+    "rejoin_runner.tools.tool_error": ("ToolError",),
+    "rejoin_runner.tools.isolated_calls": ("Isolation",),
     "rejoin_runner.tools.tool_context": ("RunContext", "SyncToolContext", "ToolContext"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

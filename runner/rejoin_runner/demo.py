@@ -5,8 +5,8 @@ import asyncio
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.models.model import Model
-from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_decorator import tool
+from rejoin_runner.tools.tool_error import ToolError
 
 SLEEP_MAX_S = 3_600
 

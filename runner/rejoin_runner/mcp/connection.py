@@ -42,8 +42,8 @@ from rejoin_runner.mcp.remote_tool import (
 from rejoin_runner.mcp.safe_http import http_client
 from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.mcp.toolbox import ServerTools, ServerToolsLookup
-from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_context import ToolContext
+from rejoin_runner.tools.tool_error import ToolError
 
 log = structlog.get_logger("rejoin.mcp")
 

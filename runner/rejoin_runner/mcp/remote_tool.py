@@ -14,8 +14,9 @@ import msgspec
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.models.model import ToolSpec
-from rejoin_runner.tools.tool import Tool, ToolError
+from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_context import ToolContext
+from rejoin_runner.tools.tool_error import ToolError
 
 TOOL_NAME_CHARS_MAX = 64
 """The longest tool name that every model provider takes."""

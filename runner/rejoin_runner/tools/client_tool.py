@@ -12,8 +12,9 @@ from rejoin_protocol.errors import Invalid
 from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.tools.argument_schema import object_schema
 from rejoin_runner.tools.json_types import from_json, json_schema
-from rejoin_runner.tools.tool import Tool, ToolError
+from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_decorator import check_tool_name
+from rejoin_runner.tools.tool_error import ToolError
 
 
 class NoArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,9 +18,11 @@ from typing_extensions import TypeVar
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.partial_json import names_prototype
 from rejoin_runner.models.model import ToolSpec
-from rejoin_runner.tools import thread_calls
+from rejoin_runner.tools import isolated_calls, thread_calls
+from rejoin_runner.tools.isolated_calls import Isolation
 from rejoin_runner.tools.json_types import from_json, to_json
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
+from rejoin_runner.tools.tool_error import ToolError
 
 RESULT_BYTES_MAX = 256 * 1024
 EXCERPT_CHARS = 2_000
@@ -29,10 +31,6 @@ EXCERPT_CHARS = 2_000
 type OnCrash = Literal["retry", "report"]
 type Overflow = Literal["error", "artifact"]
 type NeedsApproval[C] = bool | Callable[[dict[str, Any], ToolContext[C]], bool]
-
-
-class ToolError(Exception):
-    """Raise it in a tool to tell the model that the call failed. The model and the users see the text."""
 
 
 C_contra = TypeVar("C_contra", contravariant=True, default=Any)
@@ -61,6 +59,8 @@ class Tool(msgspec.Struct, Generic[C_contra], frozen=True):
     """What happens to a larger result: an error for the model, or an artifact and an excerpt."""
     context_type: type | None = None
     """The context that it reads: `Shop` in `ToolContext[Shop]`. None: none, or any."""
+    isolation: Isolation | None = None
+    """The limits of the process that each call gets. None: it is called in the runner's process."""
 
     @property
     def name(self) -> str:
@@ -86,7 +86,12 @@ class Tool(msgspec.Struct, Generic[C_contra], frozen=True):
         """
         values = msgspec.structs.asdict(self._parse_arguments(input))
         async with asyncio.timeout(self.timeout_s):
-            result = await self._call_function(values, context)
+            if self.isolation is not None:
+                result = await isolated_calls.call_isolated(
+                    self.name, self.function, self.isolation, input, context
+                )
+            else:
+                result = await self._call_function(values, context)
         return await self.limit_size(result, context)
 
     async def limit_size(self, result: Any, context: ToolContext[Any]) -> Any:

@@ -5,10 +5,13 @@ import re
 from collections.abc import Callable
 from typing import Any, Concatenate, Protocol, overload
 
+import msgspec
+
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.output.journal import EVENT_BYTES_MAX
 from rejoin_runner.tools.argument_schema import Signature, build_spec, read_signature
+from rejoin_runner.tools.isolated_calls import Isolation, read_isolation
 from rejoin_runner.tools.tool import (
     RESULT_BYTES_MAX,
     NeedsApproval,
@@ -56,6 +59,7 @@ def tool(
     timeout_s: float | None = None,
     result_bytes_max: int = RESULT_BYTES_MAX,
     overflow: Overflow = "error",
+    isolate: bool | Isolation = False,
 ) -> ToolDecorator: ...
 
 
@@ -69,6 +73,7 @@ def tool(
     timeout_s: float | None = None,
     result_bytes_max: int = RESULT_BYTES_MAX,
     overflow: Overflow = "error",
+    isolate: bool | Isolation = False,
 ) -> Tool | ToolDecorator:
     """Make a function a tool that a model may call. Used as `@tool` or `@tool(...)`.
 
@@ -95,6 +100,8 @@ def tool(
         result_bytes_max: The largest result, in bytes of JSON. Default: 256 KiB.
         overflow: What happens to a larger result: `error` tells the model, `artifact` stores the result as
             an artifact and shows the model the beginning. Default: `error`.
+        isolate: Whether each call gets a process of its own, with the default limits (True) or these. The
+            process imports the function's module; the application's context must be picklable.
 
     Raises `Invalid` if the function has no docstring, if the name, an option or a parameter is not as
     described, or if a parameter's type cannot be written as JSON schema.
@@ -103,19 +110,11 @@ def tool(
     def make(function: Callable[..., Any]) -> Tool:
         tool_name = name or function.__name__
         require_sync_approval(f"tool {tool_name}", needs_approval)
+        isolation = read_isolation(tool_name, function, isolate)
         spec, signature = _read_declaration(tool_name, function, result_bytes_max)
-        return Tool(
-            spec,
-            function,
-            signature.arguments_type,
-            signature.takes_context,
-            needs_approval,
-            on_crash,
-            timeout_s,
-            result_bytes_max,
-            overflow,
-            signature.context_type,
-        )
+        types, context_type = signature[:2], signature.context_type
+        made = Tool(spec, function, *types, needs_approval, on_crash, timeout_s, result_bytes_max, overflow)
+        return msgspec.structs.replace(made, context_type=context_type, isolation=isolation)
 
     return make if function is None else make(function)
 

@@ -22,8 +22,8 @@ from rejoin_runner.agent.agent_decorator import agent as custom_agent
 from rejoin_runner.agent.custom_loop import RunInput
 from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
-from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_decorator import tool
+from rejoin_runner.tools.tool_error import ToolError
 from tests.support.system.local_system import Answer, LocalSystem
 
 

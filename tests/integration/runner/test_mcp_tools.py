@@ -20,8 +20,8 @@ from rejoin_runner.mcp.safe_http import http_client
 from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.mcp.toolbox import ServerTools, Toolbox
 from rejoin_runner.models.model import Model
-from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_context import ToolContext
+from rejoin_runner.tools.tool_error import ToolError
 from tests.support.models import mcp_server
 from tests.support.models.mcp_server import PIXEL, Ledger, build_server, serve
 from tests.support.models.scripted_models import SingleCallModel

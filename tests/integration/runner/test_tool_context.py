@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.tools.tool import Tool, ToolError
+from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 from rejoin_runner.tools.tool_decorator import tool
+from rejoin_runner.tools.tool_error import ToolError
 from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import Answer, LocalSystem
 

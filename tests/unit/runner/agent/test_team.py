@@ -10,8 +10,8 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import AgentTeam, build_team, collect_agents
 from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.models.model import ModelError, ModelRequest
-from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_decorator import tool
+from rejoin_runner.tools.tool_error import ToolError
 from tests.support.models.agent_teams import scripted_agent
 
 BILLING = scripted_agent("billing", {})

@@ -11,9 +11,9 @@ from rejoin_runner.mcp.remote_tool import RemoteTool, build_remote_tool, parse_r
 from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.mcp.toolbox import ServerTools, Toolbox
 from rejoin_runner.models.demo_model import DemoModel
-from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
+from rejoin_runner.tools.tool_error import ToolError
 
 SERVER = McpServer(name="box", url="https://box.example/mcp", headers={"Authorization": "Bearer s3cret"})
 CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId("c"), None)

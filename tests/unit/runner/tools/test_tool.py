@@ -14,9 +14,10 @@ from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.models.demo_model import DemoModel
-from rejoin_runner.tools.tool import RESULT_BYTES_MAX, Tool, ToolError
+from rejoin_runner.tools.tool import RESULT_BYTES_MAX, Tool
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 from rejoin_runner.tools.tool_decorator import tool
+from rejoin_runner.tools.tool_error import ToolError
 
 CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId("c"), None)
 
