@@ -34,10 +34,21 @@ class WorkEnd(Enum):
 
 
 class _Scope:
-    """Shared by a piece of work and all tasks and threads that it starts."""
+    """Shared by a piece of work and all tasks and threads that it starts. Inner work has both scopes."""
 
-    def __init__(self) -> None:
-        self.abandoned = False
+    def __init__(self, outer: "_Scope | None") -> None:
+        self._outer = outer
+        self._abandoned = False
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether this work, or the work that it is part of, was abandoned."""
+        return self._abandoned or (self._outer is not None and self._outer.abandoned)
+
+    def abandon(self) -> None:
+        """Refuse what the work still writes."""
+        log.warning("work_abandoned")
+        self._abandoned = True
 
 
 _scope: ContextVar[_Scope | None] = ContextVar("rejoin_work", default=None)
@@ -69,8 +80,7 @@ async def run_bounded(
     another runner may start the same calls again, and must not do so while they still run here.
     """
     loop = asyncio.get_running_loop()
-    context, scope = copy_context(), _Scope()
-    context.run(_scope.set, scope)
+    context, scope = _open_scope()
     task, watch = tasks.start(work, context), tasks.start(_wait(interrupted))
     timeout_s = None if deadline_s is None else max(0.0, deadline_s - loop.time())
     try:
@@ -86,11 +96,39 @@ async def run_bounded(
     finally:
         watch.cancel()
     if not task.done():
-        log.warning("work_abandoned")
-        scope.abandoned = True
+        scope.abandon()
     elif not task.cancelled():
         task.result().get()
     return end
+
+
+async def run_in_time[T](
+    work: Coroutine[Any, Any, T], tasks: DetachedTasks, timeout_s: float | None, grace_s: float = GRACE_S
+) -> T:
+    """Await work that ends itself after `timeout_s`. Work that has not done so after the grace, for example
+    because it ignores its cancellation, is abandoned. Raises `TimeoutError` then, and what the work raises.
+    """
+    if timeout_s is None:
+        return await work
+    context, scope = _open_scope()
+    task = tasks.start(work, context)
+    try:
+        await asyncio.wait([task], timeout=timeout_s + grace_s)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        raise
+    if task.done():
+        return task.result().get()
+    task.cancel()
+    scope.abandon()
+    raise TimeoutError
+
+
+def _open_scope() -> tuple[Context, _Scope]:
+    context, scope = copy_context(), _Scope(_scope.get())
+    context.run(_scope.set, scope)
+    return context, scope
 
 
 async def _wait(event: asyncio.Event) -> None:

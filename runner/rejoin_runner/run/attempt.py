@@ -12,6 +12,7 @@ import structlog
 
 from rejoin_adapters.ports.files import FileStore
 from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.process.background import DetachedTasks
 from rejoin_adapters.store_types import Claim
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
@@ -49,6 +50,7 @@ class Attempt:
         journal: Journal,
         state: RunState,
         *,
+        tasks: DetachedTasks,
         context: Any = None,
         artifacts: ArtifactStore | None = None,
         files: FileStore | None = None,
@@ -62,6 +64,8 @@ class Attempt:
         self.store = store
         self.journal = journal
         self.state = state
+        self.tasks = tasks
+        """For models, loops and tools. They outlive the attempt if they ignore its end."""
         self.context = context
         """The request's context as an instance of the head's `context` type; None without such a type."""
         self.artifacts = artifacts

@@ -22,13 +22,14 @@ from rejoin_protocol.log.record import Mark
 from rejoin_runner.application_code import ApplicationGaveUp, RunningCode, application_code
 from rejoin_runner.next_action import decide
 from rejoin_runner.next_action.agent_stack import ToolCall
+from rejoin_runner.output.bounded_work import run_in_time
 from rejoin_runner.run import delegation, instrumentation, run_inputs
 from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.run.call_output import LoggedCallOutput
 from rejoin_runner.tools.client_tool import ClientTool
 from rejoin_runner.tools.output_port import CallOutput
-from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_context import ToolContext
+from rejoin_runner.tools.tool_error import ToolError
 
 TASK_PREFIX = "tool "
 """The name of a task that waits for a tool is this and the tool's name."""
@@ -201,7 +202,8 @@ async def _call_tool(attempt: Attempt, call: ToolCall, context: ToolContext[Any]
         with application_code(RunningCode(f"the tool {call.tool}", call.id)):
             if isinstance(tool, ClientTool):
                 tool.check_arguments(call.input)  # raises: a call that fits went to the client
-            output = await tool.call(_approved_input(attempt, call), context)
+            work = tool.call(_approved_input(attempt, call), context)
+            output = await run_in_time(work, attempt.tasks, tool.timeout_s)
     except ToolError as fault:
         return delegation.call_error(call, str(fault))
     except TimeoutError:

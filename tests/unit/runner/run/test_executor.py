@@ -88,17 +88,18 @@ class Backend:
         journal = Journal(self.log, claim.run.id, claim.run.attempt, state)
         await journal.take_over()
         assert not isinstance(head.model, str)
-        attempt = Attempt(
-            claim,
-            build_team(head, {head.name: head.model, **(others or {})}),
-            self.store,
-            journal,
-            state,
-            metrics=RunnerMetrics(),
-            now_ms=lambda: 0,
-        )
         async with DetachedTasks() as tasks, run_alongside(journal.run()):
-            yield RunExecutor(attempt, tasks=tasks, interrupted=self.interrupted, draining=self.draining)
+            attempt = Attempt(
+                claim,
+                build_team(head, {head.name: head.model, **(others or {})}),
+                self.store,
+                journal,
+                state,
+                tasks=tasks,
+                metrics=RunnerMetrics(),
+                now_ms=lambda: 0,
+            )
+            yield RunExecutor(attempt, interrupted=self.interrupted, draining=self.draining)
 
     async def execute(self, head: Agent, others: Mapping[str, Model] | None = None) -> Sequence[RunRequest]:
         """One attempt, to the turn's end."""
