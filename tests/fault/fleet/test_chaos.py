@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.process.background import run_alongside
 from tests.support.faults.chaos import (
+    Attacker,
     Chaos,
     Client,
     chaos_installation,
@@ -65,8 +67,10 @@ async def nothing(found: Awaitable[Sequence[str]]) -> bool:
     return not await found
 
 
-async def rampage(where: Dev, clients: Sequence[Client], chaos: Chaos, seed: str) -> None:
-    """People talk and processes die; then people finish what they were saying."""
+async def rampage(
+    where: Dev, clients: Sequence[Client], attackers: Sequence[Attacker], chaos: Chaos, seed: str
+) -> None:
+    """People talk, some attack, and processes die; then people finish what they were saying."""
     end = monotonic() + DURATION_S
     async with (
         asyncio.timeout(DURATION_S + SETTLE_S),
@@ -75,6 +79,8 @@ async def rampage(where: Dev, clients: Sequence[Client], chaos: Chaos, seed: str
     ):
         for client in clients:
             group.create_task(client.converse(end))
+        for attacker in attackers:
+            group.create_task(attacker.attack(end))
         group.create_task(chaos.go(schedule(Random(seed), DURATION_S)))
     async with asyncio.timeout(SETTLE_S):
         await wait_until(lambda: set_limit(where, 10), "the last limit", SETTLE_S)
@@ -86,15 +92,20 @@ async def rampage(where: Dev, clients: Sequence[Client], chaos: Chaos, seed: str
 
 @pytest.mark.feature("F83", "F84", "F85", "F86", "F87", "F88", "F89", "F90", "F91", "F92", "F93")
 @pytest.mark.timeout(DURATION_S + 3 * SETTLE_S)
+@pytest.mark.parametrize("attacked", [False, True], ids=["", "attacked"])
 async def test_nothing_is_lost_while_everything_dies(
-    tmp_path: Path, record_measurement: RecordMeasurement
+    tmp_path: Path, record_measurement: RecordMeasurement, *, attacked: bool
 ) -> None:
+    """`attacked`: a poisonous tool, a blocking tool and messages of 16 MB are among the load. No run of
+    anybody else fails.
+    """
     seed = os.environ.get("REJOIN_CHAOS_SEED", str(secrets.randbelow(10**6)))
     async with chaos_installation(tmp_path) as where, open_client_connections() as http:
         clients = [Client(http, where.gateways, Random(f"{seed}-{n}"), leaves=True) for n in range(SESSIONS)]
+        attackers = [Attacker(http, where.gateways, Random(f"{seed}-attack"))] if attacked else []
         chaos = Chaos(where)
         try:
-            await rampage(where, clients, chaos, seed)
+            await rampage(where, clients, attackers, chaos, seed)
             late = ""
         except (TimeoutError, AssertionError) as fault:
             late = f"it did not settle: {fault!r}"
@@ -124,7 +135,8 @@ async def test_nothing_is_lost_while_everything_dies(
         errors = where.command.err
     record_measurement(
         f"{f'seed {seed}':>28}\n{format_score(chaos.struck, chaos.missed, sends, runs, errors)}\n"
-        f"{'said and deleted':>28}  {len(deleted)}"
+        f"{'said and deleted':>28}  {len(deleted)}\n"
+        f"{'attacks':>28}  {dict(Counter(word for one in attackers for word in one.sent))}"
     )
     said = [
         entry

@@ -10,6 +10,8 @@ so that a runner is sometimes killed while they run.
 import asyncio
 import hashlib
 import os
+import signal
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
@@ -71,6 +73,23 @@ async def draw(context: ToolContext[None], lines: int) -> AsyncIterator[str]:
     yield f"I drew {lines} lines."
 
 
+@tool
+async def poison(context: ToolContext[None], seconds: float) -> str:
+    """End the process."""
+    _count("poison", context)
+    await asyncio.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+@tool
+async def block(context: ToolContext[None], seconds: float) -> str:
+    """Block the event loop."""
+    _count("block", context)
+    time.sleep(seconds)  # noqa: ASYNC251 - this is what it is about
+    return "back"
+
+
 @own_loop(name="walker", text_interval_s=0.05)
 async def walker(run: RunInput[None]) -> AsyncIterator[str]:
     """A custom loop that starts again after a crash."""
@@ -105,6 +124,8 @@ class Player:
                 yield _call("delegate_to_helper", task=f"delete {file}")
             case [("walk" | "once") as who, steps]:
                 yield _call(f"delegate_to_{'walker' if who == 'walk' else who}", task=steps)
+            case [("poison" | "block") as name, seconds]:
+                yield _call(name, seconds=float(seconds))
             case ["draw", lines]:
                 yield _call("draw", lines=int(lines))
             case ["look"]:
@@ -122,7 +143,7 @@ def _last(request: ModelRequest) -> str:
     return "".join(part["text"] for part in request.history[-1]["parts"] if part["type"] == "text")
 
 
-def _call(name: str, **arguments: str | int) -> ToolInputAvailable:
+def _call(name: str, **arguments: str | float) -> ToolInputAvailable:
     return ToolInputAvailable(tool_call_id="call_1", tool_name=name, input=arguments)
 
 
@@ -136,7 +157,7 @@ async def _write(text: str) -> Summary:
     return Summary(f"After {len(text)} characters", None)
 
 
-TOOLS = [counted_weather, delete, sleep, draw]
+TOOLS = [counted_weather, delete, sleep, draw, poison, block]
 helper = Agent(name="helper", model=Player(), tools=[delete], description="Deletes files.")
 desk = Agent(name="desk", model=Player(), tools=TOOLS, handoffs=["chaos"], delegates=[helper, walker, once])
 agent = Agent(

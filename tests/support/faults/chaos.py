@@ -6,6 +6,7 @@ receives for `tests/support/faults/invariants.py`.
 """
 
 import asyncio
+import itertools
 import secrets
 import signal
 from collections.abc import AsyncIterator, Sequence
@@ -43,6 +44,10 @@ WORDS = (
     *("count", "count", "count", "weather", "think", "sleep", "delete"),
     *("refer", "ask", "ask", "walk", "once", "draw", "look"),
 )
+LARGE_BYTES = 16 * 1024 * 1024
+ATTACKS = ("poison 0.2", "", "block 3", "", "count 20 every 10 ms")
+"""What an attacker sends in turn; the empty text stands for a large one."""
+ATTACK_PERIOD_S = 3.0
 AWAY = (aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -55,7 +60,10 @@ async def chaos_installation(directory: Path, each: int = EACH) -> AsyncIterator
     calls = directory / "calls"
     calls.touch()
     async with rejoin_dev(
-        directory, "tests.support.agents.chaos:agent", each=each, variables={CALLS: str(calls)}
+        directory,
+        "tests.support.agents.chaos:agent",
+        each=each,
+        variables={CALLS: str(calls), "REJOIN_LOOP_BLOCKED_MAX_S": "1"},
     ) as one:
         yield one
 
@@ -241,6 +249,28 @@ def with_decisions(answer: MessageDict, *, approved: bool) -> MessageDict:
         for part in answer["parts"]
     ]
     return answer | {"parts": parts}
+
+
+class Attacker:
+    """Somebody whose messages end runners, block them, or are as large as a gateway reads."""
+
+    def __init__(self, http: aiohttp.ClientSession, gateways: Sequence[str], random: Random) -> None:
+        self._http = http
+        self._gateways = gateways
+        self._random = random
+        self.sent: list[str] = []
+
+    async def attack(self, until: float) -> None:
+        """Send one message after the other until `until`, and wait for no answer."""
+        texts = itertools.cycle(ATTACKS)
+        while monotonic() < until:
+            text, session = next(texts), f"attack-{secrets.token_hex(6)}"
+            body = Send(session, text or secrets.token_hex(LARGE_BYTES // 2), operations=False).body
+            url = f"{self._random.choice(self._gateways)}/api/chat"
+            with suppress(*AWAY):
+                async with self._http.post(url, json=body) as response:
+                    self.sent.append(f"{text or 'large'}: {response.status}")
+            await asyncio.sleep(self._random.uniform(0.5, ATTACK_PERIOD_S))
 
 
 class Client:
