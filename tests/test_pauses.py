@@ -20,6 +20,8 @@ PAUSES = {
     "tests/support/agents/aisdk.py": "slow tools and models",
     "tests/support/agents/chaos.py": "slow tools",
     "tests/support/agents/greedy.py": "a tool that blocks the event loop",
+    "tests/support/agents/isolated.py": "a tool that never returns",
+    "tests/support/agents/poison.py": "slow tools and models, and a tool that blocks the event loop",
     "tests/support/agents/stuck.py": "a tool that never returns",
     "tests/support/clients/left_requests.py": "the milliseconds after which a client leaves",
     "tests/support/faults/chaos.py": "the times of strikes and of clients",

@@ -29,6 +29,7 @@ ENTRY_POINTS = {
     "rejoin/cli/options.py",
     "rejoin/dev/preload.py",
     "runner/rejoin_runner/__main__.py",
+    "runner/rejoin_runner/tools/isolated_process.py",
 }
 """Only these may read the environment."""
 LATE_IMPORTS = {

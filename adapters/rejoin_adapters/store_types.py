@@ -294,6 +294,20 @@ class Claim(msgspec.Struct, frozen=True):
     waiting: Sequence[MessageId] = ()
 
 
+class Loss(msgspec.Struct, frozen=True):
+    """An attempt that ended without a word of its runner.
+
+    `cause`: `silent`, nobody knows why; `blocked`, `code` blocked the event loop for `seconds`; `died`, the
+    process died in which the run was alone. `code` names code of the application, and `call` its tool call.
+    """
+
+    attempt: int = 0
+    cause: Literal["silent", "blocked", "died"] = "silent"
+    code: str | None = None
+    call: CallId | None = None
+    seconds: float | None = None
+
+
 class History(msgspec.Struct, frozen=True):
     """A session's messages, except the answer of the `active_run`: the stream of that run replays it."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import tomllib
 from pathlib import Path
 
@@ -14,6 +15,14 @@ from rejoin_runner import app
 from rejoin_runner.agent.loading import load_agents
 from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.settings import RunnerSettings
+from rejoin_runner.worker.quarantine import (
+    ALONE_OPTION,
+    BEGUN,
+    Quarantine,
+    die_with,
+    encode_answer,
+    read_delivery,
+)
 
 
 @click.command()
@@ -26,7 +35,8 @@ from rejoin_runner.settings import RunnerSettings
     show_envvar=True,
     help="Read settings from this TOML file. Environment variables take precedence.",
 )
-def main(agents: str | None, config: Path | None, *, demo: bool) -> None:
+@click.option("alone", ALONE_OPTION, hidden=True, type=int, help="Execute one delivery for this process.")
+def main(agents: str | None, config: Path | None, *, demo: bool, alone: int | None) -> None:
     """Run a runner for the agents that MODULE:ATTR names."""
     if (agents is None) is not demo:
         raise click.UsageError(
@@ -35,6 +45,8 @@ def main(agents: str | None, config: Path | None, *, demo: bool) -> None:
         )
     try:
         toml = tomllib.loads(config.read_text()) if config else {}
+        if alone is not None:
+            die_with(alone)
         loaded = settings.load(
             RunnerSettings, os.environ, read=lambda path: Path(path).read_text(), toml=toml
         )
@@ -42,9 +54,16 @@ def main(agents: str | None, config: Path | None, *, demo: bool) -> None:
         served = load_agents(agents) if agents else [build_demo_agent(loaded.model)]
 
         async def run() -> None:
+            if alone is not None:
+                delivery = read_delivery(os.environ)
+                with SupervisorLink(os.environ) as runner:
+                    await app.execute_alone(loaded, served, delivery, lambda: runner.say(BEGUN))
+                    runner.say(encode_answer(delivery))
+                return
+            quarantine = Quarantine(sys.argv[1:], os.environ)
             with SupervisorLink(os.environ) as supervisor:
                 names = [agent.name for agent in served]
-                await app.serve(loaded, served, lambda: supervisor.ready(*names))
+                await app.serve(loaded, served, lambda: supervisor.ready(*names), quarantine)
 
         asyncio.run(run())
     except RejoinError as fault:

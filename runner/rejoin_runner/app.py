@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import structlog
 
@@ -37,7 +38,14 @@ from rejoin_runner.models.providers.request_rules import check_tools
 from rejoin_runner.run import tool_calls
 from rejoin_runner.settings import RunnerSettings
 from rejoin_runner.tools import thread_calls
-from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
+from rejoin_runner.worker.configuration import (
+    ReportLoss,
+    ServedAgent,
+    WorkerLimits,
+    WorkerPorts,
+    WorkerSignals,
+)
+from rejoin_runner.worker.quarantine import AloneDelivery, Quarantine
 from rejoin_runner.worker.worker import Worker
 
 OVERDUE_S = 5.0
@@ -50,6 +58,9 @@ async def open_worker(
     settings: RunnerSettings,
     agents: Sequence[Agent],
     signals: WorkerSignals = WorkerSignals(),  # noqa: B008 - it is frozen
+    *,
+    quarantine: Quarantine | None = None,
+    is_alone: bool = False,
 ) -> AsyncIterator[Worker]:
     """A worker with its connections, which are closed at the end of the context.
 
@@ -88,6 +99,7 @@ async def open_worker(
                 files=JetStreamFileStore(JetStreamChunkStore(files), PostgresFileIndex(store.database)),
                 artifacts=PostgresArtifacts(store.database),
                 sessions=PostgresSessionStore(store.database),
+                open_loss_reporter=partial(_open_loss_reporter, settings.database_url),
                 audit=PostgresAuditLog(store.database),
                 sealer=Sealer(settings.context_encryption_keys, secrets.token_bytes)
                 if settings.context_encryption_keys
@@ -96,6 +108,8 @@ async def open_worker(
             _worker_limits(settings),
             deployed_at_ms=_now_ms() if settings.deployed_at_ms is None else settings.deployed_at_ms,
             signals=signals,
+            quarantine=quarantine,
+            is_alone=is_alone,
             now_ms=_now_ms,
         )
 
@@ -114,7 +128,32 @@ def _worker_limits(settings: RunnerSettings) -> WorkerLimits:
     )
 
 
-async def serve(settings: RunnerSettings, agents: Sequence[Agent], on_ready: Callable[[], None]) -> None:
+@asynccontextmanager
+async def _open_loss_reporter(database_url: str) -> AsyncIterator[ReportLoss]:
+    async with await run_store.open_run_store(database_url, pool_max=1) as store:
+        yield store.report_loss
+
+
+async def execute_alone(
+    settings: RunnerSettings,
+    agents: Sequence[Agent],
+    delivery: AloneDelivery,
+    on_begin: Callable[[], None],
+) -> None:
+    """Execute one delivery in this process, see `worker.quarantine`. Its `answer` is set afterwards."""
+    asyncio.get_running_loop().set_task_factory(application_code.make_task)
+    with tracing.export_spans("rejoin-runner", settings.otlp_endpoint):
+        async with open_worker(settings, agents, is_alone=True) as worker:
+            on_begin()
+            await worker.execute_alone(delivery)
+
+
+async def serve(
+    settings: RunnerSettings,
+    agents: Sequence[Agent],
+    on_ready: Callable[[], None],
+    quarantine: Quarantine | None = None,
+) -> None:
     """Serve the agents until SIGTERM or SIGINT, then until their runs have ended or are handed over.
 
     After `drain_grace_s` and `OVERDUE_S` the process exits even if a tool does not end.
@@ -122,7 +161,7 @@ async def serve(settings: RunnerSettings, agents: Sequence[Agent], on_ready: Cal
     raise_open_file_limit()
     asyncio.get_running_loop().set_task_factory(application_code.make_task)
     with tracing.export_spans("rejoin-runner", settings.otlp_endpoint):
-        async with open_worker(settings, agents) as worker:
+        async with open_worker(settings, agents, quarantine=quarantine) as worker:
             registry = worker.metrics.registry
 
             def stop() -> None:

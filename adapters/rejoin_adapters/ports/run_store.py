@@ -14,6 +14,7 @@ from rejoin_adapters.store_types import (
     Decision,
     History,
     Interrupted,
+    Loss,
     MessageWithNext,
     Owner,
     Run,
@@ -144,6 +145,22 @@ class RunStore(Protocol):
 
         None if the request is stale: the turn is over, the run has ended, or it was deleted. `history_max`
         limits the history to the newest messages; the first of them is then a user message.
+        """
+        ...
+
+    async def release(self, run: RunId, attempt: int) -> bool:
+        """Record that the attempt's runner ends it without an end of the turn: the attempt is no loss.
+        Returns whether it is still the newest attempt.
+        """
+        ...
+
+    async def find_losses(self, run: RunId) -> Sequence[Loss]:
+        """The run's lost attempts, oldest first. A claim finds out that the attempt before it was lost."""
+        ...
+
+    async def report_loss(self, run: RunId, attempt: int | None, loss: Loss) -> None:
+        """Record why the newest attempt is lost; the attempt of `loss` does not matter. Does nothing if
+        `attempt` is not the newest one (None: whatever the newest one is), or the run is not running.
         """
         ...
 

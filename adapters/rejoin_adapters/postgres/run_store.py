@@ -27,6 +27,7 @@ from rejoin_adapters.store_types import (
     History,
     Interrupted,
     Limits,
+    Loss,
     MessageWithNext,
     Owner,
     Regenerate,
@@ -249,6 +250,35 @@ class PostgresRunStore:
         """See `RunStore`."""
         query = "select claim_run($1, $2, $3, $4)"
         return await self.database.find(Claim, query, request.run, request.turn, runner, history_max)
+
+    async def release(self, run: RunId, attempt: int) -> bool:
+        """See `RunStore`."""
+        query = "update runs set released_attempt = attempt where id = $1 and attempt = $2 returning 'true'"
+        return await self.database.find(bool, query, run, attempt) is not None
+
+    async def find_losses(self, run: RunId) -> Sequence[Loss]:
+        """See `RunStore`."""
+        query = """
+            select coalesce(json_agg(json_build_object(
+              'attempt', attempt, 'cause', cause, 'code', code, 'call', call_id, 'seconds', seconds)
+              order by attempt), '[]')
+            from run_losses where run_id = $1
+        """
+        return await self.database.get(list[Loss], query, run)
+
+    async def report_loss(self, run: RunId, attempt: int | None, loss: Loss) -> None:
+        """See `RunStore`."""
+        query = """
+            insert into run_losses (run_id, attempt, cause, code, call_id, seconds)
+            select id, attempt, $3, $4, $5, $6 from runs
+            where id = $1 and state = 'running' and attempt = coalesce($2::integer, attempt)
+            on conflict (run_id, attempt) do update set
+              cause = excluded.cause, code = excluded.code, call_id = excluded.call_id,
+              seconds = excluded.seconds
+            where run_losses.cause = 'silent'
+            returning 'true'
+        """
+        await self.database.value(query, run, attempt, loss.cause, loss.code, loss.call, loss.seconds)
 
     async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
         """See `RunStore`."""

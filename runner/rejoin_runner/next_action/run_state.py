@@ -57,6 +57,8 @@ class RunState:
     """The state. Everybody may read it; only `apply_record`, `apply` and `apply_mark` change it."""
 
     def __init__(self) -> None:
+        self.progress = 0
+        """Counts the progress, see `progress_attempt`."""
         self.last_seq = 0
         """Sequence of the last record that was read; 0 for none."""
         self.attempt = 0
@@ -71,6 +73,12 @@ class RunState:
         """The log's first records have expired, so its events cannot be folded."""
         self.attempts = 0
         """Attempts that have written since the last suspension."""
+        self.attempts_without_progress = 0
+        """Attempts that have written since the last progress. The one that made progress does not count."""
+        self.progress_attempt = 0
+        """The attempt that made the last progress: a model response or a call that is complete, or the end
+        of a step or a turn. What a crash makes void is no progress.
+        """
         self.fold = Fold()
         self.index = 0
         """Events so far, which is the index of the next event."""
@@ -142,6 +150,8 @@ class RunState:
     def apply_record(self, record: Record) -> None:
         """Apply one record of the stored log. Records come in order, without a gap."""
         head = record.head
+        progress = self.progress
+        self.attempts_without_progress += head.attempt != self.attempt
         if head.mark is Mark.RESTORED:
             self.restart(head.turn)
         # Records expire from the oldest on. Without the first ones the rest cannot be folded, but the
@@ -155,6 +165,8 @@ class RunState:
             for event in log.split_events(record):
                 self.apply(chunks.decode(event), head.audience)
             self.apply_mark(head.mark)
+        if self.progress != progress:
+            self.progress_attempt, self.attempts_without_progress = head.attempt, 0
         self.attempts += head.attempt != self.attempt
         self.attempt = head.attempt
         self.last_seq = record.seq
@@ -172,6 +184,7 @@ class RunState:
 
     def apply_mark(self, mark: Mark) -> None:
         """Apply what a batch says about the run besides its events."""
+        self.progress += mark in {Mark.GENERATED, Mark.SUSPENDED, Mark.ENDED}
         match mark:
             case Mark.GENERATED:
                 self.step = StepPhase.GENERATED if self.step_open else StepPhase.CLOSED
@@ -214,6 +227,7 @@ class RunState:
                 self._open_text.clear()
                 self._open_reasoning.clear()
             case chunks.FinishStep():
+                self.progress += 1
                 complete = self.step in (StepPhase.GENERATED, StepPhase.CLOSED)
                 self.step = StepPhase.CLOSED if complete else StepPhase.INCOMPLETE
             case chunks.Error(error_text=text):
@@ -262,8 +276,10 @@ class RunState:
                 self.answered_approvals.add(ApprovalId(approval))
             case chunks.ToolOutputAvailable(tool_call_id=id, preliminary=preliminary):
                 if preliminary is not True:
+                    self.progress += 1
                     self.frames.resolve_call(CallId(id), succeeded=True)
             case chunks.ToolOutputError(tool_call_id=id) | chunks.ToolOutputDenied(tool_call_id=id):
+                self.progress += 1
                 self.frames.resolve_call(CallId(id), succeeded=False)
             case _:
                 pass

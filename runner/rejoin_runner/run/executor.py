@@ -12,7 +12,7 @@ from typing import Any, assert_never
 import msgspec
 from msgspec import UNSET
 
-from rejoin_adapters.process.background import DetachedTasks, run_alongside
+from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.store_types import Approval, Decision
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import FinishReason
@@ -44,7 +44,9 @@ LOG_EXPIRED = "The run failed: it took longer than its log is kept."
 
 
 class HandedOver(Exception):
-    """This runner drains and the run is between two steps: another runner continues it."""
+    """The run is between two steps, and another runner continues it: this one drains, or executes the run
+    alone until it has made progress.
+    """
 
 
 class RunExecutor:
@@ -54,9 +56,9 @@ class RunExecutor:
         self,
         attempt: Attempt,
         *,
-        tasks: DetachedTasks,
         interrupted: asyncio.Event,
         draining: asyncio.Event,
+        leaves_after_progress: bool = False,
         status_model: Model | None = None,
     ) -> None:
         claim, state = attempt.claim, attempt.state
@@ -73,9 +75,11 @@ class RunExecutor:
             possibly_started=decide.possibly_started_calls(state),
             message_stored=claim.answer is not None,
         )
-        self._tasks = tasks
+        self._tasks = attempt.tasks
         self._interrupted = interrupted
         self._draining = draining
+        self._leaves_at = state.progress + 1 if leaves_after_progress else None
+        """The run is handed over before its next model call once it has made so much progress."""
         timeout_s = attempt.head.timeout_s
         self._deadline_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         if claim.run.interrupted:
@@ -252,7 +256,8 @@ class RunExecutor:
 
     async def _call_model(self) -> None:
         # Between two steps the log is complete, so another runner continues without a void step.
-        if self._draining.is_set() and not self._state.step_open:
+        leaves = self._leaves_at is not None and self._state.progress >= self._leaves_at
+        if (self._draining.is_set() or leaves) and not self._state.step_open:
             await self._attempt.writer.flush()
             await self._journal.wait_until_stored()
             raise HandedOver

@@ -33,7 +33,7 @@ from rejoin_runner.run.call_output import LoggedCallOutput
 from rejoin_runner.run.context_fitting import fit_context_window
 from rejoin_runner.run.model_files import store_generated_file
 from rejoin_runner.tools.argument_fault import describe_fault
-from rejoin_runner.tools.tool import ToolError
+from rejoin_runner.tools.tool_error import ToolError
 
 INCIDENT_CHARS = 12
 NAME_CHARS_SHOWN = 100

@@ -1,6 +1,8 @@
 """What a worker is made of: the agents that it serves, its limits, its ports, and hooks for tests."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import msgspec
 
@@ -13,7 +15,8 @@ from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.ports.run_queue import Delivery, RunQueue
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.ports.session_store import SessionStore
-from rejoin_adapters.store_types import Claim
+from rejoin_adapters.store_types import Claim, Loss
+from rejoin_protocol.ids import RunId
 from rejoin_protocol.security.sealing import Sealer
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import AgentTeam, build_team
@@ -70,6 +73,9 @@ class ServedAgent(msgspec.Struct, frozen=True):
         return build_team(self.agent, {**self.other_models, self.agent.name: self.model}, self.mcp_tools)
 
 
+type ReportLoss = Callable[[RunId, int | None, Loss], Coroutine[Any, Any, None]]
+
+
 class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
     """The services outside the process. A feature whose port is None is off."""
 
@@ -82,6 +88,8 @@ class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: ArtifactStore | None = None
     sessions: SessionStore | None = None
     """Deletes expired sessions."""
+    open_loss_reporter: Callable[[], AbstractAsyncContextManager[ReportLoss]] | None = None
+    """`RunStore.report_loss` on a connection of its own, for the event loop of another thread."""
     audit: AuditLog | None = None
     """Deletes old entries."""
     sealer: Sealer | None = None

@@ -9,7 +9,8 @@ run has come. Four causes end an execution early, and each has its own answer:
 - a service is away (`RejoinError`): requeue the run after a delay;
 - a bug (any other exception): log it, then requeue the run after a delay.
 
-After too many attempts the run fails, so that a run that crashes its runners does not do so for ever.
+A run that may have ended the process of an earlier attempt is executed by the quarantine, see `suspicion`.
+After too many attempts without progress the run fails, so that it does not crash its runners for ever.
 """
 
 import asyncio
@@ -21,12 +22,13 @@ from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.process import tracing
 from rejoin_adapters.process.background import DetachedTasks, run_alongside
 from rejoin_adapters.process.exception_report import log_exception
-from rejoin_adapters.store_types import Claim
+from rejoin_adapters.store_types import Claim, Loss, Run
 from rejoin_protocol.errors import Fenced, RejoinError, Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.next_action.run_state import RunState
+from rejoin_runner.next_action.suspicion import Suspicion, judge
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run import executor, instrumentation
 from rejoin_runner.run.attempt import Attempt
@@ -37,6 +39,7 @@ from rejoin_runner.run.run_inputs import ContextUnavailable, open_context
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
 from rejoin_runner.worker.heartbeat import Heartbeat
 from rejoin_runner.worker.lease import RunLease, RunLeases
+from rejoin_runner.worker.quarantine import AloneAnswer, Quarantine
 
 TAKEOVER_PAUSE_S = 0.02
 """Between two tries to take a log over whose earlier writer still appends."""
@@ -63,6 +66,8 @@ class DeliveryExecutor:
         draining: asyncio.Event,
         signals: WorkerSignals,
         tasks: DetachedTasks,
+        quarantine: Quarantine | None = None,
+        is_alone: bool = False,
         now_ms: Callable[[], int],
     ) -> None:
         self._runner = runner
@@ -77,8 +82,10 @@ class DeliveryExecutor:
         self._signals = signals
         self._now_ms = now_ms
         self._tasks = tasks
+        self._quarantine = quarantine
+        self._is_alone = is_alone
 
-    async def execute(self, delivery: Delivery) -> None:
+    async def execute(self, delivery: Delivery, free_slot: Callable[[], None] = lambda: None) -> None:
         """Execute one delivery to its end. When this returns, the request is acknowledged, requeued, or left
         to its ack wait. On cancellation the run is requeued at once. Raises nothing else.
         """
@@ -86,7 +93,7 @@ class DeliveryExecutor:
         with (
             structlog.contextvars.bound_contextvars(run=request.run, turn=request.turn),
             instrumentation.attempt(delivery),
-            self._leases.open(delivery) as lease,
+            self._leases.open(delivery, free_slot) as lease,
         ):
             self._heartbeat.keep(lease)
             try:
@@ -129,11 +136,8 @@ class DeliveryExecutor:
         """
         claimed = lease.run
         try:
-            if claimed is not None:
-                current = await self._ports.store.find_run(claimed.owner, claimed.id)
-                if current is None or current.attempt != claimed.attempt:
-                    return
-            await delivery.nak(delay_s)
+            if claimed is None or await self._ports.store.release(claimed.id, claimed.attempt):
+                await delivery.nak(delay_s)
         except Unavailable:
             log.warning("nak_failed")  # the broker redelivers the request after its ack wait
 
@@ -147,23 +151,61 @@ class DeliveryExecutor:
         structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
         log.info("run_claimed")
         self._metrics.run_claimed(run.agent, delivery.age_s)
-        # The smaller number: `delivered` counts this turn only, and `attempt` counts only deliveries at which
-        # the database was there. A run must not fail because the database was away.
-        if min(delivery.delivery_count, run.attempt) > self._limits.attempts_max * ABANDON_FACTOR:
+        state, suspicion = await self._look_back(claim)
+        # Attempts that wrote nothing, and attempts that wrote nothing but their takeover.
+        fruitless = max(run.attempt - 1 - state.attempt, state.attempts_without_progress)
+        if fruitless > self._limits.attempts_max * ABANDON_FACTOR:
             await self._abandon(claim)
             await delivery.ack()
             return
+        if suspicion is Suspicion.ALONE and self._quarantine is not None:
+            await self._execute_alone(delivery, lease, run)
+            return
+        failure = suspicion if isinstance(suspicion, str) else ""
         async with run_alongside(lease.wait_until_lost()):
             await self._signals.before_takeover(claim)
-            state, journal = await self._take_over(claim)
+            journal = await self._take_over(claim, state)
             async with run_alongside(journal.run()):
-                for request in await self._carry_out(claim, state, journal, lease.interrupted):
+                for request in await self._carry_out(claim, state, journal, lease.interrupted, failure):
                     with tracing.detached():  # another user's request caused the next turn
                         await self._ports.queue.publish(request)
         # Last: a crash before this line makes the broker deliver the request again. The claim then finds that
         # the turn is over, and the sweep publishes what was not published.
         await delivery.ack()
         log.info("run_released", ended=state.ended, events=state.index)
+
+    async def _look_back(self, claim: Claim) -> tuple[RunState, Suspicion | str]:
+        """What the log and the lost attempts say about the run."""
+        state = RunState()
+        if claim.run.attempt == 1:  # it finds no log; if there is one, the first append fails
+            return state, Suspicion.NONE
+        losses = await self._ports.store.find_losses(claim.run.id)
+        await self._read_log(claim.run.id, state)
+        return state, judge(losses, state)
+
+    async def _execute_alone(self, delivery: Delivery, lease: RunLease, run: Run) -> None:
+        """Let a process of its own execute the run, and do with the request what it answers."""
+        store = self._ports.store
+        if self._quarantine is None or not await store.release(run.id, run.attempt):
+            return
+        try:
+            answer = await self._quarantine.execute(delivery, lease.free_slot)
+        except asyncio.CancelledError:
+            current = await store.find_run(run.owner, run.id)
+            if current is not None:
+                await store.release(run.id, current.attempt)
+            raise
+        match answer:
+            case None:
+                current = await store.find_run(run.owner, run.id)
+                begun = current is not None and current.attempt > run.attempt
+                if begun:  # else the process could not start, and the run is not the reason
+                    await store.report_loss(run.id, None, Loss(cause="died"))
+                await delivery.nak(0 if begun else self._limits.retry_delay_s)
+            case AloneAnswer("ack"):
+                await delivery.ack()
+            case AloneAnswer("nak", delay_s):
+                await delivery.nak(delay_s)
 
     async def _abandon(self, claim: Claim) -> None:
         """End a run in the database alone, because its log takes no append any more."""
@@ -177,7 +219,7 @@ class DeliveryExecutor:
             await self._ports.queue.publish(next_request)
 
     async def _carry_out(
-        self, claim: Claim, state: RunState, journal: Journal, interrupted: asyncio.Event
+        self, claim: Claim, state: RunState, journal: Journal, interrupted: asyncio.Event, failure: str
     ) -> Sequence[RunRequest]:
         served = self._served[claim.run.agent]
         team, files, tenant = self._teams[claim.run.agent], self._ports.files, claim.run.owner.tenant
@@ -195,6 +237,7 @@ class DeliveryExecutor:
             self._ports.store,
             journal,
             state,
+            tasks=self._tasks,
             context=context,
             artifacts=self._ports.artifacts,
             files=files,
@@ -203,12 +246,14 @@ class DeliveryExecutor:
         )
         run = RunExecutor(
             attempt,
-            tasks=self._tasks,
             interrupted=interrupted,
             draining=self._draining,
+            leaves_after_progress=self._is_alone,
             status_model=served.status_model,
         )
-        if state.attempts >= self._limits.attempts_max:
+        if failure:
+            await run.fail(failure)
+        elif state.attempts_without_progress >= self._limits.attempts_max:
             await run.fail(executor.TOO_MANY_ATTEMPTS)
         elif state.start_expired and claim.answer is None:
             await run.fail(executor.LOG_EXPIRED)
@@ -216,17 +261,12 @@ class DeliveryExecutor:
             await run.fail(context_error)
         return await run.execute()
 
-    async def _take_over(self, claim: Claim) -> tuple[RunState, Journal]:
-        """Read the run's log, then append to it as the new attempt, so that no earlier attempt can append.
-        Raises `Fenced` if a newer attempt has done so.
+    async def _take_over(self, claim: Claim, state: RunState) -> Journal:
+        """Append to the log as the new attempt, so that no earlier attempt can append. `state` has read the
+        log. Raises `Fenced` if a newer attempt has taken it over.
         """
         run = claim.run
-        state = RunState()
-        read_first = run.attempt > 1  # a first attempt finds no log; if there is one, the append fails
         while True:
-            if read_first:
-                await self._read_log(run.id, state)
-            read_first = True
             if state.attempt > run.attempt:
                 raise Fenced(f"run {run.id} is attempt {state.attempt}'s")
             journal = Journal(self._ports.run_log, run.id, run.attempt, state, self._metrics.appended)
@@ -238,13 +278,14 @@ class DeliveryExecutor:
                 log.info("takeover_retried")
                 await self._ports.control.supersede(run.id, run.attempt)
                 await asyncio.sleep(TAKEOVER_PAUSE_S)
+                await self._read_log(run.id, state)
             else:
                 if state.attempts > 0:  # another attempt wrote in this turn
                     self._metrics.run_taken_over(run.agent)
                 if run.attempt > 1:
                     # A silent runner may still work, for example call tools. It stops when it hears this.
                     await self._ports.control.supersede(run.id, run.attempt)
-                return state, journal
+                return journal
 
     async def _read_log(self, run: RunId, state: RunState) -> None:
         """Apply the records that `state` does not have yet. The earlier attempt may append meanwhile."""

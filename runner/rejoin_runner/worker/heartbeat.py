@@ -11,8 +11,10 @@ log line.
 """
 
 import asyncio
+import os
+import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from time import monotonic
@@ -23,18 +25,34 @@ import structlog
 from rejoin_adapters.ports.run_queue import Delivery, HeartbeatLink, RunQueue
 from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.errors import Unavailable
+from rejoin_runner.application_code import RunningCode
 from rejoin_runner.worker.lease import RunLease
 from rejoin_runner.worker.loop_watch import LoopWatch
 
 BEATS_PER_ACK_WAIT = 3
+REPORT_TIMEOUT_S = 3.0
+BLOCKED_EXIT = 75
+"""The exit code of a process whose only run blocks its event loop."""
 ALL_FACTOR = 6
 """All runs are given up after this times the limit for the run that blocks: the loop will not return."""
 
 log = structlog.get_logger("rejoin.heartbeat")
 
 
+type Report = Callable[[RunLease, RunningCode, float], Coroutine[Any, Any, None]]
+
+
+async def ignore_block(lease: RunLease, code: RunningCode, seconds: float) -> None:
+    """Tell nobody that code has blocked the event loop."""
+    del lease, code, seconds
+
+
 class Heartbeat:
-    """The heartbeats of one worker, sent while `beating` is entered."""
+    """The heartbeats of one worker, sent while `beating` is entered.
+
+    `report` is called in the thread before a run is given up whose code blocks the event loop. `is_alone`:
+    the process has one run and no heartbeats of its own, so that it ends instead of giving the run up.
+    """
 
     def __init__(
         self,
@@ -43,13 +61,19 @@ class Heartbeat:
         ack_wait_s: float,
         blocked_s_max: float,
         is_silent: Callable[[Delivery], bool] = lambda _: False,
+        report: Report = ignore_block,
+        is_alone: bool = False,
     ) -> None:
         self._queue = queue
         self._ack_wait_s = ack_wait_s
         self._period_s = ack_wait_s / BEATS_PER_ACK_WAIT
         self._blocked_s_max = blocked_s_max
         self._is_silent = is_silent
+        self._report = report
+        self._is_alone = is_alone
         self._kept: set[RunLease] = set()
+        self._leaving: set[RunLease] = set()
+        """Those of `_kept` that are being given up. They are kept until the report is stored."""
 
     def keep(self, lease: RunLease) -> None:
         """Send heartbeats for the lease's delivery until `release`."""
@@ -58,6 +82,7 @@ class Heartbeat:
     def release(self, lease: RunLease) -> None:
         """Send no heartbeats for the lease's delivery any more."""
         self._kept.discard(lease)
+        self._leaving.discard(lease)
 
     @asynccontextmanager
     async def beating(self) -> AsyncIterator[None]:
@@ -86,7 +111,8 @@ class Heartbeat:
 
     async def _watch_forever(self, watch: LoopWatch, connected: asyncio.Future[None]) -> None:
         """Beat, and look at the watched loop after each beat. Runs in the thread."""
-        async with self._queue.open_link() as link:
+        # Beats go on while a block is reported, which takes a connection to the database.
+        async with self._queue.open_link() as link, asyncio.TaskGroup() as group:
             watch.loop.call_soon_threadsafe(connected.set_result, None)
             last_s = monotonic()
             while True:
@@ -95,22 +121,44 @@ class Heartbeat:
                 blocked_s = watch.look()
                 if max(stood_s, blocked_s) > self._ack_wait_s:
                     watch.call_when_free(self._queue.discard_late_arrivals)
-                await self._give_up_blocked(link, watch, blocked_s)
+                for leases, report in self._find_blocked(watch, blocked_s):
+                    group.create_task(self._give_up(link, watch, leases, report))
                 await asyncio.sleep(self._period_s)
 
-    async def _give_up_blocked(self, link: HeartbeatLink, watch: LoopWatch, blocked_s: float) -> None:
+    def _find_blocked(
+        self, watch: LoopWatch, blocked_s: float
+    ) -> Iterator[tuple[Sequence[RunLease], Coroutine[Any, Any, None] | None]]:
+        """The leases to give up now, and the report about it. No lease is found twice."""
+        seconds = round(blocked_s, 1)
         if blocked_s > self._blocked_s_max and (blocker := watch.find_blocker()) is not None:
             lease, code = blocker
-            if lease in self._kept:
-                log.error("run_given_up", run=lease.delivery.request.run, code=code.name, seconds=blocked_s)
-                await self._give_up(link, watch, [lease])
-        if blocked_s > self._blocked_s_max * ALL_FACTOR and self._kept:
-            log.error("all_runs_given_up", runs=len(self._kept), seconds=blocked_s)
-            await self._give_up(link, watch, tuple(self._kept))
+            if lease in self._kept and lease not in self._leaving:
+                self._leaving.add(lease)
+                log.error("run_given_up", run=lease.delivery.request.run, code=code.name, seconds=seconds)
+                yield [lease], self._report(lease, code, blocked_s)
+        if blocked_s > self._blocked_s_max * ALL_FACTOR and (others := self._kept - self._leaving):
+            self._leaving |= others
+            log.error("all_runs_given_up", runs=len(others), seconds=seconds)
+            yield tuple(others), None
 
-    async def _give_up(self, link: HeartbeatLink, watch: LoopWatch, leases: Iterable[RunLease]) -> None:
+    async def _give_up(
+        self,
+        link: HeartbeatLink,
+        watch: LoopWatch,
+        leases: Sequence[RunLease],
+        report: Coroutine[Any, Any, None] | None,
+    ) -> None:
+        if report is not None:
+            try:
+                async with asyncio.timeout(REPORT_TIMEOUT_S):
+                    await report
+            except (Unavailable, TimeoutError) as fault:
+                log.warning("block_not_reported", error=str(fault) or type(fault).__name__)
+        if self._is_alone:
+            sys.stderr.flush()
+            os._exit(BLOCKED_EXIT)
         for lease in leases:
-            self._kept.discard(lease)
+            self.release(lease)
             watch.call_when_free(lease.lose)  # its execution stops as soon as the loop returns
             with suppress(Unavailable):  # then the ack wait ends the delivery
                 await link.give_up(lease.delivery.receipt)
@@ -119,7 +167,7 @@ class Heartbeat:
         """Send one heartbeat for each kept delivery."""
         try:
             for lease in tuple(self._kept):
-                if not self._is_silent(lease.delivery):
+                if not self._is_alone and not self._is_silent(lease.delivery):
                     await link.keep(lease.delivery.receipt)
         except Unavailable as fault:
             log.warning("heartbeat_failed", error=str(fault))

@@ -4,7 +4,7 @@ A lease renews nothing: `heartbeat` keeps the broker from redelivering the reque
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -21,8 +21,10 @@ class RunLease:
     A lease takes messages before the claim too: a message may overtake the claim's answer.
     """
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, free_slot: Callable[[], None] = lambda: None) -> None:
         self.delivery = delivery
+        self.free_slot = free_slot
+        """Gives the slot in the worker to another run. More than one call has no effect."""
         self.run: Run | None = None
         self.interrupted = asyncio.Event()
         self._newest_attempt = 0
@@ -76,11 +78,11 @@ class RunLeases:
             lease.receive(message)
 
     @contextmanager
-    def open(self, delivery: Delivery) -> Iterator[RunLease]:
+    def open(self, delivery: Delivery, free_slot: Callable[[], None]) -> Iterator[RunLease]:
         """A lease that takes the run's control messages for as long as the context. It is the task's
         `current_lease`.
         """
-        run, lease = delivery.request.run, RunLease(delivery)
+        run, lease = delivery.request.run, RunLease(delivery, free_slot)
         current_lease.set(lease)
         leases = self._leases.setdefault(run, [])
         leases.append(lease)

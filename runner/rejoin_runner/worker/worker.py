@@ -11,14 +11,18 @@ import structlog
 
 from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.process.background import DetachedTasks
+from rejoin_adapters.store_types import Loss
 from rejoin_protocol.ids import AgentName
+from rejoin_runner.application_code import RunningCode
 from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
 from rejoin_runner.worker.delivery import DeliveryExecutor
 from rejoin_runner.worker.heartbeat import Heartbeat
-from rejoin_runner.worker.lease import RunLeases
+from rejoin_runner.worker.lease import RunLease, RunLeases
 from rejoin_runner.worker.maintenance import Maintenance
+from rejoin_runner.worker.quarantine import Quarantine
 
+OVERLOAD_POLL_S = 0.5
 PULL_BATCH_MAX = 16
 """Requests that one pull takes at most. Other runners take the rest."""
 
@@ -56,6 +60,8 @@ class Worker:
         deployed_at_ms: int = 0,
         metrics: RunnerMetrics | None = None,
         signals: WorkerSignals = WorkerSignals(),  # noqa: B008 - it is frozen
+        quarantine: Quarantine | None = None,
+        is_alone: bool = False,
         now_ms: Callable[[], int],
     ) -> None:
         self.ports = ports
@@ -76,6 +82,8 @@ class Worker:
             ack_wait_s=limits.ack_wait_s,
             blocked_s_max=limits.loop_blocked_s_max,
             is_silent=signals.is_silent,
+            report=self._report_block,
+            is_alone=is_alone,
         )
         self._draining = asyncio.Event()
         self._agent_work = DetachedTasks()
@@ -91,6 +99,8 @@ class Worker:
             draining=self._draining,
             signals=signals,
             tasks=self._agent_work,
+            quarantine=quarantine,
+            is_alone=is_alone,
             now_ms=now_ms,
         )
         self._free_slots = asyncio.Semaphore(limits.max_concurrent_runs + len(served) - 1)
@@ -121,6 +131,23 @@ class Worker:
             await self._work()
         log.info("drained")
 
+    async def execute_alone(self, delivery: Delivery) -> None:
+        """Execute one delivery, in a process that has nothing else to do."""
+        async with (
+            self.ports.control.listen(self._leases.receive),
+            self._heartbeat.beating(),
+            self._agent_work,
+        ):
+            await self._executor.execute(delivery)
+
+    async def _report_block(self, lease: RunLease, code: RunningCode, seconds: float) -> None:
+        """Store why a run is given up, from the heartbeat's thread. Raises `Unavailable`."""
+        if self.ports.open_loss_reporter is None or lease.run is None:
+            return
+        async with self.ports.open_loss_reporter() as report_loss:
+            loss = Loss(cause="blocked", code=code.name, call=code.call, seconds=seconds)
+            await report_loss(lease.run.id, lease.run.attempt, loss)
+
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             background = [
@@ -142,6 +169,7 @@ class Worker:
         async with self.ports.queue.pull(agent) as next_requests:
             waiting = 0
             while True:
+                await self._wait_until_fit()
                 slots = await self._take_slots(waiting)
                 deliveries: Sequence[Delivery] = ()
                 try:
@@ -150,10 +178,19 @@ class Worker:
                     for _ in range(slots - len(deliveries)):
                         self._free_slots.release()
                 for delivery in deliveries:
-                    task = group.create_task(self._executor.execute(delivery))
+                    slot = _Slot(self._free_slots)
+                    task = group.create_task(self._executor.execute(delivery, slot.free))
                     self._executions.add(task)
-                    task.add_done_callback(self._end_execution)
+                    task.add_done_callback(self._executions.discard)
+                    task.add_done_callback(slot.free)
                 waiting = deliveries[-1].pending_count if deliveries else 0
+
+    async def _wait_until_fit(self) -> None:
+        """Wait while this process is overloaded. One without runs pulls all the same: it will not get lighter
+        by waiting, and there may be no other runner.
+        """
+        while self.metrics.overload.reason is not None and self._executions:  # noqa: ASYNC110 - two conditions
+            await asyncio.sleep(OVERLOAD_POLL_S)
 
     async def _take_slots(self, waiting: int) -> int:
         """Wait for one slot, then take more for the `waiting` requests as long as slots are free."""
@@ -164,6 +201,16 @@ class Worker:
             slots += 1
         return slots
 
-    def _end_execution(self, task: asyncio.Task[None]) -> None:
-        self._executions.discard(task)
-        self._free_slots.release()
+
+class _Slot:
+    """One of the worker's slots, in use."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots = slots
+        self._in_use = True
+
+    def free(self, _: object = None) -> None:
+        """Give it to another run. A second call has no effect."""
+        if self._in_use:
+            self._in_use = False
+            self._slots.release()

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+import msgspec
+
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.postgres.run_store import PURGED_AGAIN_S
+from rejoin_adapters.store_types import Loss
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
@@ -16,6 +19,28 @@ class MemoryRunRecovery:
 
     def __init__(self, database: MemoryDatabase | None = None) -> None:
         self.database = database or MemoryDatabase()
+
+    async def release(self, run: RunId, attempt: int) -> bool:
+        """See `RunStore`."""
+        row = self.database.runs.get(run)
+        if row is None or row.row.attempt != attempt:
+            return False
+        row.released_attempt = attempt
+        return True
+
+    async def find_losses(self, run: RunId) -> Sequence[Loss]:
+        """See `RunStore`."""
+        row = self.database.runs.get(run)
+        return [] if row is None else [row.losses[attempt] for attempt in sorted(row.losses)]
+
+    async def report_loss(self, run: RunId, attempt: int | None, loss: Loss) -> None:
+        """See `RunStore`."""
+        row = self.database.runs.get(run)
+        if row is None or row.row.state is not State.RUNNING or attempt not in {None, row.row.attempt}:
+            return
+        known = row.losses.get(row.row.attempt)
+        if known is None or known.cause == "silent":
+            row.losses[row.row.attempt] = msgspec.structs.replace(loss, attempt=row.row.attempt)
 
     async def find_interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
         """See `RunStore`."""

@@ -14,6 +14,7 @@ from rejoin_adapters.store_types import (
     Approval,
     ApprovalRequest,
     Decision,
+    Loss,
     Run,
     RunSummary,
     WhenBusy,
@@ -60,6 +61,8 @@ class RunRow(msgspec.Struct):
     runner: str | None = None
     context: bytes | None = None
     seen: dict[str, Any] | None = None
+    released_attempt: int = 0
+    losses: dict[int, Loss] = {}
 
     def change(self, **fields: Any) -> None:
         """Change what is stored of it."""

@@ -24,6 +24,7 @@ from rejoin_adapters.store_types import (
     Decision,
     History,
     Interrupted,
+    Loss,
     MessageWithNext,
     Owner,
     Regenerate,
@@ -266,6 +267,9 @@ class MemoryRunStore(MemoryRunRecovery):
         run = self.database.runs.get(request.run)
         if run is None or run.row.turn != request.turn or not run.busy or not run.row.ready:
             return None
+        earlier = run.row.attempt
+        if run.row.state is State.RUNNING and run.due_at is None and earlier > run.released_attempt:
+            run.losses.setdefault(earlier, Loss(earlier))
         run.change(state=next_state(run.row.state, LifecycleEvent.CLAIM), attempt=run.row.attempt + 1)
         run.due_at, run.runner = None, runner
         session = self.database.session_of(run)

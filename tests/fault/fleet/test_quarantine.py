@@ -1,0 +1,124 @@
+"""A run that ends or blocks its process again and again fails alone: the runs beside it do not."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+
+import aiohttp
+import asyncpg
+import psutil
+import pytest
+
+from rejoin_runner.worker.quarantine import ALONE_OPTION
+from tests.support.agents.poison import CALLS
+from tests.support.system.local_system import Answer
+from tests.support.system.observation import RecordMeasurement, wait_until
+from tests.support.system.processes import Dev, rejoin_dev
+
+pytestmark = pytest.mark.slow
+
+BLOCKED_S_MAX = 1.5
+INNOCENTS = {
+    "rest 3": "rested",
+    "count 60": "".join(f"{number} " for number in range(1, 61)),
+    "rest 1": "rested",
+}
+
+
+@pytest.fixture(scope="module")
+async def dev(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev]:
+    directory = tmp_path_factory.mktemp("dev")
+    (directory / "calls").touch()
+    variables = {CALLS: str(directory / "calls"), "REJOIN_LOOP_BLOCKED_MAX_S": str(BLOCKED_S_MAX)}
+    async with rejoin_dev(directory, "tests.support.agents.poison:agent", variables=variables) as one:
+        yield one
+
+
+async def ask(dev: Dev, session: str, text: str) -> Answer:
+    message = {"id": f"u-{session}", "role": "user", "parts": [{"type": "text", "text": text}]}
+    body = {"id": session, "messages": [message], "trigger": "submit-message"}
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90)) as http,
+        http.post(f"{dev.gateways[0]}/api/chat", json=body) as response,
+    ):
+        return await Answer.of(response)
+
+
+async def ask_all(dev: Dev, name: str, poison: str) -> tuple[Answer, dict[str, Answer]]:
+    """Ask for the poison and, at the same time, for what is innocent."""
+    await wait_until(lambda: len(dev.command.living("runner")) == 2, "two runners")
+    async with asyncio.TaskGroup() as group:
+        innocents = {
+            text: group.create_task(ask(dev, f"{name}-{number}", text))
+            for number, text in enumerate(INNOCENTS)
+        }
+        culprit = group.create_task(ask(dev, f"{name}-culprit", poison))
+    return culprit.result(), {text: task.result() for text, task in innocents.items()}
+
+
+async def attempts(dev: Dev, answer: Answer) -> int:
+    connection = await asyncpg.connect(dev.database_url)
+    try:
+        run = answer.headers["x-workflow-run-id"]
+        found: int = await connection.fetchval("select attempt from runs where id = $1", run)
+        return found
+    finally:
+        await connection.close()
+
+
+def executions(dev: Dev, word: str) -> int:
+    """How often a tool was called, in all runs."""
+    return sum(line.startswith(word) for line in (dev.place / "calls").read_text().splitlines())
+
+
+def is_called(dev: Dev, word: str, times: int) -> bool:
+    return executions(dev, word) >= times
+
+
+def alone(dev: Dev) -> list[psutil.Process]:
+    """The processes that execute one run alone."""
+    return [process for process in dev.command.family() if ALONE_OPTION in process.cmdline()]
+
+
+def error(answer: Answer) -> str:
+    return "".join(chunk["errorText"] for chunk in answer.chunks if chunk["type"] == "error")
+
+
+@pytest.mark.parametrize("way", ["exit", "fault", "kill"])
+async def test_a_tool_that_ends_its_process_each_time_fails_its_run_alone(
+    dev: Dev, way: str, record_measurement: RecordMeasurement
+) -> None:
+    """Two runners die of it. Then the run is alone, and only processes die that hold no other run."""
+    began = asyncio.get_running_loop().time()
+    culprit, innocents = await ask_all(dev, way, f"die {way}")
+    record_measurement(f"{way}: {asyncio.get_running_loop().time() - began:.1f} s")
+    assert error(culprit) == "The run failed: it ended its own process during a call of die, 3 times."
+    assert executions(dev, f"die {way}") == 5
+    for text, answer in innocents.items():
+        assert answer.complete
+        assert error(answer) == ""
+        assert answer.text.endswith(INNOCENTS[text])
+
+
+async def test_a_tool_that_blocks_its_loop_is_given_up_and_disturbs_no_lease(dev: Dev) -> None:
+    """The runs beside it keep their first attempt. The second time it blocks a process without other runs."""
+    culprit, innocents = await ask_all(dev, "block", "block 7")
+    assert error(culprit) == "The run failed: the tool block blocked its runner for 2 s, twice."
+    assert executions(dev, "block") == 2
+    for text, answer in innocents.items():
+        assert answer.text == INNOCENTS[text]
+        assert await attempts(dev, answer) == 1
+
+
+async def test_a_suspected_run_that_does_no_harm_ends_right_and_leaves_no_process(dev: Dev) -> None:
+    """Both of its runners were killed, so it is executed alone until it has made progress."""
+    before = executions(dev, "rest")
+    async with asyncio.TaskGroup() as group:
+        asked = group.create_task(ask(dev, "suspected", "rest 2"))
+        for count in (1, 2):
+            called = partial(is_called, dev, "rest", before + count)
+            await wait_until(called, "the call")
+            dev.kill_runners()
+    assert asked.result().text == "rested"
+    await wait_until(lambda: not alone(dev), "the end of its process")
+    assert '"run_alone"' in dev.command.err
