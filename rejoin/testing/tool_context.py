@@ -16,6 +16,7 @@ class RecordedOutput:
 
     agent = "test"
     run = RunId("run_test")
+    status_audience = Audience.OPERATIONS
 
     def __init__(self) -> None:
         self.chunks: list[Chunk] = []

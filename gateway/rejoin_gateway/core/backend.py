@@ -138,12 +138,8 @@ class Backend(msgspec.Struct, frozen=True):
     async def replay(self, run: Run, position: Position, view: View, *, until: int | None) -> Replay:
         """A run's stream from a position, up to the end of turn `until`; None: to the end of the run.
 
-        A run's streams have the operations of the API that started it, whatever the route: a position may be
-        a count of the events that the client received there.
-
         Raises `Invalid` or `Gone` for a position that is not in the run's log.
         """
-        view = msgspec.structs.replace(view, operation_set=run.operation_set)
         start = await find_resume_point(self.log, run, position, view)
         rewrite = None
         if self.file_urls is not None:

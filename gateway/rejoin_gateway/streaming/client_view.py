@@ -26,8 +26,7 @@ VIEWS: Mapping[str, View] = {
 
 def client_view(ui: str | None, *, operations: bool) -> View:
     """The view of a client. `ui`: the major version that it states. `operations`: whether it asked for all
-    operations; without them it gets those of the run's API (`Run.operation_set`). Raises `Invalid` for any
-    other version.
+    operations. Raises `Invalid` for any other version.
     """
     if ui is not None and ui not in VIEWS:
         raise Invalid(f"ui is 5, 6 or 7, not {ui[:64]!r}")

@@ -17,7 +17,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log import record as log
 from rejoin_protocol.log import sse
-from rejoin_protocol.log.record import OPERATIONS, Mark, Record
+from rejoin_protocol.log.record import Audience, Mark, Record
 
 EMPTY_READS_MAX = 5
 READ_RETRY_WAIT_S = 0.1
@@ -74,6 +74,6 @@ def _decode_events(records: Sequence[Record]) -> list[Chunk]:
     return [
         chunks.decode(event)
         for record in records
-        if record.head.audience not in OPERATIONS
+        if record.head.audience is not Audience.OPERATIONS
         for event in log.split_events(record)
     ]

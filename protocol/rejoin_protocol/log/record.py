@@ -25,22 +25,30 @@ class Audience(StrEnum):
 
     ALL = "all"
     OPERATIONS = "op"  # only a request with `x-emit-operations: true`
-    LIFECYCLE = "lifecycle"  # as OPERATIONS, and the API families that document these operations
-    PROGRESS = "progress"  # as OPERATIONS, and the API family that documents these operations
     V7 = "v7"  # only clients that asked for the chunk types of AI SDK 7
     RESETS = "resets"  # `reset-step`: not for clients that asked for an older version
 
 
 class OperationSet(StrEnum):
-    """The operations that an API sends to all of its clients. A client gets all of them on request."""
+    """Which operations all clients of a run get: those that the API documents that started it. They get the
+    same ones on every route, because a client continues on any route by the number of its events.
+    """
 
     NONE = "none"
-    LIFECYCLE = "lifecycle"  # `agent_initializing`, `agent_ready`, `completion` and `error`
-    PROGRESS = "progress"  # as LIFECYCLE, and `agent_thinking` and `status_update`
+    LIFECYCLE = "lifecycle"
+    PROGRESS = "progress"
+
+    def audience_of(self, kind: str) -> Audience:
+        """Who gets an operation of this `type`."""
+        return Audience.ALL if kind in _DOCUMENTED[self] else Audience.OPERATIONS
 
 
-OPERATIONS = frozenset({Audience.OPERATIONS, Audience.LIFECYCLE, Audience.PROGRESS})
-"""The audiences of `data-operation` chunks."""
+_LIFECYCLE = frozenset({"agent_initializing", "agent_ready", "completion", "error"})
+_DOCUMENTED = {
+    OperationSet.NONE: frozenset[str](),
+    OperationSet.LIFECYCLE: _LIFECYCLE,
+    OperationSet.PROGRESS: _LIFECYCLE | {"agent_thinking", "status_update"},
+}
 
 
 class Mark(StrEnum):
@@ -60,7 +68,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     `prev`: sequence of the run's previous message, 0 for none: what the append was fenced with.
     `attempt`: whose append it is. `index`: number of the first event in the run. `count`: how many events,
     0 for a takeover that had nothing to say. `turn`: how many suspensions are behind it. `operations`, `v7`,
-    `resets`, `lifecycle`, `progress`: events of those audiences before `index`.
+    `resets`: events of those audiences before `index`.
     """
 
     prev: int
@@ -73,21 +81,18 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     mark: Mark = Mark.NONE
     turn: int = 0
     resets: int = 0
-    lifecycle: int = 0
-    progress: int = 0
 
     def __str__(self) -> str:
         return (
             f"{self.prev} {self.attempt} {self.index} {self.count} "
             f"{self.operations} {self.v7} {self.audience} {self.mark} {self.turn} "
-            f"{self.resets} {self.lifecycle} {self.progress}"
+            f"{self.resets}"
         )
 
 
 def parse_head(text: str) -> Head:
     """Read a header; words that later versions add at the end are skipped. Raises `ValueError`."""
-    prev, attempt, index, count, operations, v7, audience, mark, turn, *counts = text.split(" ")
-    resets, lifecycle, progress, *_ = [*map(int, counts[:3]), 0, 0, 0]
+    prev, attempt, index, count, operations, v7, audience, mark, turn, *more = text.split(" ")
     return Head(
         int(prev),
         int(attempt),
@@ -98,9 +103,7 @@ def parse_head(text: str) -> Head:
         Audience(audience),
         Mark(mark),
         int(turn),
-        resets,
-        lifecycle,
-        progress,
+        int(more[0]) if more else 0,
     )
 
 
@@ -118,9 +121,9 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 
 class View(msgspec.Struct, frozen=True):
-    """Which events one client receives. The default is everything but operations.
+    """Which events one client receives. The default is all but the operations that have to be asked for.
 
-    `operations`: all of them, whatever `operation_set` says. `v7`: the chunk types of AI SDK 7. `v6`: those
+    `operations`: those too. `v7`: the chunk types of AI SDK 7. `v6`: those
     of AI SDK 6. `resets`: `reset-step`. A client ends its stream at a type that it does not know.
     """
 
@@ -128,7 +131,6 @@ class View(msgspec.Struct, frozen=True):
     v7: bool = True
     v6: bool = True
     resets: bool = True
-    operation_set: OperationSet = OperationSet.NONE
 
     def sees(self, head: Head) -> bool:
         """Whether this client sees the events of a batch."""
@@ -137,10 +139,6 @@ class View(msgspec.Struct, frozen=True):
                 return True
             case Audience.OPERATIONS:
                 return self.operations
-            case Audience.LIFECYCLE:
-                return self.operations or self.operation_set is not OperationSet.NONE
-            case Audience.PROGRESS:
-                return self.operations or self.operation_set is OperationSet.PROGRESS
             case Audience.V7:
                 return self.v7
             case Audience.RESETS:
@@ -154,8 +152,6 @@ class View(msgspec.Struct, frozen=True):
         """How many events before the batch this client sees, if it knows every type."""
         hidden = (
             (0 if self.operations else head.operations)
-            + (0 if self.operations or self.operation_set is not OperationSet.NONE else head.lifecycle)
-            + (0 if self.operations or self.operation_set is OperationSet.PROGRESS else head.progress)
             + (0 if self.v7 else head.v7)
             + (0 if self.resets else head.resets)
         )

@@ -178,8 +178,6 @@ class Journal:
             mark=mark,
             turn=self._turn,
             resets=self._audiences[Audience.RESETS],
-            lifecycle=self._audiences[Audience.LIFECYCLE],
-            progress=self._audiences[Audience.PROGRESS],
         )
 
     def _take_batch(self) -> tuple[list[bytes], Audience, Mark]:

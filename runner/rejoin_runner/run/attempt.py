@@ -124,12 +124,12 @@ class Attempt:
         await self.emit(chunks.MessageMetadata(message_metadata={**metadata, "usage": counts}))
 
     async def emit_operation(self, kind: str, **details: Any) -> None:
-        """Emit a transient `data-operation` about the run, for the APIs that document it. Clients of these
-        APIs read its data as `details` or as `ctx`.
+        """Emit a transient `data-operation` about the run, for everybody if the run's API documents it.
+        Clients of these APIs read its data as `details` or as `ctx`.
         """
         data = {"type": kind, "details": details, "ctx": details}
-        audience = Audience.PROGRESS if kind == "agent_thinking" else Audience.LIFECYCLE
-        await self.emit(chunks.Data(type="data-operation", data=data, transient=True), audience)
+        operation = chunks.Data(type="data-operation", data=data, transient=True)
+        await self.emit(operation, self.run.operation_set.audience_of(kind))
 
     async def emit_detail(self, kind: str, label: str, **data: Any) -> None:
         """Emit a transient `data-operation` for clients that ask for operations, after any open text."""
@@ -151,7 +151,7 @@ class Attempt:
             "timestamp": self.now_ms(),
         }
         operation = chunks.Data(type="data-operation", data=data, transient=True)
-        await self.emit(operation, Audience.LIFECYCLE)
+        await self.emit(operation, self.run.operation_set.audience_of("error"))
         await self.emit(chunks.Error(error_text=error))
 
 

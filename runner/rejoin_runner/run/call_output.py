@@ -39,6 +39,7 @@ class LoggedCallOutput:
         self._closed = False
         self.agent = attempt.agent.name
         self.run = attempt.run.id
+        self.status_audience = attempt.run.operation_set.audience_of("status_update")
 
     def close(self) -> None:
         """Refuse all output from now on."""

@@ -11,7 +11,6 @@ import structlog
 
 from rejoin_protocol.events.chunks import Data
 from rejoin_protocol.events.fold import MessageDict, is_tool, tool_name
-from rejoin_protocol.log.record import Audience
 from rejoin_runner.agent.status_settings import StatusUpdates, Summary, SummaryWriter
 from rejoin_runner.application_code import RunningCode, application_code
 from rejoin_runner.models.model import Model, build_question, collect_answer
@@ -66,7 +65,8 @@ async def _emit_summary(attempt: Attempt, write: SummaryWriter) -> None:
         data["details"] = summary.details
     await attempt.writer.write_between_texts(Data(type="data-summary", data=data))
     update = build_status_update(data["label"], attempt.agent.name, data.get("details"))
-    await attempt.writer.write_between_texts(update, Audience.PROGRESS)
+    audience = attempt.run.operation_set.audience_of("status_update")
+    await attempt.writer.write_between_texts(update, audience)
 
 
 def _model_writer(attempt: Attempt, model: Model) -> SummaryWriter:

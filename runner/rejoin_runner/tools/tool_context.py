@@ -134,7 +134,7 @@ class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
 
     async def _emit_progress(self, label: str, details: Any = None) -> None:
         output = self._call_output
-        await output.emit(build_status_update(label, output.agent, details), Audience.PROGRESS)
+        await output.emit(build_status_update(label, output.agent, details), output.status_audience)
 
     async def emit_data(
         self, name: str, data: Any, *, id: str | None = None, transient: bool = False

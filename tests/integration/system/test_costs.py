@@ -96,7 +96,7 @@ async def test_a_short_run_costs_so_many_round_trips(system: LocalSystem, counte
     events = 15  # of which four are operations
     assert counted["encode"] == events * RUNS
     # A claim, what is for all before and between and behind the operations, and these.
-    assert 5 * RUNS <= counted["request run.*.log"] <= 9 * RUNS
+    assert 5 * RUNS <= counted["request run.*.log"] <= 8 * RUNS
     assert counted["write"] <= counted["request run.*.log"] + RUNS
 
 
