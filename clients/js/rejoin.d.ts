@@ -36,7 +36,14 @@ export declare class RejoinChatTransport<M extends UIMessage = UIMessage> implem
   sendMessages: ChatTransport<M>['sendMessages'];
   reconnectToStream: ChatTransport<M>['reconnectToStream'];
   /** Stop the run. `stop()` of `useChat` only stops listening. */
-  interrupt(chatId: string, options?: { headers?: HeadersInit }): Promise<{ success: boolean; interrupted: boolean }>;
+  interrupt(chatId: string, options?: {
+    headers?: HeadersInit;
+    /** Stop the run that answers this message, also if the server has not received it yet. While `sendMessages` waits
+     * for its response, this is the message that it sends. Else the active run, and all that wait for approvals. */
+    messageId?: string;
+    /** The last part that the user has seen, with as much of its text. What is behind it is cut from the history. */
+    lastPart?: M['parts'][number];
+  }): Promise<{ success: boolean; interrupted: boolean }>;
 }
 
 /** The server understood, and said no. */

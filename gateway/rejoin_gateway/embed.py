@@ -182,7 +182,12 @@ class ChatSession(msgspec.Struct, frozen=True):
                 with message_input.relocate_errors(located.pointer, located.places):
                     user_message = message_input.build_user_message(located.message, located.pointer)
                     replay = await session.send(
-                        user_message, view, pointer=located.pointer, when_busy=busy, key=key
+                        user_message,
+                        view,
+                        pointer=located.pointer,
+                        when_busy=busy,
+                        seen=options.seen,
+                        key=key,
                     )
                 return Stream(replay)
 

@@ -175,6 +175,23 @@ test('interrupt stops the run', async (t) => {
   const transport = new RejoinChatTransport({ api: server.api });
   assert.deepEqual(await transport.interrupt('c1'), { success: true, interrupted: true });
   assert.deepEqual([server.asked[0].method, server.asked[0].url], ['POST', '/api/chat/c1/stop?ui=7']);
+  assert.deepEqual(server.asked[0].body, {});
+});
+
+test('interrupt names what the user has seen, and the message that is still being sent', async (t) => {
+  const stopped = (response) => response.writeHead(200).end('{"success":true,"interrupted":true}');
+  let late;
+  const server = await serving(t, [(response) => (late = response), stopped, stopped]);
+  const transport = new RejoinChatTransport({ api: server.api });
+  const messages = [{ id: 'm1', role: 'user', parts: [] }];
+  const sending = transport.sendMessages({ chatId: 'c1', messages, trigger: 'submit-message' });
+  while (!late) await new Promise((resolve) => setTimeout(resolve, 1));
+  await transport.interrupt('c1');
+  say(WHOLE, 0, 'done')(late);
+  for await (const _ of await sending) void _;
+  const lastPart = { type: 'text', text: 'one tw' };
+  await transport.interrupt('c1', { lastPart });
+  assert.deepEqual(server.asked.slice(1).map(({ body }) => body), [{ messageId: 'm1' }, { lastPart }]);
 });
 
 test('a socket that is held open and says nothing more is left; its events come once, the rest elsewhere', async (t) => {

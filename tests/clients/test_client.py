@@ -130,6 +130,29 @@ async def test_stop_ends_the_run_once(system: LocalSystem, client: Client) -> No
     assert not await client.chat.stop(session)
 
 
+async def test_a_stop_says_what_the_user_has_seen_and_may_come_before_its_message(
+    system: LocalSystem, client: Client
+) -> None:
+    session, seen = system.fresh("s"), {"type": "text", "text": "1 2"}
+    for by_run in (False, True):
+        async with await client.chat.send(session, "count 1000 every 20 ms") as answer:
+            text = ""
+            async for event in answer:
+                text += event.delta if isinstance(event, TextDelta) else ""
+                if text.startswith("1 2 3"):
+                    break
+            if by_run:
+                assert await client.executions.interrupt(answer.run, last_part=seen)
+            else:
+                assert await client.chat.stop(session, last_part=seen)
+            assert [event async for event in answer]
+        message = (await client.threads.get(session)).messages[-1]
+        assert [part["text"] for part in message["parts"] if part["type"] == "text"] == ["1 2"]
+    assert not await client.chat.stop(session, message_id="later")
+    stopped = await read(await client.chat.send(session, "count 3", message_id="later"))
+    assert "Abort" in [type(event).__name__ for event in stopped]
+
+
 async def test_executions_are_started_watched_decided_and_interrupted(
     system: LocalSystem, client: Client
 ) -> None:

@@ -97,9 +97,18 @@ class Chat:
         )
         return await Answer.open(self._transport, request, cursor)
 
-    async def stop(self, session: str) -> bool:
-        """Interrupt the session's active run. Returns whether there was one."""
-        request = Request(method="POST", path=f"/api/chat/{quote(session, safe='')}/stop")
+    async def stop(
+        self, session: str, *, message_id: str | None = None, last_part: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Interrupt the active run and those that wait for approvals. Returns whether there was one.
+
+        `message_id`: only the run that answers this message, also if it arrives a few seconds later.
+        `last_part`: the last part of the answer that the user has seen, with as much of its text. What is
+        behind it is cut from the history.
+        """
+        body = {"messageId": message_id, "lastPart": last_part}
+        path = f"/api/chat/{quote(session, safe='')}/stop"
+        request = Request(method="POST", path=path, body=body)
         return (await self._transport.call(request, _InterruptResult)).interrupted
 
 

@@ -102,9 +102,13 @@ class Executions:
         path = f"{_path(run)}/approvals/{quote(call, safe='')}"
         await self._transport.call(Request(method="POST", path=path, body=decision), _Result)
 
-    async def interrupt(self, run: str) -> bool:
-        """Interrupt a run. Returns False if it had already ended. Raises `NotFound`."""
-        request = Request(method="POST", path=f"{_path(run)}/interrupt")
+    async def interrupt(self, run: str, *, last_part: Mapping[str, Any] | None = None) -> bool:
+        """Interrupt a run. Returns False if it had already ended. Raises `NotFound`.
+
+        `last_part`: the last part of the answer that the user has seen, with as much of its text. What is
+        behind it is cut from the history.
+        """
+        request = Request(method="POST", path=f"{_path(run)}/interrupt", body={"lastPart": last_part})
         return (await self._transport.call(request, _Result)).interrupted
 
 

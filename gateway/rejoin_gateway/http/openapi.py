@@ -299,7 +299,7 @@ def _operation(route: Route) -> dict[str, Any]:
         content: dict[str, Any] = {"schema": bodies[0] if len(bodies) == 1 else {"anyOf": bodies}}
         if doc.example is not None:
             content["example"] = doc.example
-        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+        operation["requestBody"] = {"required": doc.body_required, "content": {"application/json": content}}
     return operation
 
 

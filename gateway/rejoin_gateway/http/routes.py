@@ -55,6 +55,7 @@ class RouteDoc(msgspec.Struct, frozen=True):
     """What the route is for, when to use it, what it returns."""
     takes_context: bool = False
     """Whether the headers may hold the request context that an agent wants."""
+    body_required: bool = True
 
 
 class Route(msgspec.Struct, frozen=True):

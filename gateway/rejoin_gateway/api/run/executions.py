@@ -19,6 +19,7 @@ from rejoin_gateway.api.shared.answers import (
 )
 from rejoin_gateway.api.shared.lookup import find_run
 from rejoin_gateway.auth.scope import Scope
+from rejoin_gateway.core.message_input import SeenAnswer
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.core.tool_outputs import OUTPUT_KIND, ToolOutput, to_decision
 from rejoin_gateway.http.gateway_service import PRINCIPAL
@@ -244,6 +245,9 @@ ROUTES = (
             "Interrupt a run",
             description="Stops the run, whether it is queued, running or waiting for approvals. "
             "`interrupted` tells whether it was still active. A repeated request has the same result.",
+            body=SeenAnswer,
+            body_required=False,
+            example={"lastPart": {"type": "text", "text": "1 2 3"}},
             responses={200: InterruptResult},
             tag="run",
         ),

@@ -13,6 +13,7 @@ from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_s
 from rejoin_gateway.api.shared.answers import (
     Acknowledgement,
     Answer,
+    InterruptRequest,
     InterruptResult,
     StreamAnswer,
     decide,
@@ -93,11 +94,12 @@ async def _answer_message(request: web.Request) -> Answer:
 
 async def _send_message(request: web.Request, session: AgentSession, body: NewMessage) -> Replay:
     located = body.located
-    await decide_before(request, session, body.answers, body.outputs)
     session = msgspec.structs.replace(session, context=ContextInput(request.headers, body.context))
     with message_input.relocate_errors(located.pointer, located.places):
+        message = message_input.build_user_message(located.message, located.pointer)
+        await decide_before(request, session, body.answers, body.outputs)
         return await session.send(
-            message_input.build_user_message(located.message, located.pointer),
+            message,
             view_of(request),
             pointer=located.pointer,
             when_busy=body.options.busy_policy,
@@ -298,6 +300,9 @@ ROUTES = tuple(
                 description="Stops the session's run, whether it is queued, running or waiting for "
                 "approvals. `interrupted` tells whether there was such a run. A repeated request has the "
                 "same result.",
+                body=InterruptRequest,
+                body_required=False,
+                example={"lastPart": {"type": "text", "text": "1 2 3"}},
                 responses={200: InterruptResult},
                 tag="session",
             ),
@@ -310,6 +315,9 @@ ROUTES = tuple(
                 "Interrupt the active run of a chat",
                 description="As `POST /api/agents/{agent}/{session}/interrupt`, for clients that know the "
                 "session's id and not its agent, for example the stop button of `useChat`.",
+                body=InterruptRequest,
+                body_required=False,
+                example={"lastPart": {"type": "text", "text": "1 2 3"}},
                 responses={200: InterruptResult},
                 tag="chat",
             ),

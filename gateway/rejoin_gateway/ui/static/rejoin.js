@@ -251,6 +251,7 @@ const fresh = () => crypto.randomUUID?.() ?? crypto.getRandomValues(new Uint32Ar
 export class RejoinChatTransport {
   resumeStreamIsReplay = true;
   #options;
+  #unanswered = new Map(); // chat → the message that is being sent: the server may not have it yet
 
   constructor(options = {}) {
     this.#options = { api: '/api/chat', ui: 7, ...options };
@@ -263,7 +264,9 @@ export class RejoinChatTransport {
     const posted = { 'content-type': 'application/json', 'idempotency-key': fresh() };
     const asked = { method: 'POST', body: said };
     const answer = this.#answer(abortSignal, headers, (fetch) => fetch('', asked, posted));
-    return stream((await answer.begin()) ? answer : null, this.#options.ui);
+    if (trigger === 'submit-message' && messages.at(-1)?.role === 'user') this.#unanswered.set(chatId, messages.at(-1).id);
+    const begun = await answer.begin().finally(() => this.#unanswered.delete(chatId));
+    return stream(begun ? answer : null, this.#options.ui);
   }
 
   /** The answer of the active run, from its first event; null if no run is active. */
@@ -273,9 +276,14 @@ export class RejoinChatTransport {
     return (await answer.begin()) ? stream(answer, this.#options.ui) : null;
   }
 
-  /** Interrupt the run. `stop()` of `useChat` only stops reading. */
-  async interrupt(chatId, { headers } = {}) {
-    const response = await this.#fetch(headers)(`/${encodeURIComponent(chatId)}/stop`, { method: 'POST' });
+  /**
+   * Interrupt the run, or the one that answers the message `messageId`. What is behind `lastPart`, the last part
+   * that the user has seen, is cut from the history. `stop()` of `useChat` only stops reading.
+   */
+  async interrupt(chatId, { headers, lastPart, messageId = this.#unanswered.get(chatId) } = {}) {
+    const asked = { method: 'POST', body: JSON.stringify({ messageId, lastPart }) };
+    const more = { 'content-type': 'application/json' };
+    const response = await this.#fetch(headers)(`/${encodeURIComponent(chatId)}/stop`, asked, more);
     if (!response.ok) throw await refusal(response);
     return response.json();
   }
