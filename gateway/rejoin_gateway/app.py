@@ -163,7 +163,7 @@ class GatewaySettings(AuthSettings, frozen=True, kw_only=True):
     """
     public_url: str = ""
     """Where clients reach the gateways, for example `https://chat.example.com`. With it, URLs of files are
-    absolute.
+    absolute. Without it, they are absolute only for pages of other origins, with the host that these called.
     """
     file_url_ttl_s: float = FILE_URL_TTL_S
     """How long a file's signed URL is valid at least; at most twice as long."""

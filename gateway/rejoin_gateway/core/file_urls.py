@@ -19,6 +19,7 @@ import hmac
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -68,12 +69,20 @@ class FileUrls:
     ) -> None:
         self._keys = [hmac.digest(secret, _PURPOSE, hashlib.sha256) for secret in secrets]
         self._now = now
-        self._base = check_public_url(public_url)
+        self.base = check_public_url(public_url)
         self._period_s = max(1, int(ttl_s))
+
+    def at(self, address: str) -> "FileUrls":
+        """The same for a client that reaches the gateways at `address`, unless `public_url` says where."""
+        if self.base:
+            return self
+        there = copy(self)
+        there.base = address
+        return there
 
     def url(self, id: FileId, tenant: TenantId, message: MessageId | str) -> str:
         """Where a client reads a file of a message."""
-        path = self._base + file_formats.file_url(id)
+        path = self.base + file_formats.file_url(id)
         if not self._keys:
             return path
         expires = self._expires(message)

@@ -3,6 +3,7 @@
 The headers are added when a response is prepared, so streams and errors carry them too.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -23,6 +24,7 @@ SERVER = "rejoin"
 """Without versions: they would tell an attacker which errors to try."""
 # Of aiohttp's own answers to malformed requests, too, which pass no hook.
 web_response.SERVER_SOFTWARE = SERVER  # type: ignore[attr-defined]  # it has no setting
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?")
 
 type Prepare = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 
@@ -81,6 +83,20 @@ def is_from_trusted_page(request: web.Request, cors: Cors) -> bool:
     if origin is None or cors.allows(origin):
         return True
     return _is_loopback_url(origin) and is_to_loopback(request)
+
+
+def address_for_page(request: web.Request) -> str | None:
+    """Where the page that sent the request reaches this gateway; None if its origin is the gateway's, or if
+    no page sent it.
+
+    It is the `Host` of the request, which a page cannot choose. A page from an https address can only have
+    called an https address, although a proxy may have passed the request on as http.
+    """
+    origin = request.headers.get("Origin")
+    if origin is None or not _HOST.fullmatch(request.host) or origin.partition("://")[2] == request.host:
+        return None
+    is_https = request.secure or (origin.startswith("https://") and not is_to_loopback(request))
+    return f"http{'s' * is_https}://{request.host}"
 
 
 def is_to_loopback(request: web.Request) -> bool:

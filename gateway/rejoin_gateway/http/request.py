@@ -9,8 +9,10 @@ import msgspec
 from aiohttp import web
 
 from rejoin_gateway.core.agent_context import ContextInput
+from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import request_body
+from rejoin_gateway.http.cors import address_for_page
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
 from rejoin_gateway.http.routes import operation_set_of
 from rejoin_gateway.streaming.client_view import client_view
@@ -160,12 +162,22 @@ def named_agent(request: web.Request) -> str | None:
     return next(filter(None, map(request.headers.get, AGENT_HEADERS)), None)
 
 
+def backend_of(request: web.Request) -> Backend:
+    """The gateway's backend. A page of another origin gets absolute URLs of files: in that page a relative
+    one would lead to the page's own server.
+    """
+    backend, address = request.app[SERVICE].backend, address_for_page(request)
+    if address is None or backend.file_urls is None:
+        return backend
+    return msgspec.structs.replace(backend, file_urls=backend.file_urls.at(address))
+
+
 def session_of(request: web.Request, id: str) -> AgentSession:
     """The session with this id, whether it exists or not.
 
     Raises `Invalid` for an id with characters or a length that no session id has, and as `agent_of`.
     """
-    agent, owner, backend = agent_of(request), request[PRINCIPAL].owner, request.app[SERVICE].backend
+    agent, owner, backend = agent_of(request), request[PRINCIPAL].owner, backend_of(request)
     return AgentSession(
         backend, owner, session_id(id), agent, ContextInput(request.headers), operation_set_of(request)
     )

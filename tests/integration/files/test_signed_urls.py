@@ -171,6 +171,44 @@ async def test_a_history_can_be_sent_back_with_its_signed_urls(system: LocalSyst
 
 
 @pytest.mark.feature("F120")
+@pytest.mark.parametrize("said", [{}, {"public_url": PUBLIC}])
+async def test_a_page_of_another_origin_gets_absolute_urls(system: LocalSystem, said: dict[str, str]) -> None:
+    """In the stream, its rest and in the history, with the host that it called if nothing else is said."""
+    await system.runner([Agent(name=system.agent, model=PictureModel(PNG, said=STORED_URL))])
+    base = await system.gateway(context_encryption_keys=KEYS, cors_origins="*", **said)
+    session, page = system.fresh("s"), {"Origin": "http://localhost:5173"}
+    here = said.get("public_url", base)
+    async with system.http.post(
+        f"{base}/api/chat", json=system.chat(session, "paint"), headers=page
+    ) as response:
+        answer = await Answer.of(response)
+    [url] = files_of(answer)
+    assert url.startswith(f"{here}{STORED_URL}?tenant=default&expires=")
+    again = await system.get(f"{base}/api/chat/{session}/stream?startIndex=0", **page)
+    assert again.raw == answer.raw
+    assert (await system.get(f"{base}{STORED_URL}?{URL(url).query_string}", **page)).raw == PNG
+    for path in (f"/api/agents/{system.agent}/{session}", f"/api/threads/{session}"):
+        [part] = [part for part in await shown(system, base + path, page) if part["type"] == "file"]
+        assert part["url"] == url
+    relative = url.removeprefix(here)
+    for other, wanted in (
+        ({}, relative),
+        ({"Origin": base}, relative),
+        ({"Origin": "https://app.example"}, f"{base}{relative}"),
+        ({"Origin": "null"}, f"{base}{relative}"),
+    ):
+        found = await shown(system, f"{base}/api/threads/{session}", other)
+        [part] = [part for part in found if part["type"] == "file"]
+        assert part["url"] == (PUBLIC + relative if said else wanted), other
+
+
+async def shown(system: LocalSystem, url: str, headers: dict[str, str]) -> list[dict[str, Any]]:
+    """The parts of the last message."""
+    parts: list[dict[str, Any]] = (await system.get(url, **headers)).json["messages"][-1]["parts"]
+    return parts
+
+
+@pytest.mark.feature("F120")
 async def test_without_keys_urls_are_as_they_are_stored(system: LocalSystem) -> None:
     await system.runner([Agent(name=system.agent, model=PictureModel(PNG, said=STORED_URL))])
     base, session = await system.gateway(), system.fresh("s")

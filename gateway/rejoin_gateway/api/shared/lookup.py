@@ -5,7 +5,8 @@ from aiohttp import web
 from rejoin_adapters.store_types import RunSummary, SessionSummary
 from rejoin_gateway.core.directory import Directory
 from rejoin_gateway.core.session import Session
-from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
+from rejoin_gateway.http.gateway_service import PRINCIPAL
+from rejoin_gateway.http.request import backend_of
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import RunId, session_id
 
@@ -13,7 +14,7 @@ from rejoin_protocol.ids import RunId, session_id
 def directory_of(request: web.Request) -> Directory:
     """What the caller of a request may look up."""
     principal = request[PRINCIPAL]
-    return Directory(request.app[SERVICE].backend, principal.owner, principal.agent)
+    return Directory(backend_of(request), principal.owner, principal.agent)
 
 
 async def session_in_path(request: web.Request) -> Session:
