@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 
 from rejoin_runner.agent.agent import Agent
@@ -27,6 +28,21 @@ def ended(client: ApiClient, run: str) -> Callable[[], Awaitable[bool]]:
         return (await client.get(f"{AT}/{run}")).json["status"] in {"completed", "failed"}
 
     return over
+
+
+@pytest.mark.feature("F58", "F72")
+async def test_a_client_that_leaves_behind_the_last_event_interrupts_nothing(client: ApiClient) -> None:
+    """It has read the whole response. The question that the response ends with stays open."""
+    for _ in range(5):
+        session = client.session()
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
+            body = AGENT_CHAT.body(session, "delete notes.txt", "m1")
+            async with http.post(f"{client.base}{AT}/stream", json=body) as response:
+                async for frame in read_frames(response, lambda frame: frame.data == b"[DONE]"):
+                    assert frame.data
+        reply = {"toolCallId": "call_1", "approved": True}
+        answer = await client.post(f"{AT}/stream", {"conversationId": session, "approvalResponse": reply})
+        assert answer.text == "notes.txt is deleted."
 
 
 async def test_the_transcript_of_the_agent_chat_family_is_the_golden_one(client: ApiClient) -> None:

@@ -305,6 +305,44 @@ async def test_in_a_session_a_broken_connection_stops_nothing(base: str, system:
     await wait_until(lambda: stands(system, State.COMPLETED), "the run's end")
 
 
+class LeavingTransport(httpx2.AsyncHTTPTransport):
+    """Closes the connection of a call, once the whole request is written."""
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__()
+        self._after_s = after_s
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """See `httpx2`."""
+
+        async def leave(event: str, _: Any) -> None:
+            if event == "http11.send_request_body.complete":
+                await asyncio.sleep(self._after_s)
+                raise httpx2.ReadError("the connection broke", request=request)
+
+        if request.headers.get("Mcp-Session-Id") and b"tools/call" in await request.aread():
+            request.extensions["trace"] = leave
+        return await super().handle_async_request(request)
+
+
+async def call_and_leave(base: str, after_s: float) -> None:
+    async with httpx2.AsyncClient(transport=LeavingTransport(after_s), timeout=30) as http:
+        wire = streamable_http_client(f"{base}/run/v1/mcp", http_client=http, terminate_on_close=False)
+        async with Client(wire, mode="legacy") as client:
+            await client.call_tool(TOOL, {"query": "count 3"})
+
+
+@pytest.mark.feature("F81", "F98")
+@pytest.mark.parametrize("after_s", [0.0, 0.001, 0.002, 0.004])
+async def test_a_call_whose_client_leaves_at_once_is_carried_out(
+    base: str, system: LocalSystem, after_s: float
+) -> None:
+    """Up to 2025-11-25 a disconnect is no cancellation, however early it comes."""
+    with pytest.raises(BaseExceptionGroup):  # the SDK's client ends with its connection
+        await call_and_leave(base, after_s)
+    await wait_until(lambda: stands(system, State.COMPLETED), "the run's end", 4.0)
+
+
 async def test_ending_a_session_interrupts_its_run(base: str, system: LocalSystem) -> None:
     session = await opened(system, base)
     async with asyncio.TaskGroup() as group:

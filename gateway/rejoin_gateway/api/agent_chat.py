@@ -6,7 +6,8 @@ its client disconnects or when the route's time limit has passed; two settings c
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -15,11 +16,12 @@ from aiohttp import web
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.shared import message_forms
-from rejoin_gateway.api.shared.answers import RUN_STATUS, Acknowledgement
+from rejoin_gateway.api.shared.answers import RUN_STATUS, Acknowledgement, decide_before
 from rejoin_gateway.api.shared.lookup import directory_of, find_run, session_by_id
 from rejoin_gateway.api.shared.message_forms import RunMessage
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
+from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions, without_answers
 from rejoin_gateway.core.message_input import MessageOptions
 from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.http import request_body
@@ -37,6 +39,7 @@ from rejoin_protocol.lifecycle import BUSY, State
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 """A UUID in its one written form (RFC 9562). Python's `UUID` reads several others."""
+_RESET = b'\ndata: {"type":"reset-step"'
 
 
 class ApprovalReply(msgspec.Struct, frozen=True, rename="camel"):
@@ -108,14 +111,20 @@ async def _admit_streamed(request: web.Request) -> tuple[Session, Replay | None]
     chat = await decode_body(request, StreamRequest)
     if chat.approval_response is not None:
         return await _decide_approval(request, chat, chat.approval_response)
-    agent_session = session_of(request, _parse_conversation_id(request, chat.conversation_id))
     if len(chat.messages) > message_input.MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {message_input.MESSAGES_MAX} messages")
+    answers = message_forms.last_answers(chat.messages)
+    if answers and not message_forms.has_message(chat.messages[-1]):
+        return await _decide_answers(request, chat, answers)
+    agent_session = session_of(request, _parse_conversation_id(request, chat.conversation_id))
     message, number = message_forms.last_user_message(
         chat.messages, message_input.new_message_id(key_of(request))
     )
     earlier = message_forms.earlier_messages(chat.messages, number)
-    return agent_session, await _send_message(request, agent_session, message, earlier, chat)
+    answers = answers or message_forms.earlier_answers(chat.messages)
+    return agent_session, await _send_message(
+        request, agent_session, without_answers(message), earlier, chat, answers
+    )
 
 
 async def start_run(request: web.Request) -> web.StreamResponse:
@@ -186,11 +195,13 @@ async def _send_message(
     message: message_input.ClientMessage,
     earlier: Sequence[message_input.ClientMessage],
     chat: StreamRequest | SendRequest,
+    answers: Sequence[AnsweredCall] = (),
 ) -> Replay:
     """Raises as `AgentSession.send`. Pointers are empty: this API's errors have no field for a place."""
     stored, page = message_input.build_user_message(message, ""), chat.current_page
     if page is not None:
         stored = stored | {PAGE_KEY: page}
+    await decide_before(request, session, answers)
     return await session.send(
         stored,
         view_of(request),
@@ -207,6 +218,18 @@ async def _decide_approval(
     request[PRINCIPAL].require_scope(Scope.APPROVE)
     session, approval = await _find_call(request, chat, CallId(reply.tool_call_id))
     return session, await session.approve([Decision(approval, reply.approved)], view_of(request))
+
+
+async def _decide_answers(
+    request: web.Request, chat: StreamRequest, answers: Sequence[AnsweredCall]
+) -> tuple[Session, Replay | None]:
+    """Decide by the parts of the last message. Without a conversation's id its first call tells which."""
+    request[PRINCIPAL].require_scope(Scope.APPROVE)
+    if chat.conversation_id is None:
+        session, _ = await _find_call(request, chat, answers[0].call or CallId(""))
+    else:
+        session = await session_by_id(request, _parse_conversation_id(request, chat.conversation_id))
+    return session, await session.approve(await to_decisions(session, answers), view_of(request))
 
 
 async def _find_call(request: web.Request, chat: StreamRequest, call: CallId) -> tuple[Session, ApprovalId]:
@@ -235,11 +258,24 @@ async def _stream_until_disconnect(
 ) -> web.StreamResponse:
     """Stream; interrupt the run when its client disconnects or its time is over, as the settings say."""
     policy, run = request.app[SERVICE].disconnect_policy, replay.run.id
+    was_reset = False
+
+    async def watch(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        nonlocal was_reset
+        async with aclosing(frames):
+            async for data in frames:
+                was_reset = was_reset or _RESET in data
+                yield data
+
+    def run_to_interrupt() -> tuple[Session, RunId] | None:
+        # A client that does not know `reset-step` closes the connection there, and has not left.
+        return (session, run) if policy.cancel_on_disconnect and not was_reset else None
+
     async with (
-        cancel_on_disconnect(request, lambda: (session, run) if policy.cancel_on_disconnect else None),
+        cancel_on_disconnect(request, run_to_interrupt),
         run_alongside(_interrupt_after(policy.timeout_s, session, run)),
     ):
-        return await stream_replay(request, replay)
+        return await stream_replay(request, replay, watch)
 
 
 async def _interrupt_after(timeout_s: float | None, session: Session, run: RunId) -> None:

@@ -3,7 +3,8 @@
 Once a request that changes something has been read, it is carried out whether its client waits or not: a user
 who presses "send" and closes the page has sent. Only the response needs the client. On the routes that
 promise it, a disconnect during the response interrupts the run; on all other routes it ends the stream only.
-A gateway that stops breaks connections too; that is not a disconnect.
+A client that has read the whole response has not left it; neither has one whose stream the gateway breaks,
+because it stops or cannot continue.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from aiohttp import web
 
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
-from rejoin_gateway.http.gateway_service import CLIENT_LEFT, RESPONDING, SERVICE
+from rejoin_gateway.http.gateway_service import CLIENT_LEFT, RESPONDING, SERVICE, STREAM_ENDED
 from rejoin_gateway.http.routes import Handler
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.ids import RunId
@@ -63,7 +64,8 @@ async def cancel_on_disconnect(
         yield
     finally:
         is_gone, run = transport is None or transport.is_closing(), current_run()
-        if is_gone and run is not None and not request.app[SERVICE].stopping.is_set():
+        is_over = request.get(STREAM_ENDED) or request.app[SERVICE].stopping.is_set()
+        if is_gone and run is not None and not is_over:
             # aiohttp cancels the handler of a disconnected client: the interrupt has to outlive that.
             await asyncio.shield(interrupt_run(*run))
 

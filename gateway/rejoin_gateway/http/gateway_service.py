@@ -72,6 +72,8 @@ SERVICE: web.AppKey[GatewayService] = web.AppKey("service", GatewayService)
 PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
 RESPONDING: web.RequestKey[bool] = web.RequestKey("responding", bool)
 """Set where the response begins."""
+STREAM_ENDED: web.RequestKey[bool] = web.RequestKey("stream_ended", bool)
+"""Set where the gateway itself ends a streaming response: it is complete, or the connection is broken."""
 CLIENT_LEFT: web.RequestKey[bool] = web.RequestKey("client_left", bool)
 """Set if the client has left before that."""
 

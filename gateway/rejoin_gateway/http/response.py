@@ -17,7 +17,7 @@ from aiohttp import HttpVersion11, web
 from rejoin_adapters.store_types import Run
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import instrumentation, request_body
-from rejoin_gateway.http.gateway_service import SERVICE, begin_response, refuse_if_stopping
+from rejoin_gateway.http.gateway_service import SERVICE, STREAM_ENDED, begin_response, refuse_if_stopping
 from rejoin_gateway.http.request import view_of
 from rejoin_gateway.streaming import positions
 from rejoin_gateway.streaming.replay import Replay
@@ -110,6 +110,7 @@ async def _write_frames(
                     if is_silent and data != sse.KEEP_ALIVE:
                         is_silent = False
                         instrumentation.record_first_event(request, metrics)
+            request[STREAM_ENDED] = True
             await response.write_eof()
     finally:
         streams.discard(transport)
@@ -135,6 +136,7 @@ def abort_on_error(request: web.Request, transport: asyncio.Transport) -> Iterat
         yield
     except RejoinError as fault:
         log.warning("stream_aborted", error=str(fault))
+        request[STREAM_ENDED] = True
         request.app[SERVICE].backend.metrics.count_aborted_stream()
         transport.abort()
     except ConnectionError:

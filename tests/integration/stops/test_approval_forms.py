@@ -184,8 +184,12 @@ async def by_session(client: ApiClient, session: str, messages: list[Json]) -> A
     return await client.post(client.at(session), {"messages": messages})
 
 
+async def by_agent_chat(client: ApiClient, session: str, messages: list[Json]) -> Answer:
+    return await client.post("/api/agent/chat/stream", run_body(session, *messages))
+
+
 @pytest.mark.feature("F53", "F58")
-@pytest.mark.parametrize("send", [by_use_chat, by_run, by_graph, by_session])
+@pytest.mark.parametrize("send", [by_use_chat, by_run, by_graph, by_session, by_agent_chat])
 async def test_a_decision_and_a_new_message_in_one_body(
     clients: tuple[ApiClient, ApiClient], send: Any
 ) -> None:
@@ -209,6 +213,25 @@ async def test_a_decision_and_a_new_message_in_one_body(
     again = await send(client, session, messages)
     assert again.headers["x-workflow-run-id"] == answer.headers["x-workflow-run-id"]
     assert len(await client.messages(session)) == 4
+
+
+@pytest.mark.feature("F53", "F58")
+@pytest.mark.parametrize("send", [by_use_chat, by_run, by_session, by_agent_chat])
+async def test_the_answered_message_at_the_end_is_a_decision(
+    clients: tuple[ApiClient, ApiClient], send: Any
+) -> None:
+    """What `useChat` posts after `addToolApprovalResponse`, to each route that it can use as its `api`."""
+    client, other = clients
+    session = client.session()
+    await client.say(RUN, session, "delete notes.txt", id="m1")
+    messages = await client.messages(session)
+    question = await client.question(session)
+    parts = messages[1]["parts"]
+    parts[parts.index(question)] = with_decision(question, approved=False)
+    answer = await send(other, session, messages)
+    assert (answer.complete, "tool-output-denied" in event_types(answer)) == (True, True)
+    parts[parts.index(with_decision(question, approved=False))] = with_decision(question, approved=True)
+    assert (await send(client, session, messages)).status == 409
 
 
 @pytest.mark.feature("F58", "F87")

@@ -50,6 +50,7 @@ class ThreadDecision(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     thread_id: str
     tool_call_id: str | None = None
     approved: bool | None = None
+    reason: str | None = None
     message_id: str | None = None
 
 
@@ -92,7 +93,7 @@ async def decide_approval(request: web.Request) -> web.StreamResponse:
     """Decide one tool call; stream what follows, or only the decision while other calls wait for theirs."""
     body = await _decode_decision(request)
     session = await session_by_id(request, body.thread_id)
-    decision = Decision(await _find_approval(session, body), approved=body.approved is True)
+    decision = Decision(await _find_approval(session, body), body.approved is True, body.reason)
     replay = await session.approve([decision], view_of(request))
     if replay is not None:
         return await stream_replay(request, replay)

@@ -27,13 +27,7 @@ from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
 from rejoin_gateway.api.shared.message_forms import RunMessage
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.answered_calls import (
-    AnsweredCall,
-    answers_before,
-    parse_answers,
-    to_decisions,
-    without_answers,
-)
+from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions, without_answers
 from rejoin_gateway.core.left_answers import interrupt_left_answer
 from rejoin_gateway.core.message_input import MESSAGES_MAX, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
@@ -116,12 +110,14 @@ async def answer_chat(request: web.Request, chat: ChatRequest) -> Answer:
     """Send a message, decide approvals, or both, the decisions first. Raises as `AgentSession.send`."""
     if not chat.messages or len(chat.messages) > MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
-    answers = _parse_answers(chat.messages)
+    answers = message_forms.last_answers(chat.messages)
     if answers and not message_forms.has_message(chat.messages[-1]):
         return await _decide_approvals(request, chat, answers)
     key = key_of(request)
     session = session_of(request, chat.session_id or new_session_id(key, request[PRINCIPAL].owner))
-    replay = await _send_message(request, session, chat, answers or _earlier_answers(chat.messages))
+    replay = await _send_message(
+        request, session, chat, answers or message_forms.earlier_answers(chat.messages)
+    )
     if chat.stream:
         return StreamAnswer(replay)
     return CompleteAnswer(replay, partial(render_completion, int(session.now().timestamp())))
@@ -179,21 +175,6 @@ async def _decide_approvals(
     if not chat.stream or await _keeps_open(session, answer.replay.run.agent, chat):
         return JsonAnswer(acknowledgement)
     return answer
-
-
-def _parse_answers(messages: Sequence[RunMessage]) -> list[AnsweredCall]:
-    """The answers in the last message, whoever's it is: some clients send them as the user's."""
-    last, pointer = messages[-1], f"/messages/{len(messages) - 1}"
-    with message_input.relocate_errors(pointer, message_forms.part_pointers(last, pointer)):
-        return parse_answers(message_forms.to_client_message(last, "answered"), pointer)
-
-
-def _earlier_answers(messages: Sequence[RunMessage]) -> list[AnsweredCall]:
-    if messages[-1].role != "user":
-        return []
-    return answers_before(
-        [message_forms.to_client_message(message, "earlier") for message in messages], "/messages"
-    )
 
 
 def _acknowledge(

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from rejoin_gateway.core.answered_calls import RESPONDED
-from rejoin_gateway.core.message_input import ClientMessage
+from rejoin_gateway.core.answered_calls import RESPONDED, AnsweredCall, answers_before, parse_answers
+from rejoin_gateway.core.message_input import ClientMessage, relocate_errors
 from rejoin_protocol.errors import Invalid
 
 
@@ -84,6 +84,22 @@ def earlier_messages(messages: Sequence[RunMessage], number: int) -> list[Client
     return [
         to_client_message(message, f"imported_{place}") for place, message in enumerate(messages[:number])
     ]
+
+
+def last_answers(messages: Sequence[RunMessage]) -> list[AnsweredCall]:
+    """The answers in the last message, whoever's it is: some clients send them as the user's."""
+    if not messages:
+        return []
+    last, pointer = messages[-1], f"/messages/{len(messages) - 1}"
+    with relocate_errors(pointer, part_pointers(last, pointer)):
+        return parse_answers(to_client_message(last, "answered"), pointer)
+
+
+def earlier_answers(messages: Sequence[RunMessage]) -> list[AnsweredCall]:
+    """The answers directly before the last message, if that is the user's."""
+    if not messages or messages[-1].role != "user":
+        return []
+    return answers_before([to_client_message(message, "earlier") for message in messages], "/messages")
 
 
 def has_message(message: RunMessage) -> bool:
