@@ -5,6 +5,8 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
+import { familyTransport } from './families.mjs';
+
 const MODULES = path.join(path.dirname(fileURLToPath(import.meta.url)), 'node_modules');
 const DEADLINE_MS = 20_000;
 const TURNS = 10;
@@ -25,10 +27,11 @@ function load(folder) {
 
 /**
  * `ai` of a version and the `@ai-sdk/react` that belongs to it. The name is the version, and behind a `?` what the
- * client states about itself: most of them state nothing.
+ * client states about itself: most of them state nothing. Behind an `@` is the API that it speaks, if not its own.
  */
 export async function client(name) {
-  const [version, stated] = name.split('?');
+  const [told, family] = name.split('@');
+  const [version, stated] = told.split('?');
   const react = path.join(MODULES, `client-${version}`);
   const folder = packageOf(createRequire(path.join(react, 'package.json')).resolve('ai'));
   const found = JSON.parse(readFileSync(path.join(folder, 'package.json'), 'utf8')).version;
@@ -37,6 +40,7 @@ export async function client(name) {
   return {
     name,
     version,
+    family,
     major,
     patch,
     query: stated ? `?${stated}` : '',
@@ -156,20 +160,23 @@ export class Tab {
 
   constructor(client, place, session, messages = [], { auto = false, tools = false, transport } = {}) {
     this.client = client;
-    const { ai, react, query } = client;
+    const { ai, react, query, family } = client;
     const api = `${place.gateways[0]}/api/chat`;
+    const own = {
+      api: api + query,
+      // Another gateway, because any of them will do.
+      prepareReconnectToStreamRequest: ({ id }) => ({
+        api: `${place.gateways[1]}/api/chat/${id}/stream${query}`,
+      }),
+    };
     this.chat = new react.Chat({
       id: session,
       messages: clone(messages),
       transport:
         transport?.(this.wire.fetch, api) ??
         new ai.DefaultChatTransport({
-          api: api + query,
+          ...(family ? familyTransport(family, place, session, query) : own),
           fetch: this.wire.fetch,
-          // Another gateway, because any of them will do.
-          prepareReconnectToStreamRequest: ({ id }) => ({
-            api: `${place.gateways[1]}/api/chat/${id}/stream${query}`,
-          }),
         }),
       onError: error => this.errors.push(String(error)),
       sendAutomaticallyWhen: state =>

@@ -4,10 +4,10 @@
 // {…, error}. And a line {"kill": true} when every version waits for its runner to be killed: any line on stdin says
 // that it was.
 import { createInterface } from 'node:readline';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 
 import { client } from './client.mjs';
-import { FLOWS, play, WORKFLOW_FLOWS } from './flows.mjs';
+import { FAMILY_FLOWS, FLOWS, play, WORKFLOW_FLOWS } from './flows.mjs';
 
 const AT_ONCE = 3;
 const FLOW_MS_MAX = 45_000;
@@ -31,7 +31,8 @@ const killed = barrier(versions.length, async () => {
 });
 
 async function perform(one, name, flow) {
-  const session = `${one.name}-${name}-${randomBytes(4).toString('hex')}`.replace(/[^A-Za-z0-9]+/g, '-');
+  const readable = `${one.name}-${name}-${randomBytes(4).toString('hex')}`.replace(/[^A-Za-z0-9]+/g, '-');
+  const session = one.family ? randomUUID() : readable; // one of the families takes no other ids
   const began = Date.now();
   let arrived = name !== KILLED;
   const kill = () => ((arrived = true), killed.wait());
@@ -54,7 +55,8 @@ async function perform(one, name, flow) {
 
 async function performAll(version) {
   const one = await client(version);
-  const flows = Object.entries({ ...FLOWS, ...(one.major === 7 ? WORKFLOW_FLOWS : {}) });
+  const own = { ...FLOWS, ...(one.major === 7 ? WORKFLOW_FLOWS : {}) };
+  const flows = Object.entries(own).filter(([name]) => !one.family || FAMILY_FLOWS.includes(name));
   const waiting = flows.filter(([name]) => name !== KILLED);
   const worker = async () => {
     while (waiting.length) await perform(one, ...waiting.shift());
@@ -63,7 +65,7 @@ async function performAll(version) {
   await perform(one, KILLED, FLOWS[KILLED]);
 }
 
-tell({ flows: Object.keys({ ...FLOWS, ...WORKFLOW_FLOWS }) });
+tell({ flows: Object.keys({ ...FLOWS, ...WORKFLOW_FLOWS }), family_flows: FAMILY_FLOWS });
 await Promise.all(versions.map(performAll));
 stdin.close();
 process.exit(0);

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from rejoin_adapters.embedded import Servers
-from tests.support.browser.node import INSTALL_S_MAX, install_packages
+from tests.support.browser.node import INSTALL_S_MAX, install_packages, run_command
 from tests.support.system.observation import RecordMeasurement
 from tests.support.system.processes import Dev, rejoin_dev
 
@@ -36,6 +36,13 @@ CLIENTS = (
     NEWEST,
 )
 """Versions of npm `ai`, and what they state about themselves: at default settings nothing."""
+FAMILIES = ("run", "graph", "parts", "agent-chat", "session")
+ERAS = ("5.0.277", "6.0.44", "7.0.173")
+FAMILY_CLIENTS = (
+    *(f"{version}@{family}" for family in FAMILIES for version in ERAS),
+    "6.0.326?ui=6@agent-chat",
+)
+"""One of each generation, in the other APIs that stream UI chunks."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_S_MAX + FLOWS_S_MAX)]
 
@@ -69,6 +76,7 @@ class Report(msgspec.Struct):
     """What the driver said: the flows that there are, and how they went."""
 
     flows: list[str] = []
+    family_flows: list[str] = []
     played: list[Played] = []
 
 
@@ -87,6 +95,7 @@ async def play(node: str, place: Mapping[str, Any], running: Dev) -> Report:
         HERE / "driver.mjs",
         msgspec.json.encode(place).decode(),
         *CLIENTS,
+        *FAMILY_CLIENTS,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -120,10 +129,12 @@ def table(report: Report) -> str:
     cells = {(one.flow, one.version): one for one in report.played}
     notes = list(dict.fromkeys(note for one in report.played for note in one.notes))
     width = max(map(len, report.flows))
-    rows = [" " * width + "".join(f"{version:>13}" for version in CLIENTS)]
-    for flow in report.flows:
-        row = "".join(f"{cell(cells.get((flow, version)), notes):>13}" for version in CLIENTS)
-        rows.append(f"{flow:{width}}{row}")
+    rows = []
+    for flows, clients in ((report.flows, CLIENTS), (report.family_flows, FAMILY_CLIENTS)):
+        rows.append(" " * width + "".join(f"{version:>19}" for version in clients))
+        for flow in flows:
+            row = "".join(f"{cell(cells.get((flow, version)), notes):>19}" for version in clients)
+            rows.append(f"{flow:{width}}{row}")
     return "\n".join([*rows, *(f"  {number} {note}" for number, note in enumerate(notes, 1))])
 
 
@@ -143,6 +154,27 @@ def test_every_flow_ends_with_the_stored_messages_in_the_client(report: Report, 
     own = {one.flow: one for one in report.played if one.version == version}
     assert set(own) == {flow for flow in report.flows if plays(version, flow)}
     assert {flow: one.error for flow, one in own.items() if not one.ok} == {}
+
+
+@pytest.mark.feature("F67", "F84", "F95")
+@pytest.mark.parametrize("client", FAMILY_CLIENTS)
+def test_every_generation_reads_every_api_that_streams_ui_chunks(report: Report, client: str) -> None:
+    """With what each API sends to a client that states nothing."""
+    own = {one.flow: one for one in report.played if one.version == client}
+    assert set(own) == set(report.family_flows)
+    assert {flow: one.error for flow, one in own.items() if not one.ok} == {}
+
+
+async def test_no_request_tells_the_version_of_its_client(node: str) -> None:
+    """A client that states nothing gets one default. The one that says more needs no other one."""
+    versions = [version for version in CLIENTS if "?" not in version]
+    code, said = await run_command(HERE, node, str(HERE / "requests.mjs"), *versions, seconds=60.0)
+    assert code == 0, said
+    found = msgspec.json.decode(said.splitlines()[-1])
+    talkative = [one["headers"].pop("user-agent") for one in found["6.0.44"]]
+    assert [name.split()[0] for name in talkative] == ["ai-sdk/6.0.44"] * 3
+    assert len(found["5.0.277"]) == 3
+    assert all(requests == found["5.0.277"] for requests in found.values())
 
 
 def test_the_newest_client_lacks_nothing(report: Report, record_measurement: RecordMeasurement) -> None:

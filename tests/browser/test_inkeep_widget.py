@@ -10,11 +10,15 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser, BrowserContext, expect
 
+from rejoin_runner.tools.tool_decorator import tool
 from tests.support.browser.browser_site import HERE, BrowserSite
 from tests.support.browser.chat_page import count_text
 from tests.support.browser.inkeep_widget import InkeepWidget, serve_widget, unique
 from tests.support.browser.node import install_packages, run_command
+from tests.support.clients.api_families import Script
 from tests.support.clients.attachments import PNG
+from tests.support.models.agent_teams import Calls, scripted_agent
+from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -84,6 +88,70 @@ async def test_it_approves_and_denies(widget: InkeepWidget, faults: list[str], a
     await expect(widget.answer).to_contain_text("1 2")
     messages = (await widget.stored(f"/run/v1/conversations/{widget.conversation}"))["data"]["messages"]
     assert [one["role"] for one in messages] == ["user", "assistant"] * 2
+    assert faults == []
+
+
+@pytest.fixture
+async def directions(site: BrowserSite) -> AsyncIterator[str]:
+    """An agent that asks two questions at once, beside the site's own. Its name."""
+
+    @tool(needs_approval=True)
+    async def left() -> str:
+        """Go left."""
+        return "gone left"
+
+    @tool(needs_approval=True)
+    async def right() -> str:
+        """Go right."""
+        return "gone right"
+
+    lines: Script = {"go": [[Calls("left"), Calls("right")], ["Here I am."]]}
+    async with LocalSystem(site.dev.nats_url, site.dev.database_url) as system:
+        await system.runner([scripted_agent(system.agent, lines, tools=[left, right])])
+        yield system.agent
+
+
+@pytest.mark.feature("F54", "F95")
+@pytest.mark.parametrize("first", [0, 1], ids=["in order", "the second one first"])
+async def test_two_questions_are_decided_one_after_the_other(
+    context: BrowserContext, site: BrowserSite, directions: str, first: int
+) -> None:
+    """One is approved and the other one denied; the answer goes on after the second decision."""
+    widget = await InkeepWidget.open(context, site, agent=directions)
+    await widget.say("go")
+    await expect(widget.button("Approve")).to_have_count(2)
+    await widget.button("Approve").nth(first).click()
+    await expect(widget.button("Approve")).to_have_count(1)
+    await expect(widget.answer).not_to_contain_text("Here I am.")
+    await widget.button("Deny").click()
+    await expect(widget.answer).to_contain_text("Here I am.")
+    await expect(widget.button("Deny")).to_have_count(0)
+    [_, answer] = (await widget.stored(f"/run/v1/conversations/{widget.conversation}"))["data"]["messages"]
+    states = [part["state"] for part in answer["parts"] if part["type"].startswith("tool-")]
+    assert [state == "output-available" for state in states] == [first == 0, first == 1]
+
+
+@pytest.mark.feature("F71", "F95")
+async def test_after_a_reload_in_the_middle_of_a_text_the_answer_is_there_when_it_is_whole(
+    widget: InkeepWidget, faults: list[str], context: BrowserContext, site: BrowserSite
+) -> None:
+    """The widget does not resume a stream: it shows what is stored, and its next message is answered."""
+    await widget.say("count 400 every 50 ms")  # longer than a page takes to load
+    await expect(widget.answer).to_contain_text(count_text(5))
+    conversation = widget.conversation
+    await widget.page.close()
+    early = await InkeepWidget.open(context, site, conversation)
+    await expect(early.messages.last).to_have_text("count 400 every 50 ms")
+    path = f"/run/v1/conversations/{conversation}"
+
+    async def ended() -> bool:
+        return not (await early.stored(path))["data"]["active"]
+
+    await wait_until(ended, "the end of the run")
+    later = await InkeepWidget.open(context, site, conversation)
+    await expect(later.answer.locator("[data-part=markdown-p]")).to_have_text(count_text(400))
+    await later.say("count 3")
+    await expect(later.answer.locator("[data-part=markdown-p]")).to_have_text("1 2 3")
     assert faults == []
 
 

@@ -13,6 +13,7 @@ const baseSettings = {
 const aiChatSettings = {
   baseUrl: location.origin,
   appId: 'app',
+  ...(query.get('agent') && { headers: { 'x-agent-id': query.get('agent') } }),
   ...(query.get('conversation') && { conversationId: query.get('conversation') }),
 };
 

@@ -40,11 +40,13 @@ class InkeepWidget:
         self.requests: list[tuple[str, str, Any]] = []
 
     @classmethod
-    async def open(cls, context: BrowserContext, site: BrowserSite, conversation: str = "") -> Self:
-        """A tab; `conversation`: the one that the page names."""
+    async def open(
+        cls, context: BrowserContext, site: BrowserSite, conversation: str = "", agent: str = ""
+    ) -> Self:
+        """A tab. `conversation` and `agent`: the ones that the page names."""
         one = cls(await context.new_page(), site)
         one.page.on("request", lambda request: one._note(request.method, request.url, request.post_data_json))
-        await one.page.goto(f"{site.base}{PAGE}?token={TOKEN}&conversation={conversation}")
+        await one.page.goto(f"{site.base}{PAGE}?token={TOKEN}&conversation={conversation}&agent={agent}")
         await one.field.wait_for()
         return one
 

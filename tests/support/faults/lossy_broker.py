@@ -1,7 +1,7 @@
 """A TCP proxy on loopback that loses live messages. It reads the NATS client protocol.
 
 It forwards everything but a seeded share of the republished records (`live.…`): a core NATS subscription may
-lose messages without notice. It can also cut all its connections.
+lose messages without notice. It can also cut all its connections, or lose all that clients send.
 """
 
 import asyncio
@@ -41,6 +41,10 @@ class LossyBrokerUrl(str):
         """The number of connected clients."""
         return len(self._proxy.tasks)
 
+    def mute(self) -> None:
+        """Lose all that clients send from now on. They learn nothing of it."""
+        self._proxy.is_mute = True
+
     def cut(self) -> None:
         """Cut every connection. New ones are accepted."""
         for task in tuple(self._proxy.tasks):
@@ -54,6 +58,7 @@ class _Proxy:
         self._drop = drop
         self._random = Random(seed)
         self.dropped = 0
+        self.is_mute = False
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,8 +70,9 @@ class _Proxy:
             try:
                 async with run_alongside(self._down(from_server, writer)):
                     while received := await reader.read(READ_BYTES_MAX):
-                        to_server.write(received)
-                        await to_server.drain()
+                        if not self.is_mute:
+                            to_server.write(received)
+                            await to_server.drain()
             finally:
                 to_server.transport.abort()
 
