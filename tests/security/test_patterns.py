@@ -9,13 +9,14 @@ import ast
 import importlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from re import _constants as opcodes  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -63,9 +64,27 @@ def sources() -> Iterator[tuple[str, ast.Module]]:
 
 
 def evaluated(node: ast.expr, module: str) -> Any:
-    """The value of an expression in its module. Raises `NameError` for a pattern that a function makes."""
+    """The value of an expression in its module. Raises `NameError` for what only a function knows."""
     code = compile(ast.Expression(node), module, "eval")
     return eval(code, dict(vars(importlib.import_module(module))))  # noqa: S307 - our own source
+
+
+def patterns_of(node: ast.expr, module: str) -> list[Any]:
+    """The pattern that an expression is; for a field of a function's argument, that field of all values of
+    the module. Raises `NameError` for any other.
+    """
+    try:
+        return [evaluated(node, module)]
+    except NameError:
+        if not isinstance(node, ast.Attribute):
+            raise
+        values = list(vars(importlib.import_module(module)).values())
+        values += [one for value in values if isinstance(value, Mapping) for one in value.values()]
+        found = {getattr(one, node.attr, None) for one in values if isinstance(one, msgspec.Struct)}
+        patterns = [one for one in found if isinstance(one, str)]
+        if not patterns:
+            raise
+        return patterns
 
 
 def expressions() -> list[Expression]:
@@ -83,9 +102,11 @@ def expressions() -> list[Expression]:
         for node in ast.walk(tree):
             for given, flags, methods in patterns_in(node, parents, used):
                 place = f"{module}:{given.lineno}"
-                value = evaluated(given, module)
                 bits = evaluated(flags, module) if flags is not None else 0
-                found.append(Expression(place, re.compile(value, bits), frozenset(methods)))
+                found += [
+                    Expression(place, re.compile(pattern, bits), frozenset(methods))
+                    for pattern in patterns_of(given, module)
+                ]
     return found
 
 
