@@ -6,6 +6,7 @@ receives for `tests/support/faults/invariants.py`.
 """
 
 import asyncio
+import io
 import itertools
 import secrets
 import signal
@@ -268,7 +269,9 @@ class Attacker:
             body = Send(session, text or secrets.token_hex(LARGE_BYTES // 2), operations=False).body
             url = f"{self._random.choice(self._gateways)}/api/chat"
             with suppress(*AWAY):
-                async with self._http.post(url, json=body) as response:
+                data = io.BytesIO(msgspec.json.encode(body))
+                headers = {"Content-Type": "application/json"}
+                async with self._http.post(url, data=data, headers=headers) as response:
                     self.sent.append(f"{text or 'large'}: {response.status}")
             await asyncio.sleep(self._random.uniform(0.5, ATTACK_PERIOD_S))
 
