@@ -3,18 +3,16 @@
 `PostgresSessionStore` decides what is deleted with a session. Runners delete the logs in their next sweep.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 
-import click
 import msgspec
 
-from rejoin.cli.runs import RunSettings
-from rejoin_adapters.jetstream import nats_connection
+from rejoin.cli.runs import RunSettings, connect_and_execute
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.ports.run_control import RunControl
-from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.store_types import Owner
 from rejoin_protocol.errors import NotFound, Unavailable
@@ -47,20 +45,8 @@ class DeletionCommands(msgspec.Struct, frozen=True):
 def execute(settings: RunSettings, command: Callable[[DeletionCommands], Awaitable[str]]) -> None:
     """Connect, run one command, and print its result."""
 
-    async def run() -> str:
-        async with AsyncExitStack() as stack:
-            connection = await stack.enter_async_context(
-                nats_connection.connect(settings.nats_url, "operator")
-            )
-            store = await stack.enter_async_context(
-                await run_store.open_run_store(settings.database_url, pool_max=1)
-            )
-            return await command(
-                DeletionCommands(
-                    PostgresSessionStore(store.database),
-                    NatsRunControl(connection),
-                    TenantId(settings.tenant),
-                )
-            )
+    def build(connection: NatsConnection, store: PostgresRunStore) -> DeletionCommands:
+        sessions = PostgresSessionStore(store.database)
+        return DeletionCommands(sessions, NatsRunControl(connection), TenantId(settings.tenant))
 
-    click.echo(asyncio.run(run()))
+    connect_and_execute(settings, build, command)

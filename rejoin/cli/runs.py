@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from rejoin_adapters.jetstream import nats_connection, setup
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
@@ -20,6 +21,7 @@ from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.ports.run_queue import RunQueue
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.process.service_process import LogFormat
 from rejoin_adapters.store_types import Owner, Run, RunSummary
 from rejoin_protocol.errors import NotFound, Unavailable
@@ -108,6 +110,25 @@ def _line(summary: RunSummary) -> str:
 def execute(settings: RunSettings, command: Callable[[RunCommands], Awaitable[str]]) -> None:
     """Connect, run one command, and print its result."""
 
+    def build(connection: NatsConnection, store: PostgresRunStore) -> RunCommands:
+        return RunCommands(
+            store,
+            JetStreamRunLog(connection, connection),
+            JetStreamRunQueue(connection, setup.StreamSettings()),
+            NatsRunControl(connection),
+            Owner(TenantId(settings.tenant)),
+        )
+
+    connect_and_execute(settings, build, command)
+
+
+def connect_and_execute[C](
+    settings: RunSettings,
+    build: Callable[[NatsConnection, PostgresRunStore], C],
+    command: Callable[[C], Awaitable[str]],
+) -> None:
+    """Connect as the operator, run one command on the object that `build` makes, and print its result."""
+
     async def run() -> str:
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(
@@ -116,14 +137,6 @@ def execute(settings: RunSettings, command: Callable[[RunCommands], Awaitable[st
             store = await stack.enter_async_context(
                 await run_store.open_run_store(settings.database_url, pool_max=1)
             )
-            return await command(
-                RunCommands(
-                    store,
-                    JetStreamRunLog(connection, connection),
-                    JetStreamRunQueue(connection, setup.StreamSettings()),
-                    NatsRunControl(connection),
-                    Owner(TenantId(settings.tenant)),
-                )
-            )
+            return await command(build(connection, store))
 
     click.echo(asyncio.run(run()))

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.api.test_rows_approvals import Two
 from tests.support.clients.api_families import SESSION, ApiClient, Json, with_decision
 from tests.support.models.agent_teams import Calls, model_requests, scripted_agent
+from tests.support.models.approval_tools import ApprovalTools
 from tests.support.system.local_system import Answer, LocalSystem
 
 TEXT = [{"type": "text", "text": "count 2"}]
@@ -126,7 +126,7 @@ async def test_an_approved_call_runs_with_the_arguments_that_were_shown(
     system: LocalSystem, send: Send
 ) -> None:
     """The client sends another input, name, id or output with the call."""
-    two = Two()
+    two = ApprovalTools()
     one = scripted_agent(system.agent, {"go": [[Calls("left")], ["{}"]]}, tools=two.tools())
     await system.runner([one])
     client = ApiClient(system, await system.gateway())

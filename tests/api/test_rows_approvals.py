@@ -5,8 +5,6 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from rejoin_runner.tools.tool import Tool
-from rejoin_runner.tools.tool_decorator import tool
 from tests.support.clients.api_families import (
     AGENT_CHAT,
     AISDK,
@@ -23,6 +21,7 @@ from tests.support.clients.api_families import (
     with_decision,
 )
 from tests.support.models.agent_teams import Calls, model_requests, scripted_agent
+from tests.support.models.approval_tools import ApprovalTools
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
 from tests.support.system.observation import wait_until
 
@@ -171,28 +170,6 @@ async def test_only_an_answered_approval_counts(client: ApiClient) -> None:
     assert await client.messages(session) == before
 
 
-class Two:
-    """Two calls at once that ask, each of which is written down when it is run."""
-
-    def __init__(self) -> None:
-        self.ran: list[str] = []
-
-    def tools(self) -> list[Tool]:
-        @tool(needs_approval=True)
-        async def left() -> str:
-            """Go left."""
-            self.ran.append("left")
-            return "gone left"
-
-        @tool(needs_approval=True)
-        async def right() -> str:
-            """Go right."""
-            self.ran.append("right")
-            return "gone right"
-
-        return [left, right]
-
-
 def answers(message: Json, **approved: bool) -> Json:
     """Some of a message's questions answered, as chat messages answer them."""
     parts = [
@@ -203,9 +180,9 @@ def answers(message: Json, **approved: bool) -> Json:
     return {"role": "assistant", "parts": parts}
 
 
-async def both_asked(system: LocalSystem) -> tuple[ApiClient, str, Two, Answer]:
+async def both_asked(system: LocalSystem) -> tuple[ApiClient, str, ApprovalTools, Answer]:
 
-    two = Two()
+    two = ApprovalTools()
     lines: Script = {"go": [[Calls("left"), Calls("right")], ["{}"]]}
     await system.runner([scripted_agent(system.agent, lines, tools=two.tools())])
     client = ApiClient(system, await system.gateway())
@@ -291,7 +268,7 @@ async def test_a_batch_gets_a_result_for_each_call_and_the_open_stream_continues
 async def test_a_decision_by_rest(system: LocalSystem) -> None:
     """The reason reaches the model; the same again is 200, the opposite 409, an unknown run or call 404."""
 
-    two = Two()
+    two = ApprovalTools()
     one = scripted_agent(system.agent, {"go": [[Calls("left")], ["{}"]]}, tools=two.tools())
     await system.runner([one])
     client = ApiClient(system, await system.gateway())

@@ -15,6 +15,7 @@ from rejoin_runner.tools.tool_decorator import tool
 from tests.support.browser.node import INSTALL_S_MAX, install_packages
 from tests.support.clients.api_families import ApiClient, Script
 from tests.support.models.agent_teams import Calls, scripted_agent
+from tests.support.models.approval_tools import ApprovalTools
 from tests.support.system.local_system import LocalSystem
 
 HERE = Path(__file__).parent
@@ -56,25 +57,10 @@ class WorkflowResult(msgspec.Struct):
     error: str | None = None
 
 
-class Directions:
-    """Two tools that need an approval, and a slow one. `ran`: which were run."""
-
-    def __init__(self) -> None:
-        self.ran: list[str] = []
+class Directions(ApprovalTools):
+    """A slow tool besides."""
 
     def tools(self) -> list[Tool]:
-        @tool(needs_approval=True)
-        async def left() -> str:
-            """Go left."""
-            self.ran.append("left")
-            return "gone left"
-
-        @tool(needs_approval=True)
-        async def right() -> str:
-            """Go right."""
-            self.ran.append("right")
-            return "gone right"
-
         @tool(needs_approval=True)
         async def sleep() -> str:
             """Sleep until a client arrives."""
@@ -82,7 +68,7 @@ class Directions:
             await asyncio.sleep(3600)
             return "slept"
 
-        return [left, right, sleep]
+        return [*super().tools(), sleep]
 
 
 @pytest.fixture(scope="module")

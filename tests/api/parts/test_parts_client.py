@@ -10,11 +10,10 @@ import pytest
 import pytest_asyncio
 
 from rejoin_adapters.embedded import Servers
-from rejoin_runner.tools.tool import Tool
-from rejoin_runner.tools.tool_decorator import tool
 from tests.support.clients.api_families import PARTS, ApiClient, Script, event_types
 from tests.support.clients.attacked_gateway import AttackedGateway, open_attacked_gateway
 from tests.support.models.agent_teams import Calls, scripted_agent
+from tests.support.models.approval_tools import ApprovalTools
 from tests.support.system.local_system import LocalSystem
 
 APPROVE = "/api/chat/approve"
@@ -231,32 +230,10 @@ async def test_what_is_not_there_is_not_found_in_the_promised_words(client: ApiC
         assert (answer.status, answer.json) == (400, {"error": "messageId is required"})
 
 
-class Both:
-    """Two tools that need an approval. `ran`: which were run."""
-
-    def __init__(self) -> None:
-        self.ran: list[str] = []
-
-    def tools(self) -> list[Tool]:
-        @tool(needs_approval=True)
-        async def left() -> str:
-            """Go left."""
-            self.ran.append("left")
-            return "gone left"
-
-        @tool(needs_approval=True)
-        async def right() -> str:
-            """Go right."""
-            self.ran.append("right")
-            return "gone right"
-
-        return [left, right]
-
-
 class Question(msgspec.Struct):
     """A thread whose run waits for two decisions, and two gateways."""
 
-    both: Both
+    both: ApprovalTools
     client: ApiClient
     other: ApiClient
     session: str
@@ -277,7 +254,7 @@ class Question(msgspec.Struct):
 
 @pytest.fixture
 async def question(system: LocalSystem) -> Question:
-    both = Both()
+    both = ApprovalTools()
     lines: Script = {"go": [[Calls("left"), Calls("right")], ["{}"]]}
     await system.runner([scripted_agent(system.agent, lines, tools=both.tools())])
     client, other = [ApiClient(system, await system.gateway()) for _ in range(2)]
