@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rejoin_adapters.store_types import History, Owner
-    from rejoin_gateway.app import GatewaySettings
     from rejoin_gateway.asgi.application import asgi
     from rejoin_gateway.embed import (
         AgentSessions,
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         load_settings,
         routes,
     )
+    from rejoin_gateway.settings import GatewaySettings
     from rejoin_protocol.errors import (
         Conflict,
         Forbidden,
@@ -125,7 +125,7 @@ __all__ = (
 
 _MODULES = {
     "rejoin_adapters.store_types": ("History", "Owner"),
-    "rejoin_gateway.app": ("GatewaySettings",),
+    "rejoin_gateway.settings": ("GatewaySettings",),
     "rejoin_gateway.asgi.application": ("asgi",),
     "rejoin_gateway.embed": (
         "AgentSessions",

@@ -1,6 +1,7 @@
 """The gateway: accepts chat requests over HTTP, queues runs, streams their logs. It stores nothing itself.
 
-app          wires a gateway: settings, connections, routes
+app          wires a gateway: connections, background work, routes
+settings     the settings of a gateway process
 embed        a gateway inside another application: `connect`, `routes`
 asgi         the same routes for ASGI servers and frameworks
 api          one file or folder for each API: decode the request, call the core, render the response

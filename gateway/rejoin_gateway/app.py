@@ -34,21 +34,21 @@ from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.process import metrics_server, tracing
 from rejoin_adapters.process.background import run_alongside
-from rejoin_adapters.process.service_process import LogFormat, on_stop, raise_open_file_limit
-from rejoin_adapters.store_types import Count, Limits
-from rejoin_gateway.agent_cache import AGENT_CACHE_TTL_S, CachedAgentRegistry
+from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
+from rejoin_adapters.store_types import Limits
+from rejoin_gateway.agent_cache import CachedAgentRegistry
 from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
 from rejoin_gateway.api.parts import parts_chat, threads, tokens
 from rejoin_gateway.api.run import artifacts, conversations, executions, run_chat, run_feedback, run_log
 from rejoin_gateway.api.sessions import agent_sessions, agents, session_feedback
-from rejoin_gateway.auth.authenticator import Authenticator, AuthSettings, open_authenticator
+from rejoin_gateway.auth.authenticator import Authenticator, open_authenticator
 from rejoin_gateway.broker_watch import BrokerWatch
 from rejoin_gateway.core import remote_fetch
 from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.core.backend import Backend
-from rejoin_gateway.core.file_urls import FILE_URL_TTL_S, FileUrls
+from rejoin_gateway.core.file_urls import FileUrls
 from rejoin_gateway.http.cors import Cors, security_headers
 from rejoin_gateway.http.disconnect import finish_changes
 from rejoin_gateway.http.gateway_service import SERVICE, DisconnectPolicy, GatewayService
@@ -60,14 +60,12 @@ from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_gateway.http.routes import Route, mount
 from rejoin_gateway.listener.bounded_site import BoundedSite
 from rejoin_gateway.listener.connections import (
-    CONNECTIONS_MAX,
-    PEER_CONNECTIONS_MAX,
     ConnectionLimits,
     Connections,
     limit_by_files,
 )
 from rejoin_gateway.metrics import GatewayMetrics
-from rejoin_gateway.streaming.replay import HEARTBEAT_S
+from rejoin_gateway.settings import GatewaySettings
 from rejoin_gateway.ui import docs, kill_switch, pages, root
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName, TenantId
@@ -107,77 +105,6 @@ KEY_USAGE_INTERVAL_S = 10.0
 RUN_COUNT_INTERVAL_S = 10.0
 WRITE_CHECK_PERIOD_S = 5.0
 """A database that has stored a row is not asked to store another one for this long."""
-
-
-class GatewaySettings(AuthSettings, frozen=True, kw_only=True):
-    """The settings of a gateway: each is the variable `REJOIN_…`."""
-
-    nats_url: str
-    """NATS 2.12 or newer with JetStream; a cluster's servers are separated by commas."""
-    database_url: str
-    """PostgreSQL 15 or newer."""
-    host: str = "127.0.0.1"
-    """Address that the gateway listens on."""
-    port: int = 8080
-    connections_max: Count = CONNECTIONS_MAX
-    """Connections of all clients; fewer if the limit of open files is low. Beyond them the idle ones are
-    closed and new ones wait.
-    """
-    connections_per_peer_max: Count = PEER_CONNECTIONS_MAX
-    """Connections of one peer: an IPv4 address or an IPv6 network (/64), loopback excepted. A load balancer
-    is one peer: behind one, set it to `REJOIN_CONNECTIONS_MAX`.
-    """
-    default_agent: str | None = None
-    """Agent of requests that name none."""
-    agent_cache_ttl_s: float = AGENT_CACHE_TTL_S
-    """How long an agent's registry entry is cached."""
-    nats_replicas: int = 1
-    """Servers that store each stream: 3 in a cluster."""
-    run_log_retention_s: float = 24 * 3600
-    """How long a run's events can be streamed again. Messages stay in the database for longer."""
-    database_pool_max: int = 10
-    """Database connections of one process."""
-    requests_per_minute: Count | None = None
-    """Rate limit of one credential at one gateway."""
-    tenant_requests_per_minute: Count | None = None
-    """This limit and the next four apply to tenants without limits of their own (`rejoin tenants limits`)."""
-    tenant_running_max: Count | None = None
-    """Runs at the same time; further runs wait. Set the same value for gateways and runners."""
-    tenant_queued_max: Count | None = None
-    """Waiting runs; further messages get 429."""
-    tenant_tokens_per_day: Count | None = None
-    """Tokens per day; when they are used up, messages get 429 until midnight UTC."""
-    tenant_file_bytes_max: Count | None = None
-    """Bytes of all stored files; further files are refused until sessions with files are deleted."""
-    stream_heartbeat_s: float = HEARTBEAT_S
-    """Time without events after which a stream sends a comment, so that proxies keep the connection open."""
-    agent_chat_timeout_s: float | None = 120.0
-    """Time limit of runs that the agent-chat routes stream."""
-    agent_chat_cancel_on_disconnect: bool = True
-    """Whether such a run is cancelled when its client disconnects. On all other routes runs continue."""
-    cors_origins: str = ""
-    """Origins whose pages may call the gateway, separated by spaces; `*` for all."""
-    context_encryption_keys: str | None = None
-    """Keys that encrypt agent contexts: `id:base64,…`, 32 bytes each. The first encrypts, all decrypt. Keys
-    derived from them sign the URLs of files; without them, files need a credential.
-    """
-    public_url: str = ""
-    """Where clients reach the gateways, for example `https://chat.example.com`. With it, URLs of files are
-    absolute. Without it, they are absolute only for pages of other origins, with the host that these called.
-    """
-    file_url_ttl_s: float = FILE_URL_TTL_S
-    """How long a file's signed URL is valid at least; at most twice as long."""
-    shutdown_delay_s: float = 0.0
-    """How long readiness fails before streams are closed: the time a load balancer needs to notice."""
-    metrics_host: str = "127.0.0.1"
-    """Address of the metrics port."""
-    metrics_port: int | None = None
-    """Port of `/metrics`. Unset, `/metrics` is a route of the gateway."""
-    otlp_endpoint: str | None = None
-    """URL for trace spans, `http://…/v1/traces`; needs the extra `otel`."""
-    log_level: str = "info"
-    log_format: LogFormat = "auto"
-    """`json`, `console`, or `auto`: JSON unless stderr is a terminal."""
 
 
 def build_application(

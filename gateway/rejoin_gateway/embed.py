@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 from rejoin_adapters.store_types import Decision, History, Owner, SessionSummary, SessionUsage, WhenBusy
 from rejoin_gateway.api.sessions import agent_sessions as family
 from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
-from rejoin_gateway.app import GatewaySettings, open_application
+from rejoin_gateway.app import open_application
 from rejoin_gateway.auth.authenticator import ALL_SCOPES, Principal
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
@@ -32,6 +32,7 @@ from rejoin_gateway.http.middleware import observe
 from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_gateway.http.response import stream_headers
 from rejoin_gateway.http.routes import Handler, Route, RouteDoc, mount
+from rejoin_gateway.settings import GatewaySettings
 from rejoin_gateway.streaming.client_view import client_view
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart
 from rejoin_gateway.streaming.replay import Replay

@@ -7,12 +7,13 @@ from rejoin_adapters.jetstream import setup
 from rejoin_gateway import app
 from rejoin_gateway.auth.authenticator import config_errors
 from rejoin_gateway.core.file_urls import check_public_url
+from rejoin_gateway.settings import GatewaySettings
 from rejoin_protocol.errors import Invalid
 
 ACK_WAIT_S_MIN = 1.0
 
 
-class DoctorSettings(app.GatewaySettings, frozen=True, kw_only=True):
+class DoctorSettings(GatewaySettings, frozen=True, kw_only=True):
     """A gateway's settings, and those of the runners' that must fit them."""
 
     ack_wait_s: float = setup.ACK_WAIT_S

@@ -18,6 +18,7 @@ from rejoin.cli import extras
 from rejoin.cli.options import GroupOptions, LazyGroup, RejoinGroup, config_option, config_option_of, load
 from rejoin.dev import launcher, processes
 from rejoin_adapters.process.service_process import LogFormat, SupervisorLink
+from rejoin_gateway.settings import GatewaySettings
 
 
 class MigrateSettings(msgspec.Struct, frozen=True):
@@ -78,7 +79,7 @@ def gateway(config: Path | None) -> None:
     extras.require("gateway", "gateway")
     from rejoin_gateway import app  # a large import, needed by this command alone
 
-    loaded = load(app.GatewaySettings, config)
+    loaded = load(GatewaySettings, config)
 
     async def run() -> None:
         with SupervisorLink(os.environ) as supervisor:

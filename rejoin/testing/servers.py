@@ -9,8 +9,8 @@ import msgspec
 
 from rejoin.dev.config_file import SharedSettings
 from rejoin_adapters.process.background import run_alongside
-from rejoin_gateway.app import GatewaySettings
 from rejoin_gateway.embed import Rejoin, connect
+from rejoin_gateway.settings import GatewaySettings
 from rejoin_protocol.errors import Invalid
 from rejoin_runner import app as runner_app
 from rejoin_runner.agent.agent import Agent

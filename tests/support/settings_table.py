@@ -15,13 +15,13 @@ import msgspec
 
 from rejoin.cli import api_keys, check_settings, main, runs
 from rejoin.dev import launcher
-from rejoin_gateway import app
+from rejoin_gateway.settings import GatewaySettings
 from rejoin_runner.settings import RunnerSettings
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->\n"
 READERS: dict[str, type[msgspec.Struct]] = {
-    "gateway": app.GatewaySettings,
+    "gateway": GatewaySettings,
     "runner": RunnerSettings,
     "migrate": main.MigrateSettings,
     "keys": api_keys.KeySettings,

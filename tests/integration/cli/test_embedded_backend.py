@@ -12,7 +12,6 @@ import pytest
 from aiohttp import web
 
 from rejoin_adapters.store_types import Owner
-from rejoin_gateway.app import GatewaySettings
 from rejoin_gateway.embed import (
     ApprovalInput,
     ChatSession,
@@ -26,6 +25,7 @@ from rejoin_gateway.embed import (
     routes,
 )
 from rejoin_gateway.http.routes import Handler
+from rejoin_gateway.settings import GatewaySettings
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound, Unauthenticated, Unavailable
 from rejoin_protocol.events import chunks
 from rejoin_protocol.ids import TenantId, UserId

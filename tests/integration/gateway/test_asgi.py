@@ -9,11 +9,11 @@ import pytest
 
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.store_types import Owner
-from rejoin_gateway.app import GatewaySettings
 from rejoin_gateway.asgi.application import BrokenResponse, SessionsApplication, asgi
 from rejoin_gateway.asgi.memory_connection import OUTPUT_BYTES_MAX
 from rejoin_gateway.embed import Rejoin, connect
 from rejoin_gateway.http.request_body import BODY_BYTES_MAX
+from rejoin_gateway.settings import GatewaySettings
 from rejoin_protocol.errors import Invalid, Unauthenticated
 from rejoin_protocol.ids import TenantId, UserId
 from tests.support.system.local_system import LocalSystem

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from rejoin_gateway import app as gateway_app
+from rejoin_gateway.settings import GatewaySettings
 from rejoin_gateway.ui import kill_switch
 from rejoin_runner.demo import build_demo_agent
 from tests.support.system.local_system import Answer, LocalSystem
@@ -92,7 +93,7 @@ async def test_no_other_sites_page_kills_a_runner(
     system: LocalSystem, headers: dict[str, str], status: int
 ) -> None:
     killed = []
-    settings = gateway_app.GatewaySettings(
+    settings = GatewaySettings(
         nats_url=system.nats_url, database_url=system.database_url, allow_anonymous=True
     )
     async with gateway_app.open_application(settings) as app:

@@ -19,9 +19,9 @@ from rejoin.cli.finding import Severity
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.pool import Database
-from rejoin_gateway.app import GatewaySettings
 from rejoin_gateway.auth.authenticator import open_authenticator
 from rejoin_gateway.auth.scope import Scope
+from rejoin_gateway.settings import GatewaySettings
 from rejoin_protocol.errors import Invalid, Unauthenticated
 from rejoin_protocol.ids import TenantId
 from tests.support.system.local_system import Answer, LocalSystem

@@ -11,6 +11,7 @@ from rejoin_adapters.store_types import Run
 from rejoin_gateway import app as gateway_app
 from rejoin_gateway.app import ROUTES
 from rejoin_gateway.core.backend import Backend
+from rejoin_gateway.settings import GatewaySettings
 from tests.support.clients.api_families import ApiClient
 from tests.support.clients.left_requests import (
     CHANGES,
@@ -84,7 +85,7 @@ async def test_a_gateway_that_stops_finishes_what_it_has_read(
         await asyncio.sleep(0.3)
         await publish(backend, run)
 
-    settings = gateway_app.GatewaySettings(
+    settings = GatewaySettings(
         nats_url=system.nats_url, database_url=system.database_url, allow_anonymous=True
     )
     session = other.session()

@@ -21,6 +21,7 @@ from rejoin_gateway import app as gateway_app
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.listener.bounded_site import BoundedSite
 from rejoin_gateway.listener.connections import ConnectionLimits, Connections
+from rejoin_gateway.settings import GatewaySettings
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.sse import SseFrame
 from rejoin_runner import app as runner_app
@@ -67,9 +68,7 @@ class LocalSystem:
     ) -> str:
         """Start a gateway. Returns its base URL."""
         wanted = {"allow_anonymous": True, "default_agent": self.agent, "agent_cache_ttl_s": 0, **settings}
-        found = gateway_app.GatewaySettings(
-            nats_url=nats_url or self.nats_url, database_url=self.database_url, **wanted
-        )
+        found = GatewaySettings(nats_url=nats_url or self.nats_url, database_url=self.database_url, **wanted)
         app = await self._stack.enter_async_context(gateway_app.open_application(found))
         return await self.serve(app, connections)
 

@@ -14,14 +14,14 @@ import pytest
 import yaml
 
 from rejoin.cli import api_keys, main
-from rejoin_gateway import app as gateway_app
+from rejoin_gateway.settings import GatewaySettings
 from rejoin_protocol.broker import broker_permissions, broker_url
 from rejoin_protocol.security.sealing import Sealer
 from rejoin_runner.settings import RunnerSettings
 
 ROOT = Path(__file__).parents[3]
 SETTINGS: dict[str, type[msgspec.Struct]] = {
-    "gateway": gateway_app.GatewaySettings,
+    "gateway": GatewaySettings,
     "runner": RunnerSettings,
     "migrate": main.MigrateSettings,
     "keys": api_keys.KeySettings,

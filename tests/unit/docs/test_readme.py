@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from rejoin_gateway import app as gateway_app
+from rejoin_gateway.settings import GatewaySettings
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.settings import RunnerSettings
 
@@ -26,7 +26,7 @@ def test_the_agent_of_the_readme_can_be_served() -> None:
 def test_every_setting_it_names_exists_with_its_default() -> None:
     fields = {
         field.name: field
-        for kind in (gateway_app.GatewaySettings, RunnerSettings)
+        for kind in (GatewaySettings, RunnerSettings)
         for field in msgspec.structs.fields(kind)
     }
     section = README.split("| setting | default |")[1].split("\n\n")[0]

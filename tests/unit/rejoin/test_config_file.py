@@ -8,7 +8,7 @@ import pytest
 
 from rejoin.cli.runs import RunSettings
 from rejoin.dev.config_file import SharedSettings, context_encryption_keys, variables, write_config
-from rejoin_gateway.app import GatewaySettings
+from rejoin_gateway.settings import GatewaySettings
 from rejoin_protocol import settings
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.security.sealing import Sealer

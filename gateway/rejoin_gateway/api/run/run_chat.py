@@ -27,8 +27,8 @@ from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
 from rejoin_gateway.api.shared.message_forms import RunMessage
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
+from rejoin_gateway.core.abandoned_answers import interrupt_abandoned_answer
 from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions, without_answers
-from rejoin_gateway.core.left_answers import interrupt_left_answer
 from rejoin_gateway.core.message_input import MESSAGES_MAX, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.http.gateway_service import PRINCIPAL
@@ -144,7 +144,7 @@ async def _send_message(
         # The API's own widget sends nothing while it reads an answer, and its stop button only closes the
         # connection: a new message means that nobody reads the answer any more.
         by_widget = request.headers.get(INVOCATION_HEADER) == WIDGET
-        await interrupt_left_answer(session, chat, message.id, earlier, always=by_widget)
+        await interrupt_abandoned_answer(session, chat, message.id, earlier, always=by_widget)
         return await session.send(
             stored,
             view_of(request),

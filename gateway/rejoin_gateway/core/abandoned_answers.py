@@ -17,7 +17,7 @@ from rejoin_protocol.lifecycle import BUSY
 _UNDECIDED = frozenset({"approval-requested", "approval-responded"})
 
 
-async def interrupt_left_answer(
+async def interrupt_abandoned_answer(
     session: Session,
     options: MessageOptions,
     message: str,
