@@ -18,7 +18,6 @@ from rejoin.cli import extras
 from rejoin.cli.options import GroupOptions, LazyGroup, RejoinGroup, config_option, config_option_of, load
 from rejoin.dev import launcher, processes
 from rejoin_adapters.process.service_process import LogFormat, SupervisorLink
-from rejoin_gateway.settings import GatewaySettings
 
 
 class MigrateSettings(msgspec.Struct, frozen=True):
@@ -78,6 +77,7 @@ def gateway(config: Path | None) -> None:
     """Run a gateway: the HTTP API."""
     extras.require("gateway", "gateway")
     from rejoin_gateway import app  # a large import, needed by this command alone
+    from rejoin_gateway.settings import GatewaySettings
 
     loaded = load(GatewaySettings, config)
 
