@@ -135,13 +135,13 @@ async def test_two_questions_are_decided_one_after_the_other(
 async def test_after_a_reload_in_the_middle_of_a_text_the_answer_is_there_when_it_is_whole(
     widget: InkeepWidget, faults: list[str], context: BrowserContext, site: BrowserSite
 ) -> None:
-    """The widget does not resume a stream: it shows what is stored, and its next message is answered."""
+    """The widget does not resume a stream: it says so, shows what is stored later, and goes on from there."""
     await widget.say("count 400 every 50 ms")  # longer than a page takes to load
     await expect(widget.answer).to_contain_text(count_text(5))
     conversation = widget.conversation
     await widget.page.close()
     early = await InkeepWidget.open(context, site, conversation)
-    await expect(early.messages.last).to_have_text("count 400 every 50 ms")
+    await expect(early.messages.last).to_contain_text("Please check back")
     path = f"/run/v1/conversations/{conversation}"
 
     async def ended() -> bool:

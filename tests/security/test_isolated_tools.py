@@ -33,6 +33,7 @@ class Output:
 
     def __init__(self) -> None:
         self.agent, self.run = "helper", RunId("run_1")
+        self.status_audience = Audience.OPERATIONS
         self.emitted: list[str] = []
         self.shown: list[Any] = []
         self.artifacts: list[NewArtifact] = []

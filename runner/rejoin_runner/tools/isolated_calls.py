@@ -64,6 +64,7 @@ class CallStart(msgspec.Struct, frozen=True):
     agent: str
     user_data: bytes
     limits: Isolation
+    status_audience: Audience = Audience.OPERATIONS
 
 
 class Emission(msgspec.Struct, frozen=True, tag=True):
@@ -161,6 +162,7 @@ def _start(name: str, function: Any, limits: Isolation, input: Any, context: Too
         "" if context.output is None else context.output.agent,
         msgspec.json.encode(context.user_data),
         limits,
+        Audience.OPERATIONS if context.output is None else context.output.status_audience,
     )
 
 

@@ -50,6 +50,7 @@ class RemoteOutput:
         self._counts: Counter[str] = Counter()
         self.agent = start.agent
         self.run = RunId(start.run)
+        self.status_audience = start.status_audience
 
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """See `CallOutput`."""

@@ -171,13 +171,13 @@ async def test_a_history_can_be_sent_back_with_its_signed_urls(system: LocalSyst
 
 
 @pytest.mark.feature("F120")
-@pytest.mark.parametrize("said", [{}, {"public_url": PUBLIC}])
-async def test_a_page_of_another_origin_gets_absolute_urls(system: LocalSystem, said: dict[str, str]) -> None:
+@pytest.mark.parametrize("public", ["", PUBLIC])
+async def test_a_page_of_another_origin_gets_absolute_urls(system: LocalSystem, public: str) -> None:
     """In the stream, its rest and in the history, with the host that it called if nothing else is said."""
     await system.runner([Agent(name=system.agent, model=PictureModel(PNG, said=STORED_URL))])
-    base = await system.gateway(context_encryption_keys=KEYS, cors_origins="*", **said)
+    base = await system.gateway(context_encryption_keys=KEYS, cors_origins="*", public_url=public)
     session, page = system.fresh("s"), {"Origin": "http://localhost:5173"}
-    here = said.get("public_url", base)
+    here = public or base
     async with system.http.post(
         f"{base}/api/chat", json=system.chat(session, "paint"), headers=page
     ) as response:
@@ -199,7 +199,7 @@ async def test_a_page_of_another_origin_gets_absolute_urls(system: LocalSystem, 
     ):
         found = await shown(system, f"{base}/api/threads/{session}", other)
         [part] = [part for part in found if part["type"] == "file"]
-        assert part["url"] == (PUBLIC + relative if said else wanted), other
+        assert part["url"] == (PUBLIC + relative if public else wanted), other
 
 
 async def shown(system: LocalSystem, url: str, headers: dict[str, str]) -> list[dict[str, Any]]:
