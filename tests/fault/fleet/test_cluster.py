@@ -50,7 +50,8 @@ class Service:
     async def start(self) -> None:
         logs = self._place / f"{self.name}-{next(self._starts)}"
         kind = self.name.partition("-")[0]
-        self.command = await Command.start(logs, kind, variables=self._variables)
+        options = () if self.url else ("--demo",)
+        self.command = await Command.start(logs, kind, *options, variables=self._variables)
         self._stack.push_async_exit(self.command)
         await self.command.says('"listening"' if self.url else '"serving"')
 

@@ -22,6 +22,7 @@ from tests.support.clients.reconnecting_client import DONE, cursor_of, split_fra
 from tests.support.system.observation import wait_until
 from tests.support.system.processes import HOST, Command, Dev, free_ports, has_exited, rejoin_dev
 
+OPTIONS = {"gateway": (), "runner": ("--demo",)}
 TAKEOVER_S_MAX = 8.0
 """Twice and more of what it takes on a machine with nothing else to do."""
 log = structlog.get_logger("tests")
@@ -362,7 +363,7 @@ async def test_services_wait_for_a_broker_and_outlast_its_absence(
         }
         services = [
             await stack.enter_async_context(
-                await Command.start(tmp_path / service, service, variables=variables)
+                await Command.start(tmp_path / service, service, *OPTIONS[service], variables=variables)
             )
             for service in ("gateway", "runner")
         ]
@@ -409,7 +410,9 @@ async def test_a_service_without_its_database_logs_it_and_waits(
         "REJOIN_DATABASE_URL": url,
         "REJOIN_ALLOW_ANONYMOUS": "true",
     }
-    async with await Command.start(tmp_path / "logs", service, variables=variables) as command:
+    async with await Command.start(
+        tmp_path / "logs", service, *OPTIONS[service], variables=variables
+    ) as command:
         await command.says("waiting_for_database")
         await command.says("retrying")
         assert command.running
