@@ -30,6 +30,8 @@ const killed = barrier(versions.length, async () => {
   await new Promise(resolve => stdin.once('line', resolve));
 });
 
+const allElse = barrier(versions.length, async () => {}); // some have few flows: the last one begins for all together
+
 async function perform(one, name, flow) {
   const readable = `${one.name}-${name}-${randomBytes(4).toString('hex')}`.replace(/[^A-Za-z0-9]+/g, '-');
   const session = one.family ? randomUUID() : readable; // one of the families takes no other ids
@@ -62,6 +64,7 @@ async function performAll(version) {
     while (waiting.length) await perform(one, ...waiting.shift());
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  await allElse.wait();
   await perform(one, KILLED, FLOWS[KILLED]);
 }
 
