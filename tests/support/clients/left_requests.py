@@ -23,7 +23,11 @@ from rejoin_gateway.http.disconnect import READING
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.routes import Route
 from rejoin_protocol.ids import AgentName, SessionId
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.demo import build_demo_agent
+from rejoin_runner.tools.client_tool import client_tool
 from tests.support.clients.api_families import AISDK, GRAPH, PARTS, RUN, SESSION, ApiClient, Family, Json
+from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import LocalSystem, read_frames
 from tests.support.system.observation import wait_until
 
@@ -76,6 +80,15 @@ class Stage(msgspec.Struct, frozen=True):
     async def asking(self, session: str) -> asyncpg.Record:
         """The session has a run that waits for a decision. Returns the approval."""
         assert (await self.client.say(SESSION, session, "delete notes.txt")).complete
+        return await self._waiting_call(session)
+
+    async def calling(self, session: str) -> asyncpg.Record:
+        """The session has a run that waits for the output of a client's tool. Returns the call."""
+        path = f"/api/agents/{page_agent(self.client.system)}/{session}"
+        assert (await self.client.post(path, {"message": "Where am I?"})).complete
+        return await self._waiting_call(session)
+
+    async def _waiting_call(self, session: str) -> asyncpg.Record:
         found = await self.database.fetchrow("select * from approvals where session_id = $1", session)
         assert found is not None
         return found
@@ -151,6 +164,15 @@ def decide(path: str, body: Callable[[asyncpg.Record], Json]) -> Prepare:
             call=approval["call_id"],
         )
         return LeftRequest("POST", where, body(approval), DECIDED)
+
+    return prepare
+
+
+def add_output(path: str) -> Prepare:
+    async def prepare(stage: Stage, session: str) -> LeftRequest:
+        call = await stage.calling(session)
+        where = path.format(run=call["run_id"], call=call["call_id"])
+        return LeftRequest("POST", where, {"output": "Oslo"}, DECIDED)
 
     return prepare
 
@@ -277,6 +299,9 @@ CHANGES: Mapping[str, Mapping[str, Prepare]] = {
     "POST /run/api/executions/{run}/approvals/{call}": {
         "decide": decide("/run/api/executions/{run}/approvals/{call}", lambda _: {"approved": True})
     },
+    "POST /run/api/executions/{run}/tool-outputs/{call}": {
+        "output": add_output("/run/api/executions/{run}/tool-outputs/{call}")
+    },
     "POST /run/api/executions/{run}/interrupt": {"interrupt": stop("/run/api/executions/{run}/interrupt")},
     "POST /run/v1/feedback": {
         "rate": about(
@@ -361,6 +386,11 @@ class Cell(msgspec.Struct, frozen=True):
     after_s: float
 
 
+def page_agent(system: LocalSystem) -> str:
+    """The agent with a client's tool."""
+    return f"{system.agent}-page"
+
+
 def cells(delays: Sequence[float]) -> Iterator[Cell]:
     for route, requests in CHANGES.items():
         for name in requests:
@@ -371,7 +401,10 @@ def cells(delays: Sequence[float]) -> Iterator[Cell]:
 @asynccontextmanager
 async def open_stage(system: LocalSystem) -> AsyncIterator[Stage]:
     """A stage whose runner does not look for lost requests."""
-    await system.runner(sweep_interval_s=3600)
+    locate = client_tool("locate", "Find out where the user is.", output=str)
+    page = Agent(name=page_agent(system), model=SingleCallModel("locate", {}), tools=[locate])
+    demo = msgspec.structs.replace(build_demo_agent(), name=system.agent)
+    await system.runner([demo, page], sweep_interval_s=3600)
     client = ApiClient(system, await system.gateway())
     await system.apps[0][ENDPOINT].sdk()  # its import takes seconds
     async with asyncpg.create_pool(system.database_url, min_size=1, max_size=4) as database:
