@@ -111,8 +111,6 @@ async def _admit_streamed(request: web.Request) -> tuple[Session, Replay | None]
     chat = await decode_body(request, StreamRequest)
     if chat.approval_response is not None:
         return await _decide_approval(request, chat, chat.approval_response)
-    if len(chat.messages) > message_input.MESSAGES_MAX:
-        raise Invalid(f"messages holds 1 to {message_input.MESSAGES_MAX} messages")
     answers = message_forms.last_answers(chat.messages)
     if answers and not message_forms.has_message(chat.messages[-1]):
         return await _decide_answers(request, chat, answers)

@@ -19,7 +19,7 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.abandoned_answers import interrupt_abandoned_answer, replace_messages
 from rejoin_gateway.core.answered_calls import answers_before, outputs_before, parse_answers, to_decisions
-from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage, SessionBody, new_session_id
+from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.core.tool_outputs import open_outputs, parse_tool_outputs, repeated_outputs
 from rejoin_gateway.http.gateway_service import PRINCIPAL
@@ -43,8 +43,8 @@ async def answer_chat(request: web.Request, chat: UIChatRequest) -> Answer:
     """Send a message, regenerate an answer, or decide approvals. Raises as `AgentSession.send`."""
     view, key = view_of(request), key_of(request)
     message_id = chat.message_id if isinstance(chat.message_id, str) else None
-    if not chat.messages or len(chat.messages) > MESSAGES_MAX:
-        raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
+    if not chat.messages:
+        raise Invalid("messages holds at least one message", "/messages")
     if (
         chat.trigger == "submit-message"
         and (given := await _find_decisions(request, chat, message_id)) is not None

@@ -23,8 +23,8 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import ApprovalId
 
-MESSAGES_MAX = 10_000
-IMPORTS_MAX = 500
+IMPORTS_MAX = 10_000
+"""Earlier messages that a new session takes over from its first request."""
 TEXT_CHARS_MAX = 16 * 1024 * 1024
 """All text of one message. A body may be larger because of its files."""
 FILENAME_CHARS_MAX = 255
@@ -228,9 +228,22 @@ def build_imported_turns(
     turns = [
         _build_imported_turn(message, places(number))
         for number, message in enumerate(messages)
-        if number >= len(messages) - IMPORTS_MAX and message.role != "system"
+        if message.role != "system"
     ]
     return [turn for turn in turns if turn.message["parts"]]
+
+
+def with_own_ids(turns: Sequence[ImportedTurn], new_id: str) -> list[ImportedTurn]:
+    """The turns, each with an id of its own. The first turn with an id keeps it, unless it is `new_id`: the
+    message behind them has that.
+    """
+    taken, renamed = {new_id}, []
+    for number, turn in enumerate(turns):
+        given = turn.message["id"]
+        id = _stand_in_id(f"{number} {given}") if given in taken else given
+        taken.add(id)
+        renamed.append(msgspec.structs.replace(turn, message=turn.message | {"id": id}))
+    return renamed
 
 
 def _build_imported_turn(message: ClientMessage, pointers: Sequence[str]) -> ImportedTurn:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from rejoin_adapters.store_types import Decision
-from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage
+from rejoin_gateway.core.message_input import ClientMessage
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import ApprovalId
 
@@ -92,8 +92,8 @@ def split_last_turn(
     only what is new. Clients that send the whole conversation each time may repeat a known message before the
     last one.
     """
-    if not 0 < len(messages) <= MESSAGES_MAX:
-        raise Invalid(f"expected 1 to {MESSAGES_MAX} messages", pointer)
+    if not messages:
+        raise Invalid("expected at least one message", pointer)
     if messages[-1].role != "user":
         raise Invalid("the last message must be the user's: an answer cannot be continued", pointer)
     first = len(messages) - 1

@@ -29,7 +29,7 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.abandoned_answers import interrupt_abandoned_answer
 from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions, without_answers
-from rejoin_gateway.core.message_input import MESSAGES_MAX, SessionBody, new_message_id, new_session_id
+from rejoin_gateway.core.message_input import SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
@@ -108,8 +108,8 @@ async def _decode_and_answer(request: web.Request) -> Answer:
 
 async def answer_chat(request: web.Request, chat: ChatRequest) -> Answer:
     """Send a message, decide approvals, or both, the decisions first. Raises as `AgentSession.send`."""
-    if not chat.messages or len(chat.messages) > MESSAGES_MAX:
-        raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
+    if not chat.messages:
+        raise Invalid("messages holds at least one message", "/messages")
     answers = message_forms.last_answers(chat.messages)
     if answers and not message_forms.has_message(chat.messages[-1]):
         return await _decide_approvals(request, chat, answers)
