@@ -8,6 +8,7 @@ from rejoin_protocol.events.fold import PAGE_KEY, MessageDict
 from rejoin_protocol.ids import MessageId
 from rejoin_runner.next_action import agent_stack
 
+NEVER_RETURNED = "The run ended before the call returned. Whether it took effect is not known."
 NEVER_DECIDED = "The call was not run: its run ended before anybody approved it."
 
 
@@ -15,8 +16,9 @@ def visible_history(history: Sequence[MessageDict], waiting: Collection[MessageI
     """The messages without the work of delegated agents. `waiting`: the answers whose runs have not ended.
     A user's message ends with the page that the user was looking at, if the client has said it.
 
-    A call that still waits for a person keeps its state, so that the model does not ask for it again. A
-    question that nobody can answer any more, because its run has ended or the session is a fork, is denied.
+    A call that still waits for a person or a client keeps its state, so that the model does not ask for it
+    again. A question that nobody can answer any more, because its run has ended or the session is a fork, is
+    denied; a call whose output cannot come any more has failed.
     """
     return [
         _close_open_calls(agent_stack.frame_view(message, None), message["id"] in waiting)
@@ -40,10 +42,12 @@ def _show_page(message: MessageDict) -> MessageDict:
 def _close_open_calls(message: MessageDict, is_waiting: bool) -> MessageDict:
     if is_waiting:
         return message
-    return {**message, "parts": [_deny_if_open(part) for part in message["parts"]]}
+    return {**message, "parts": [_end_if_open(part) for part in message["parts"]]}
 
 
-def _deny_if_open(part: dict[str, Any]) -> dict[str, Any]:
+def _end_if_open(part: dict[str, Any]) -> dict[str, Any]:
+    if part.get("state") == "input-available" and not part.get("providerExecuted"):
+        return {**part, "state": "output-error", "errorText": NEVER_RETURNED}
     if part.get("state") != "approval-requested":
         return part
     approval = {**part.get("approval", {}), "approved": False, "reason": NEVER_DECIDED}

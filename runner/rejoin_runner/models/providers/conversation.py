@@ -37,7 +37,7 @@ from rejoin_runner.models.providers.request_rules import fit_call_id, fit_tool_n
 
 DENIED = "Tool call execution denied."
 WAITING = "The call has not run yet: it waits for a person's approval. It runs once it is approved."
-UNKNOWN = "The run ended before the call returned. Whether it took effect is not known."
+NOT_RETURNED = "The call has not returned yet. Its output comes when it has."
 FAILED = "The call failed."
 NO_OUTPUT = "(no output)"
 NO_TEXT = "[The user sent a message without text.]"
@@ -312,7 +312,7 @@ class _PartReader:
             case "approval-requested":
                 return result((WAITING,), "interrupted")
             case _:
-                return result((UNKNOWN,), "interrupted")
+                return result((NOT_RETURNED,), "interrupted")
 
     def _read_call(self, part: Part) -> MadeCall:
         # The metadata of a call whose arguments did not fit is stored with its result.

@@ -24,7 +24,7 @@ from pydantic_ai.messages import (
 from rejoin_runner.models.providers.conversation import (
     DENIED,
     GO_ON,
-    UNKNOWN,
+    NOT_RETURNED,
     WAITING,
     build_conversation,
     system_texts,
@@ -142,9 +142,9 @@ def test_parallel_calls_are_one_answer_and_one_request() -> None:
         (tool("output-denied", approval={"id": "p", "approved": False, "reason": "no"}), "no", "denied"),
         (tool("output-denied", approval={"id": "p", "approved": False}), DENIED, "denied"),
         (tool("approval-responded", approval={"id": "p", "approved": False, "reason": "no"}), "no", "denied"),
-        (tool("approval-responded", approval={"id": "p", "approved": True}), UNKNOWN, "interrupted"),
+        (tool("approval-responded", approval={"id": "p", "approved": True}), NOT_RETURNED, "interrupted"),
         (tool("approval-requested", approval={"id": "p"}), WAITING, "interrupted"),
-        (tool("input-available"), UNKNOWN, "interrupted"),
+        (tool("input-available"), NOT_RETURNED, "interrupted"),
     ],
 )
 def test_every_call_is_answered(part: dict[str, Any], content: str, outcome: str) -> None:
