@@ -233,6 +233,12 @@ def build_imported_turns(
     return [turn for turn in turns if turn.message["parts"]]
 
 
+def too_many_imports(number: int, pointer: str) -> Invalid:
+    """The error for a new session with so many earlier messages. `pointer`: the new message's."""
+    detail = f"a new session takes over at most {IMPORTS_MAX} earlier messages, not {number}"
+    return Invalid(detail, pointer.rpartition("/")[0])
+
+
 def with_own_ids(turns: Sequence[ImportedTurn], new_id: str) -> list[ImportedTurn]:
     """The turns, each with an id of its own. The first turn with an id keeps it, unless it is `new_id`: the
     message behind them has that.

@@ -37,7 +37,7 @@ from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_
 from rejoin_gateway.core.attachments import ReceivedFile
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.message_files import file_parts, with_files, without_files
-from rejoin_gateway.core.message_input import IMPORTS_MAX, ImportedTurn, with_own_ids
+from rejoin_gateway.core.message_input import IMPORTS_MAX, ImportedTurn, too_many_imports, with_own_ids
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart, FromTurn, Position
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_gateway.streaming.resume_point import CursorOfAnotherRun
@@ -386,17 +386,19 @@ class AgentSession(Session, frozen=True):
         """Store a user's message and stream its answer. The same message sent again attaches to its run.
 
         `edit`: a known message id may have new content; it replaces that message and deletes all behind it.
-        `imports`: earlier turns, stored only if the session is new; then all of them, or none and an error.
-        `key`: requests with the same key are one request. `pointer`: the message's place in the body, for
-        errors of its files. `fetch_urls`: files at http(s) URLs are fetched and stored; else only data URLs
-        are taken. `follow`: the stream stays open while the run waits for approvals. `seen`: as for
-        `interrupt`, of the answer that the message interrupts.
+        `imports`: earlier turns, all of which a new session stores. `key`: requests with the same key are one
+        request. `pointer`: the message's place in the body, for errors. `fetch_urls`: files at http(s) URLs
+        are fetched and stored. `follow`: the stream stays open at approvals. `seen`: as for `interrupt`.
 
         Raises `NotFound`, `Conflict`, `Invalid`, `Limited`.
         """
         context = await self._seal_context()
-        turn = ImportedTurn(message, [f"{pointer}/parts/{n}" for n in range(len(message["parts"]))])
-        turns = [turn, *with_own_ids(await self._select_imports(imports, pointer), message["id"])]
+        if len(imports) > IMPORTS_MAX:  # a client may repeat any number of messages to a session that exists
+            if await self.backend.sessions.get(self.owner, self.id) is None:
+                raise too_many_imports(len(imports), pointer)
+            imports = ()
+        places = [f"{pointer}/parts/{number}" for number in range(len(message["parts"]))]
+        turns = [ImportedTurn(message, places), *with_own_ids(imports, message["id"])]
         files = await self._read_files(turns[0])
         # The digest covers what the client sent, not what a URL returned: a repeated request is the same one.
         sent = with_files(message, [file.digest_part for file in files])
@@ -456,19 +458,6 @@ class AgentSession(Session, frozen=True):
         if self.backend.attachments is None:
             raise Invalid("files are not taken here", files[0][0])
         return await self.backend.attachments.read(files, self.owner)
-
-    async def _select_imports(self, imports: Sequence[ImportedTurn], pointer: str) -> Sequence[ImportedTurn]:
-        """The earlier turns that a new session stores. Raises `Invalid` if they are too many; not if the
-        session exists, because a client that repeats its conversation would be refused for ever.
-        """
-        if len(imports) <= IMPORTS_MAX:
-            return imports
-        if await self.backend.sessions.get(self.owner, self.id) is not None:
-            return ()
-        raise Invalid(
-            f"a new session takes over at most {IMPORTS_MAX} earlier messages, not {len(imports)}",
-            pointer.rpartition("/")[0],
-        )
 
     async def _find_duplicate(self, message: MessageId, digest: bytes, key: str | None) -> Run | None:
         """The run that this very request has made already: its files are not fetched or stored again."""
