@@ -44,6 +44,9 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
     max_leaves=3,
 )
+DEEP: Any = {}
+for _ in range(150):
+    DEEP = {"a": DEEP}
 foreign_data = st.sampled_from(
     [
         {"anthropic": {"model": "claude-of-old", "signature": "sig"}},
@@ -101,7 +104,7 @@ def call_parts(draw: st.DrawFn) -> Part:
     """A call of any tool in any state, maybe of a loop that ran its tools itself."""
     name = draw(tool_names)
     kind = draw(st.sampled_from([{"type": f"tool-{name}"}, {"type": "dynamic-tool", "toolName": name}]))
-    part = {**kind, "toolCallId": draw(call_ids), "input": draw(json_values)}
+    part = {**kind, "toolCallId": draw(call_ids), "input": draw(json_values | st.just(DEEP))}
     part |= draw(st.sampled_from([{}, {}, {}, {"providerExecuted": True}]))
     part |= draw(st.sampled_from([{}, {"callProviderMetadata": draw(foreign_data)}]))
     approval = {"id": "ap_1"}

@@ -44,8 +44,10 @@ NO_TEXT = "[The user sent a message without text.]"
 OPENING = "[The conversation begins with a message of the assistant.]"
 BROKEN_OFF = "[The answer broke off here.]"
 GO_ON = "Go on."
+DEPTH_MAX = 100
+"""Levels of arguments that are sent as an object."""
 NOT_AN_OBJECT = "unreadable_arguments"
-"""The name under which arguments that are no object are sent: providers take objects only."""
+"""The name under which arguments that are no object are sent, as text: providers take objects only."""
 
 
 class FileContent(msgspec.Struct, frozen=True):
@@ -371,7 +373,7 @@ def _is_call(part: Part) -> bool:
 
 
 def _arguments(value: Any) -> dict[str, Any]:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and not _is_deep(value):
         return value
     return {NOT_AN_OBJECT: value if isinstance(value, str) else _to_json(value)}
 
@@ -391,6 +393,17 @@ def _content_item(item: Any) -> str | Part | None:
             return {"mediaType": "image/*" if kind == "image-url" else "", **item}
         case _:
             return None
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether a value is nested deeper than `DEPTH_MAX`: libraries cannot write it, nor servers read it."""
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        children = [node.values() if isinstance(node, dict) else node for node in level]
+        level = [child for group in children for child in group if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _visible(text: Any) -> str:

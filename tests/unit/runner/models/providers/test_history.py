@@ -245,6 +245,19 @@ def test_what_is_not_for_the_model_is_left_out() -> None:
     assert shown(turn, user(text("hi"))) == [("ModelRequest", "hi")]
 
 
+@pytest.mark.parametrize("levels", [100, 101, 5_000])
+def test_arguments_that_are_nested_too_deeply_are_sent_as_text(levels: int) -> None:
+    """Stored, they made every later request fail: no library can write them."""
+    value: Any = 0
+    for _ in range(levels):
+        value = {"a": value}
+    part = tool("output-error", errorText="misfit") | {"input": value}
+    call = messages_for("", [assistant(STEP, part)], ORIGIN)[0].parts[0]
+    assert isinstance(call, ToolCallPart)
+    assert isinstance(call.args, dict)
+    assert ("unreadable_arguments" in call.args) is (levels > 100)
+
+
 def test_a_dynamic_tool_is_called_by_its_name() -> None:
     part = tool("output-available", output="ok", dynamic=True) | {
         "type": "dynamic-tool",
