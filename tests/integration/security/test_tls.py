@@ -203,7 +203,7 @@ async def test_a_database_of_another_authority_is_not_trusted(database: str, oth
 # ------------------------------------------------------------------------------------------- the processes
 
 
-@pytest.mark.parametrize("service", ["gateway", "runner", "migrate"])
+@pytest.mark.parametrize("service", ["gateway", "runner --demo", "migrate"])
 async def test_a_service_that_trusts_neither_says_so_in_a_line_and_ends(
     secured: Cluster, database: str, other: Authority, tmp_path: Path, service: str
 ) -> None:
@@ -212,7 +212,7 @@ async def test_a_service_that_trusts_neither_says_so_in_a_line_and_ends(
         "REJOIN_DATABASE_URL": database,
         "REJOIN_ALLOW_ANONYMOUS": "true",
     }
-    async with await Command.start(tmp_path / "logs", service, variables=variables) as command:
+    async with await Command.start(tmp_path / "logs", *service.split(), variables=variables) as command:
         assert await command.end() == 1
         assert command.err.splitlines()[-1].startswith(
             "Error: the broker has a certificate that we do not trust: "
