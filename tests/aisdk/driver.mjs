@@ -63,7 +63,7 @@ async function performAll(version) {
   const worker = async () => {
     while (waiting.length) await perform(one, ...waiting.shift());
   };
-  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  await Promise.all(Array.from({ length: one.family ? 1 : AT_ONCE }, worker));
   await allElse.wait();
   await perform(one, KILLED, FLOWS[KILLED]);
 }
