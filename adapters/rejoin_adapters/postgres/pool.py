@@ -8,8 +8,8 @@ committed. There is no other retry.
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -178,14 +178,10 @@ class Database:
         if actor is None:
             return await self.value(query, *args)
         with map_errors():
-            connection = await self._acquire()
-            try:
-                async with connection.transaction():
-                    await connection.execute(_SET_ACTOR, actor.name, actor.peer or "")
-                    found: str | None = await connection.fetchval(query, *args)
-                    return found
-            finally:
-                await self._pool.release(connection)
+            async with self._connection() as connection, connection.transaction():
+                await connection.execute(_SET_ACTOR, actor.name, actor.peer or "")
+                found: str | None = await connection.fetchval(query, *args)
+                return found
 
     async def value(self, query: str, *args: Any) -> str | None:
         """The first column of the first row as text; None if there is no row or it is null."""
@@ -200,17 +196,25 @@ class Database:
                 return await self._once(query, args)
 
     async def _once(self, query: str, args: tuple[Any, ...]) -> str | None:
+        async with self._connection() as connection:
+            value: str | None = await connection.fetchval(query, *args)
+            return value
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[_Connection]:
+        """An idle connection, or else one of the pool. It is kept for the next statement if the block ends
+        well and nobody waits for one.
+        """
         connection = self._idle.pop() if self._idle else await self._acquire()
         keep = False
         try:
-            value: str | None = await connection.fetchval(query, *args)
+            yield connection
             keep = not self._waiting
         finally:
             if keep:
                 self._idle.append(connection)
             else:
                 await self._pool.release(connection)
-        return value
 
     async def _acquire(self) -> "_Connection":
         self._waiting += 1

@@ -10,7 +10,9 @@ import pytest
 import pytest_asyncio
 import structlog
 
+from rejoin_adapters.actor import Actor, act_as
 from rejoin_adapters.postgres.migrate import migrate
+from rejoin_adapters.postgres.pool import open_database
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.store_types import Decision, Regenerate
 from rejoin_protocol.errors import Invalid, Unavailable
@@ -271,3 +273,17 @@ async def unavailable(operation: Awaitable[object]) -> bool:
 
 async def not_unavailable(operation: Awaitable[object]) -> bool:
     return not await unavailable(operation)
+
+
+async def test_a_change_by_an_actor_uses_the_connection_that_is_kept(database_url: str) -> None:
+    """All connections of a pool are kept between statements; a change must not wait for one more."""
+    async with await open_database(
+        database_url, pool_max=1, acquire_timeout_s=1, connect_timeout_s=5, command_timeout_s=5
+    ) as database:
+        assert await database.value("select 'kept'") == "kept"
+        act_as(Actor("tester"))
+        try:
+            assert await database.value_by_actor("select current_setting('rejoin.actor')") == "tester"
+        finally:
+            act_as(None)
+        assert await database.value("select 'kept'") == "kept"
