@@ -7,10 +7,10 @@ from an assistant message only the decisions and the outputs of client tools in 
 change what is stored.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from aiohttp import web
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.shared.answers import Answer, StreamAnswer, decide, decide_before
@@ -19,7 +19,7 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.abandoned_answers import interrupt_abandoned_answer, replace_messages
 from rejoin_gateway.core.answered_calls import answers_before, outputs_before, parse_answers, to_decisions
-from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage, SessionBody, new_session_id
+from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.core.tool_outputs import open_outputs, parse_tool_outputs, repeated_outputs
 from rejoin_gateway.http.gateway_service import PRINCIPAL
@@ -29,21 +29,22 @@ from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import MessageId
+from rejoin_protocol.limits import MESSAGES_MAX, Id
 
 
 class UIChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
     """The body of the AI SDK. Other fields, which applications add, are ignored."""
 
-    messages: list[ClientMessage]
+    messages: Annotated[list[ClientMessage], Meta(max_length=MESSAGES_MAX)]
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
-    message_id: str | UnsetType | None = UNSET
+    message_id: Id | UnsetType | None = UNSET
 
 
 async def answer_chat(request: web.Request, chat: UIChatRequest) -> Answer:
     """Send a message, regenerate an answer, or decide approvals. Raises as `AgentSession.send`."""
     view, key = view_of(request), key_of(request)
     message_id = chat.message_id if isinstance(chat.message_id, str) else None
-    if not chat.messages or len(chat.messages) > MESSAGES_MAX:
+    if not chat.messages:
         raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
     if (
         chat.trigger == "submit-message"

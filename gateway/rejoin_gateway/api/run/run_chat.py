@@ -8,9 +8,10 @@ them, they are taken first.
 
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from aiohttp import web
+from msgspec import Meta
 
 from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.shared import message_forms
@@ -29,7 +30,7 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.abandoned_answers import interrupt_abandoned_answer
 from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions, without_answers
-from rejoin_gateway.core.message_input import MESSAGES_MAX, SessionBody, new_message_id, new_session_id
+from rejoin_gateway.core.message_input import SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
@@ -39,6 +40,7 @@ from rejoin_gateway.streaming.collect import CollectedAnswer
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName
+from rejoin_protocol.limits import MESSAGES_MAX, CheckedId, FreeObject
 from rejoin_protocol.log.record import OperationSet
 
 FINISH_REASONS = {
@@ -59,12 +61,12 @@ class ChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
     the request's own headers.
     """
 
-    messages: list[RunMessage]
-    message_id: str | None = None
+    messages: Annotated[list[RunMessage], Meta(max_length=MESSAGES_MAX)]
+    message_id: CheckedId | None = None
     stream: bool = True
-    headers: dict[str, Any] | None = None
+    headers: FreeObject | None = None
     execution_mode: Literal["classic", "durable"] | None = None
-    user_properties: dict[str, Any] | None = None
+    user_properties: FreeObject | None = None
 
 
 class DecidedCall(TypedDict):
@@ -108,7 +110,7 @@ async def _decode_and_answer(request: web.Request) -> Answer:
 
 async def answer_chat(request: web.Request, chat: ChatRequest) -> Answer:
     """Send a message, decide approvals, or both, the decisions first. Raises as `AgentSession.send`."""
-    if not chat.messages or len(chat.messages) > MESSAGES_MAX:
+    if not chat.messages:
         raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
     answers = message_forms.last_answers(chat.messages)
     if answers and not message_forms.has_message(chat.messages[-1]):
