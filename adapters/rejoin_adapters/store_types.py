@@ -286,19 +286,6 @@ class AskedCall(msgspec.Struct, frozen=True):
     run: Run
 
 
-class HistoryBounds(msgspec.Struct, frozen=True):
-    """How much of a history a claim takes. Sizes are those of the JSON. A history above `inline_bytes_max`
-    does not come with the claim: see `RunStore.load_history`.
-    """
-
-    messages_max: int | None = None
-    bytes_max: int | None = None
-    inline_bytes_max: int = TOKENS_MAX
-
-
-ALL_HISTORY = HistoryBounds()
-
-
 class Claim(msgspec.Struct, frozen=True):
     """What a runner needs to execute a run. `history`: the messages before its answer, oldest first.
     `answer`: the assistant message as of the last suspension. `context`: the one of the run's

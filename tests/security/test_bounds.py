@@ -10,8 +10,9 @@ from msgspec import inspect
 
 from rejoin_gateway.api.mcp.chat_tool import ToolArguments
 from rejoin_gateway.api.sessions import send_body
-from rejoin_gateway.app import ROUTES, GatewaySettings
+from rejoin_gateway.app import ROUTES
 from rejoin_gateway.core.message_input import ClientMessage, MessageOptions
+from rejoin_gateway.settings import GatewaySettings
 from rejoin_protocol.limits import (
     DATA_BYTES_MAX,
     EVENT_BYTES_MAX,

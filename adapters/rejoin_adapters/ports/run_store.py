@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from rejoin_adapters.history_bounds import ALL_HISTORY, HistoryBounds
 from rejoin_adapters.store_types import (
-    ALL_HISTORY,
     Admission,
     Admitted,
     Approval,
@@ -15,7 +15,6 @@ from rejoin_adapters.store_types import (
     Decision,
     EarlierMessages,
     History,
-    HistoryBounds,
     Interrupted,
     Loss,
     MessageWithNext,

@@ -12,12 +12,12 @@ from typing import Any, Self
 
 import msgspec
 
+from rejoin_adapters.history_bounds import ALL_HISTORY, HistoryBounds
 from rejoin_adapters.ports.run_store import CALLS_MAX
 from rejoin_adapters.postgres import message_pages
 from rejoin_adapters.postgres.batch_loader import BatchLoader
 from rejoin_adapters.postgres.pool import PING, Database, json_or_null, json_text, open_database
 from rejoin_adapters.store_types import (
-    ALL_HISTORY,
     Admission,
     Admitted,
     Approval,
@@ -28,7 +28,6 @@ from rejoin_adapters.store_types import (
     Decision,
     EarlierMessages,
     History,
-    HistoryBounds,
     Interrupted,
     Limits,
     Loss,

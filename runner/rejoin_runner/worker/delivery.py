@@ -19,12 +19,13 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from rejoin_adapters.history_bounds import HistoryBounds
 from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.process import tracing
 from rejoin_adapters.process.background import DetachedTasks, run_alongside
 from rejoin_adapters.process.exception_report import log_exception
 from rejoin_adapters.process.fair_share import FairShare
-from rejoin_adapters.store_types import Claim, HistoryBounds, Loss, Run
+from rejoin_adapters.store_types import Claim, Loss, Run
 from rejoin_protocol.errors import Fenced, RejoinError, Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.lifecycle import State

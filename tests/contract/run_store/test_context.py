@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from rejoin_adapters.history_bounds import HistoryBounds
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.store_types import TOKENS_MAX, HistoryBounds, RunUsage, parse_usage
+from rejoin_adapters.store_types import TOKENS_MAX, RunUsage, parse_usage
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import State
 from tests.support.data.store_session import AGENT, DEFAULT, Chat, text_of

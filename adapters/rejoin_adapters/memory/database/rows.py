@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
+from rejoin_adapters.history_bounds import HistoryBounds
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.store_types import (
     Approval,
     ApprovalRequest,
     Decision,
     EarlierMessages,
-    HistoryBounds,
     Loss,
     Run,
     RunSummary,

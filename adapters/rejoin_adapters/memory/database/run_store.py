@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
+from rejoin_adapters.history_bounds import ALL_HISTORY, HistoryBounds
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.recovery import MemoryRunRecovery
 from rejoin_adapters.memory.database.rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow
 from rejoin_adapters.ports.run_store import CALLS_MAX
 from rejoin_adapters.store_types import (
-    ALL_HISTORY,
     Admission,
     Admitted,
     Approval,
@@ -25,7 +25,6 @@ from rejoin_adapters.store_types import (
     Decision,
     EarlierMessages,
     History,
-    HistoryBounds,
     Interrupted,
     Loss,
     MessageWithNext,
