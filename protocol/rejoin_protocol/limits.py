@@ -133,7 +133,9 @@ one of them while another waits.
 
 type Id = Annotated[str, Meta(max_length=ID_CHARS_MAX)]
 # For fields whose own check says more than that they are too long.
-type CheckedId = Annotated[str, Meta(max_length=URL_CHARS_MAX, extra_json_schema={"maxLength": ID_CHARS_MAX})]
+type CheckedId = Annotated[
+    str, Meta(max_length=BODY_TEXT_BYTES_MAX, extra_json_schema={"maxLength": ID_CHARS_MAX})
+]
 type Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
 type Credential = Annotated[str, Meta(max_length=CREDENTIAL_CHARS_MAX)]
 type Reason = Annotated[str, Meta(max_length=REASON_CHARS_MAX)]
