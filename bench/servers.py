@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
+from rejoin.dev.generous_limits import LIMITS, RATES
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.postgres import migrate
@@ -85,6 +86,7 @@ async def _service(servers: Servers, *arguments: str, **settings: object) -> Asy
         "nats_url": servers.nats_url,
         "database_url": servers.database_url,
         "log_level": "error",
+        **LIMITS,
         **settings,
     }
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
@@ -100,7 +102,7 @@ async def run_gateway(servers: Servers) -> AsyncIterator[Running]:
     """A gateway whose default agent is `clock`."""
     port = free_port()
     async with _service(
-        servers, "rejoin", "gateway", port=port, allow_anonymous=True, default_agent="clock"
+        servers, "rejoin", "gateway", port=port, allow_anonymous=True, default_agent="clock", **RATES
     ) as child:
         base = f"http://127.0.0.1:{port}"
         await _wait_until_ready(f"{base}/health/ready", child)

@@ -33,7 +33,6 @@ ENTRY_POINTS = {
 }
 """Only these may read the environment."""
 LATE_IMPORTS = {
-    "gateway/rejoin_gateway/core/attachments.py",
     "gateway/rejoin_gateway/auth/authenticator.py",
     "rejoin/cli/main.py",
     "gateway/rejoin_gateway/core/agent_context.py",

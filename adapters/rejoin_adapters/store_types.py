@@ -79,7 +79,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `running_max`: ready runs; further runs wait, in the order of their admission. `queued_max`: runs that no
     runner has claimed; checked without a lock, so a burst may exceed it slightly. `tokens_per_day`: per UTC
     day, of runs that have ended or were suspended. `requests_per_minute`: at each gateway. `file_bytes_max`:
-    all files together; the same bytes of one user count once.
+    all files together; the same bytes of one user count once. `session_bytes_max`: the messages of a session,
+    as JSON; the next message is refused. `text_bytes_max`: all sessions together, checked before a fork.
+    `user_…`: the same for each user of the tenant.
     """
 
     running_max: Count | None = None
@@ -87,6 +89,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens_per_day: Count | None = None
     requests_per_minute: Count | None = None
     file_bytes_max: Count | None = None
+    session_bytes_max: Count | None = None
+    text_bytes_max: Count | None = None
+    user_running_max: Count | None = None
+    user_queued_max: Count | None = None
+    user_text_bytes_max: Count | None = None
 
 
 class UserMessage(msgspec.Struct, frozen=True):
@@ -283,7 +290,9 @@ class Claim(msgspec.Struct, frozen=True):
     """What a runner needs to execute a run. `history`: the messages before its answer, oldest first.
     `answer`: the assistant message as of the last suspension. `context`: the one of the run's
     request, else the one that the session keeps. `waiting`: the earlier answers whose runs have not ended:
-    their open questions may still be answered.
+    their open questions may still be answered. `history_cut`: older messages were left out.
+    `history_bytes`: the size of the history as JSON; if it is not here yet, `RunStore.load_history` reads it
+    from `history_from` on.
     """
 
     run: Run
@@ -292,6 +301,9 @@ class Claim(msgspec.Struct, frozen=True):
     approvals: Sequence[Approval]
     context: bytes | None = None
     waiting: Sequence[MessageId] = ()
+    history_cut: bool = False
+    history_bytes: int = 0
+    history_from: int | None = None
 
 
 class Loss(msgspec.Struct, frozen=True):
@@ -309,13 +321,23 @@ class Loss(msgspec.Struct, frozen=True):
 
 
 class History(msgspec.Struct, frozen=True):
-    """A session's messages, except the answer of the `active_run`: the stream of that run replays it."""
+    """A session's messages, oldest first, except the answer of the `active_run`: the stream of that run
+    replays it. `next`: the position behind which the following page begins; None: there is none.
+    """
 
     agent: AgentName
     messages: Sequence[MessageDict]
     active_run: Run | None
     created_at: datetime
     updated_at: datetime
+    next: int | None = None
+
+
+class EarlierMessages(msgspec.Struct, frozen=True):
+    """A page of messages. `more`: whether there are others behind it."""
+
+    messages: Sequence[MessageDict]
+    more: bool
 
 
 class MessageWithNext(msgspec.Struct, frozen=True):

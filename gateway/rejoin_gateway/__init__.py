@@ -8,10 +8,10 @@ api          one file or folder for each API: decode the request, call the core,
 core         what all APIs do the same way: sessions, messages, attachments, agent contexts. No HTTP
 streaming    positions in a run's log, and the log as the bytes of one response
 http         middleware, requests, responses, route table, errors, limits, OpenAPI
+images       images of messages: their cost, and the processes that decode them
 auth         API keys, JSON web tokens, and what they allow
 ui           the pages: playground, inspector, API documentation
 agent_cache  entries of agents, cached
-fair_share   bounded resources divided among tenants
 metrics      Prometheus metrics
 
 A request passes `http.middleware` (authentication, limits), a handler in `api`, `core` (store, then publish

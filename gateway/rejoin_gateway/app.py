@@ -35,7 +35,6 @@ from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.process import metrics_server, tracing
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
-from rejoin_adapters.store_types import Limits
 from rejoin_gateway.agent_cache import CachedAgentRegistry
 from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health
 from rejoin_gateway.api.mcp import endpoint
@@ -54,10 +53,10 @@ from rejoin_gateway.http.disconnect import finish_changes
 from rejoin_gateway.http.gateway_service import SERVICE, DisconnectPolicy, GatewayService
 from rejoin_gateway.http.instrumentation import brief_log_of_malformed_requests
 from rejoin_gateway.http.middleware import observe
-from rejoin_gateway.http.rate_limit import TenantRates, per_minute
+from rejoin_gateway.http.rate_limit import FailedLogins, OpenStreams, TenantRates, per_minute
 from rejoin_gateway.http.readiness import Check, Readiness
-from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_gateway.http.routes import Route, mount
+from rejoin_gateway.images.image_pool import ImagePool
 from rejoin_gateway.listener.bounded_site import BoundedSite
 from rejoin_gateway.listener.connections import (
     ConnectionLimits,
@@ -69,6 +68,7 @@ from rejoin_gateway.settings import GatewaySettings
 from rejoin_gateway.ui import docs, kill_switch, pages, root
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName, TenantId
+from rejoin_protocol.limits import BODY_BYTES_MAX
 from rejoin_protocol.security.sealing import Sealer, parse_keys
 
 log = structlog.get_logger("rejoin.gateway")
@@ -131,14 +131,17 @@ async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Appli
     async with AsyncExitStack() as stack:
         connections = await _connect(settings.nats_url, stack)
         remote = await stack.enter_async_context(remote_fetch.open_fetcher())
+        images = await stack.enter_async_context(ImagePool())
         await setup.require_streams(connections.api)
         await migrate.check_schema(settings.database_url)
         store = await stack.enter_async_context(
             await run_store.open_run_store(
-                settings.database_url, pool_max=settings.database_pool_max, limits=_limits(settings)
+                settings.database_url, pool_max=settings.database_pool_max, limits=settings.limits
             )
         )
-        backend = _build_backend(settings, connections, store, remote)
+        backend = _build_backend(
+            settings, connections, store, Attachments(_file_store(connections, store), remote, images)
+        )
         authenticator = await stack.enter_async_context(
             open_authenticator(settings, PostgresApiKeys(store.database))
         )
@@ -178,11 +181,10 @@ def _build_backend(
     settings: GatewaySettings,
     connections: BrokerConnections,
     store: run_store.PostgresRunStore,
-    remote: remote_fetch.RemoteFetcher,
+    attachments: Attachments,
 ) -> Backend:
     metrics, keys = GatewayMetrics(), settings.context_encryption_keys
     streams = setup.StreamSettings(settings.nats_replicas, settings.run_log_retention_s)
-    files = JetStreamFileStore(JetStreamChunkStore(connections.files), PostgresFileIndex(store.database))
     return Backend(
         store,
         JetStreamRunLog(connections.live, connections.api, metrics.observe_live_lag),
@@ -194,7 +196,7 @@ def _build_backend(
         PostgresFeedbackStore(store.database),
         _now,
         secrets.token_bytes,
-        Attachments(files, remote),
+        attachments,
         FileUrls(
             [*parse_keys(keys).values()] if keys else [],
             _now,
@@ -206,6 +208,10 @@ def _build_backend(
         settings.stream_heartbeat_s,
         BrokerWatch(lambda: write_probe.probe_writes(connections.api, secrets.token_hex(8))),
     )
+
+
+def _file_store(connections: BrokerConnections, store: run_store.PostgresRunStore) -> JetStreamFileStore:
+    return JetStreamFileStore(JetStreamChunkStore(connections.files), PostgresFileIndex(store.database))
 
 
 def _now() -> datetime:
@@ -225,6 +231,9 @@ def _build_service(
         ),
         cors=Cors(frozenset(settings.cors_origins.split())),
         rate=per_minute(settings.requests_per_minute),
+        user_rate=per_minute(settings.user_requests_per_minute),
+        failed_logins=FailedLogins(per_minute(settings.login_failures_per_minute)),
+        open_streams=OpenStreams(settings.tenant_streams_max, settings.user_streams_max),
         tenant_rates=TenantRates(
             per_minute(settings.tenant_requests_per_minute), _rate_of(PostgresTenants(database))
         ),
@@ -256,7 +265,12 @@ async def serve(
         if kill is not None and is_loopback(settings.host):
             kill_switch.mount_kill_switch(app, kill)
         runner = web.AppRunner(
-            app, handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=1.0
+            app,
+            handle_signals=False,
+            handler_cancellation=True,
+            access_log=None,
+            shutdown_timeout=1.0,
+            auto_decompress=False,
         )
         await runner.setup()
         stop, limits = asyncio.Event(), _connection_limits(settings)
@@ -348,15 +362,6 @@ async def _record_key_usage(authenticator: Authenticator) -> None:
             await authenticator.record_key_usage()
         except Unavailable as fault:
             log.warning("api_key_usage_not_recorded", error=str(fault))
-
-
-def _limits(settings: GatewaySettings) -> Limits:
-    return Limits(
-        running_max=settings.tenant_running_max,
-        queued_max=settings.tenant_queued_max,
-        tokens_per_day=settings.tenant_tokens_per_day,
-        file_bytes_max=settings.tenant_file_bytes_max,
-    )
 
 
 def _rate_of(tenants: Tenants) -> Callable[[TenantId], Awaitable[int | None]]:

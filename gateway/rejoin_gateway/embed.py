@@ -29,7 +29,6 @@ from rejoin_gateway.http import errors
 from rejoin_gateway.http.disconnect import finish_changes
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, GatewayService
 from rejoin_gateway.http.middleware import observe
-from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_gateway.http.response import stream_headers
 from rejoin_gateway.http.routes import Handler, Route, RouteDoc, mount
 from rejoin_gateway.settings import GatewaySettings
@@ -42,6 +41,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, TenantId, agent_name, session_id
+from rejoin_protocol.limits import BODY_BYTES_MAX
 from rejoin_protocol.log import cursor as cursors
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View

@@ -37,18 +37,20 @@ class GatewaySettings(AuthSettings, frozen=True, kw_only=True):
     """How long a run's events can be streamed again. Messages stay in the database for longer."""
     database_pool_max: int = 10
     """Database connections of one process."""
-    requests_per_minute: Count | None = None
+    requests_per_minute: Count = 3_000
     """Rate limit of one credential at one gateway."""
-    tenant_requests_per_minute: Count | None = None
-    """This limit and the next four apply to tenants without limits of their own (`rejoin tenants limits`)."""
-    tenant_running_max: Count | None = None
-    """Runs at the same time; further runs wait. Set the same value for gateways and runners."""
-    tenant_queued_max: Count | None = None
-    """Waiting runs; further messages get 429."""
-    tenant_tokens_per_day: Count | None = None
-    """Tokens per day; when they are used up, messages get 429 until midnight UTC."""
-    tenant_file_bytes_max: Count | None = None
-    """Bytes of all stored files; further files are refused until sessions with files are deleted."""
+    user_requests_per_minute: Count = 1_200
+    """Rate limit of one user, with all of the user's credentials, at one gateway."""
+    tenant_requests_per_minute: Count = 12_000
+    """Rate limit of one tenant at one gateway."""
+    login_failures_per_minute: Count = 30
+    """Wrong API keys from one address, and with one key's id, at one gateway. Further ones get 429 without
+    being checked; keys that were right before are always checked.
+    """
+    tenant_streams_max: Count = 5_000
+    """Open streams of a tenant at one gateway; further ones get 429."""
+    user_streams_max: Count = 100
+    """Open streams of one user at one gateway; further ones get 429."""
     stream_heartbeat_s: float = HEARTBEAT_S
     """Time without events after which a stream sends a comment, so that proxies keep the connection open."""
     agent_chat_timeout_s: float | None = 120.0

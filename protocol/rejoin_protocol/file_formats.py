@@ -18,12 +18,9 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import UserId
+from rejoin_protocol.limits import FILE_BYTES_MAX
 
 FileId = NewType("FileId", str)
-
-FILE_BYTES_MAX = 10 * 1024 * 1024
-FILES_MAX = 20
-"""Files of one message."""
 
 PNG = "image/png"
 JPEG = "image/jpeg"

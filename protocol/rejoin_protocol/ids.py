@@ -5,6 +5,7 @@ from typing import NewType
 from urllib.parse import quote, unquote
 
 from rejoin_protocol.errors import Invalid
+from rejoin_protocol.limits import ID_CHARS_MAX
 
 TenantId = NewType("TenantId", str)
 UserId = NewType("UserId", str)
@@ -23,8 +24,6 @@ _TIME_CHARS = 10
 RANDOM_BYTES = 10
 RUN_PREFIX = "run_"
 APPROVAL_PREFIX = "apr_"
-MESSAGE_ID_CHARS_MAX = 256
-SESSION_ID_CHARS_MAX = 256
 REPLACEMENT = "\ufffd"
 """What half an emoji has become by the time an id is checked. Two ids that differ in it would be one."""
 _HEADER_CHARS = "".join(char for char in map(chr, range(0x20, 0x7F)) if char != "%")
@@ -36,10 +35,10 @@ def session_id(text: str) -> SessionId:
     Slashes, `.` and `..` are refused because proxies and URL parsers change paths that contain them, even
     percent-encoded; spaces at the ends because headers lose them.
     """
-    is_whole = 0 < len(text) <= SESSION_ID_CHARS_MAX and text.isprintable() and text == text.strip()
+    is_whole = 0 < len(text) <= ID_CHARS_MAX and text.isprintable() and text == text.strip()
     if not is_whole or any(char in text for char in ("/", "\\", REPLACEMENT)) or text in {".", ".."}:
         raise Invalid(
-            f"a session id has 1 to {SESSION_ID_CHARS_MAX} printable characters, no half of an emoji, no "
+            f"a session id has 1 to {ID_CHARS_MAX} printable characters, no half of an emoji, no "
             "slash, no space at its ends, and is not . or ..",
             "/id",
         )
@@ -53,8 +52,7 @@ def message_id(text: str, called: str = "a message id") -> MessageId:
     """
     if not is_message_id(text):
         raise Invalid(
-            f"{called} has 1 to {MESSAGE_ID_CHARS_MAX} characters, none of them a control character or half "
-            "an emoji",
+            f"{called} has 1 to {ID_CHARS_MAX} characters, none of them a control character or half an emoji",
             "/id",
         )
     return MessageId(text)
@@ -62,7 +60,7 @@ def message_id(text: str, called: str = "a message id") -> MessageId:
 
 def is_message_id(text: str) -> bool:
     """Whether a client's message may have this id."""
-    return 0 < len(text) <= MESSAGE_ID_CHARS_MAX and not has_controls(text) and REPLACEMENT not in text
+    return 0 < len(text) <= ID_CHARS_MAX and not has_controls(text) and REPLACEMENT not in text
 
 
 def to_header(session: SessionId) -> str:

@@ -129,6 +129,11 @@ def keys_revoke(settings: api_keys.KeySettings, key: str) -> None:
 )
 @click.option("--requests-per-minute", type=click.IntRange(1), help="Requests per minute at each gateway.")
 @click.option("--file-bytes", type=click.IntRange(1), help="Total size of all stored files, in bytes.")
+@click.option("--session-bytes", type=click.IntRange(1), help="Messages of one session, in bytes of JSON.")
+@click.option("--text-bytes", type=click.IntRange(1), help="All messages. Above it nothing can be forked.")
+@click.option("--user-running", type=click.IntRange(1), help="Concurrent runs of one user.")
+@click.option("--user-queued", type=click.IntRange(1), help="Queued runs of one user.")
+@click.option("--user-text-bytes", type=click.IntRange(1), help="All messages of one user, as --text-bytes.")
 @click.option("--clear", is_flag=True, help="Remove all limits that this command does not set.")
 @with_settings(tenants.TenantSettings)
 def tenants_limits(
@@ -140,6 +145,11 @@ def tenants_limits(
     requests_per_minute: int | None,
     file_bytes: int | None,
     *,
+    session_bytes: int | None,
+    text_bytes: int | None,
+    user_running: int | None,
+    user_queued: int | None,
+    user_text_bytes: int | None,
     clear: bool,
 ) -> None:
     """Show a tenant's limits, after setting those that are given.
@@ -152,6 +162,11 @@ def tenants_limits(
         tokens_per_day=tokens_per_day,
         requests_per_minute=requests_per_minute,
         file_bytes_max=file_bytes,
+        session_bytes_max=session_bytes,
+        text_bytes_max=text_bytes,
+        user_running_max=user_running,
+        user_queued_max=user_queued,
+        user_text_bytes_max=user_text_bytes,
     )
     tenants.execute(settings, tenant, new_limits, clear=clear)
 

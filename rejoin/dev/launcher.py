@@ -13,16 +13,21 @@ from pathlib import Path
 import msgspec
 
 from rejoin.dev.code_reload import restart_on_change
+from rejoin.dev.generous_limits import LIMITS, RATES
 from rejoin.dev.processes import DevProcesses, run_processes
 from rejoin.dev.progress import ProgressLines
 from rejoin.dev.provider_keys import as_setting, find_provider_keys
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.process.service_process import LogFormat, on_stop
 from rejoin_protocol.errors import Invalid
+from rejoin_protocol.settings import PREFIX
 
 HOST = "127.0.0.1"
-DEV_DEFAULTS = {"REJOIN_DRAIN_GRACE_S": "0.5"}
-"""A changed agent takes the running runs over at once: a developer watches."""
+DEV_DEFAULTS = {
+    "REJOIN_DRAIN_GRACE_S": "0.5",
+    **{f"{PREFIX}{name.upper()}": str(count) for name, count in {**LIMITS, **RATES}.items()},
+}
+"""A changed agent takes the running runs over at once: a developer watches, and is all tenants and users."""
 DEV_VARIABLES = {"REJOIN_HOST": HOST, "REJOIN_DEV": "true", "REJOIN_ALLOW_ANONYMOUS": "true"}
 START_TIMEOUT_S = 180.0
 """The slowest start that was measured, on a loaded machine, took 10 s."""

@@ -25,6 +25,7 @@ from rejoin_adapters.process.background import run_alongside
 from rejoin_gateway.core import remote_fetch
 from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.core.backend import Backend
+from rejoin_gateway.images.image_pool import ImagePool
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.security.sealing import KEY_BYTES, Sealer
 from rejoin_runner.agent.agent import Agent
@@ -67,7 +68,7 @@ async def open_in_memory(agent: Agent, models: Mapping[str, Model]) -> AsyncIter
             sessions=MemorySessionStore(database),
             sealer=sealer,
         )
-        async with remote_fetch.open_fetcher() as fetcher:
+        async with remote_fetch.open_fetcher() as fetcher, ImagePool() as images:
             backend = Backend(
                 ports.store,
                 ports.run_log,
@@ -79,7 +80,9 @@ async def open_in_memory(agent: Agent, models: Mapping[str, Model]) -> AsyncIter
                 MemoryFeedbackStore(database),
                 clock.now,
                 secrets.token_bytes,
-                Attachments(MemoryFileStore(database) if ports.files is None else ports.files, fetcher),
+                Attachments(
+                    MemoryFileStore(database) if ports.files is None else ports.files, fetcher, images
+                ),
                 sealer=sealer,
             )
             crash = CrashPoint()

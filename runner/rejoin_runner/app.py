@@ -25,7 +25,6 @@ from rejoin_adapters.postgres.audit import PostgresAuditLog
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.process import metrics_server, tracing
 from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
-from rejoin_adapters.store_types import Limits
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.security.sealing import Sealer
 from rejoin_runner import application_code
@@ -82,9 +81,7 @@ async def open_worker(
             await run_store.open_run_store(
                 settings.database_url,
                 pool_max=settings.database_pool_max,
-                limits=Limits(
-                    running_max=settings.tenant_running_max, file_bytes_max=settings.tenant_file_bytes_max
-                ),
+                limits=settings.limits,
             )
         )
         yield Worker(
@@ -123,6 +120,7 @@ def _worker_limits(settings: RunnerSettings) -> WorkerLimits:
         retry_delay_s=settings.retry_delay_s,
         attempts_max=settings.attempts_max,
         sweep_interval_s=settings.sweep_interval_s,
+        history_bytes_max=settings.history_bytes_max,
         session_retention_s=settings.session_retention_s,
         audit_retention_s=settings.audit_retention_s,
     )

@@ -1,13 +1,13 @@
 """The settings of a runner process."""
 
-import msgspec
-
 from rejoin_adapters.jetstream import setup
+from rejoin_adapters.limit_settings import LimitSettings
 from rejoin_adapters.process.service_process import LogFormat
 from rejoin_adapters.store_types import Count
+from rejoin_protocol.limits import MIB
 
 
-class RunnerSettings(msgspec.Struct, frozen=True):
+class RunnerSettings(LimitSettings, frozen=True, kw_only=True):
     """The settings of a runner process, each from the variable `REJOIN_<NAME>` or the configuration file."""
 
     nats_url: str
@@ -30,6 +30,10 @@ class RunnerSettings(msgspec.Struct, frozen=True):
     """Attempts at one turn of a run; then the run fails with an error that the users see."""
     sweep_interval_s: float = 5.0
     """Seconds between two searches for lost runs and expired sessions, approvals and files."""
+    history_bytes_max: Count = 2 * MIB
+    """Bytes of a session's newest messages, as JSON, that an agent sees; older ones are left out. The default
+    is about 500,000 tokens of English.
+    """
     database_pool_max: int = 10
     model: str | None = None
     """The model of the demo agent, `provider:name`. Default: the scripted model."""
@@ -41,10 +45,6 @@ class RunnerSettings(msgspec.Struct, frozen=True):
     """The keys that encrypt request contexts, `id:base64,…`: the same as the gateways'."""
     deployed_at_ms: int | None = None
     """The time of this deployment in milliseconds since 1970. Default: the start of the process."""
-    tenant_running_max: Count | None = None
-    """Concurrent runs of a tenant without own limits; further runs wait. The same as the gateways'."""
-    tenant_file_bytes_max: Count | None = None
-    """Bytes of all files of such a tenant, files made by models included. The same as the gateways'."""
     session_retention_s: float | None = None
     """Seconds without a message after which a session is deleted with all its data. Default: never."""
     audit_retention_s: float = 365 * 24 * 3600

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from rejoin_protocol.limits import TEXT_BYTES_MAX
 from tests.support.clients.api_families import RUN, ApiClient, with_decision
 from tests.support.clients.transcripts import Transcript
 
@@ -46,7 +47,7 @@ async def test_the_transcript_of_the_run_family_is_the_golden_one(client: ApiCli
         ({"content": [GOOD], "parts": [GOOD, ODD]}, "parts/1"),
         ({"content": "b", "parts": [GOOD, ODD]}, "parts/1"),
         ({"content": "a", "parts": [GOOD, ODD]}, "parts/1"),
-        ({"content": "x" * (16 * 1024 * 1024 + 1)}, "content"),
+        ({"content": "x" * (TEXT_BYTES_MAX + 1)}, "content"),
     ],
 )
 async def test_a_bad_part_is_named_where_the_client_wrote_it(

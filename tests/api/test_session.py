@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from rejoin_protocol.limits import TEXT_BYTES_MAX
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
 from tests.support.clients.api_families import SESSION, ApiClient, Script
@@ -61,7 +62,7 @@ async def test_five_forms_and_lists_of_them_store_the_same_message(client: ApiCl
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
-        ({"message": "x" * (16 * 1024 * 1024 + 1)}, "/message"),
+        ({"message": "x" * (TEXT_BYTES_MAX + 1)}, "/message"),
         ([{"type": "text", "text": "a"}, {"type": "text"}], "/1"),
         ({"message": {"parts": [{"type": "text", "text": "a"}, {"type": "odd"}]}}, "/message/parts/1"),
         ([{"message": [{"type": "image", "image": "data:image/png,x"}]}], "/0/message/0"),

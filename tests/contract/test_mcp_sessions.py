@@ -2,7 +2,7 @@
 
 import pytest
 
-from rejoin_adapters.ports.mcp_sessions import McpSessions, request_key
+from rejoin_adapters.ports.mcp_sessions import EMPTY_MAX, McpSessions, request_key
 from rejoin_adapters.store_types import Admission, Owner, Submit, UserMessage
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
@@ -76,3 +76,20 @@ async def test_a_run_is_found_by_its_requests_name_the_newest_first(
     assert await dialogues.find_run(ann, id, '"1"') == other
     assert await dialogues.find_run(ann, id, "2") is None
     assert await dialogues.find_run(Owner(ann.tenant, UserId("ben")), id, "1") is None
+
+
+async def test_of_sessions_that_nobody_uses_the_newest_are_kept(
+    ports: DatabasePorts, dialogues: McpSessions, ann: Owner
+) -> None:
+    """A client that opens a thousand sessions leaves a hundred; those with messages, and others', stay."""
+    used, others = SessionId(fresh("s")), SessionId(fresh("s"))
+    await dialogues.open(ann, used, AGENT)
+    await say(ports, ann, used, "1")
+    await dialogues.open(Owner(ann.tenant, UserId("ben")), others, AGENT)
+    ids = [SessionId(fresh("s")) for _ in range(EMPTY_MAX + 20)]
+    for id in ids:
+        await dialogues.open(ann, id, AGENT)
+    kept = [await dialogues.find_agent(ann, id) is not None for id in ids]
+    assert kept == [False] * 20 + [True] * EMPTY_MAX
+    assert await dialogues.find_agent(ann, used) == AGENT
+    assert await dialogues.find_agent(Owner(ann.tenant, UserId("ben")), others) == AGENT

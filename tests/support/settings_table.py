@@ -100,9 +100,14 @@ def render_table() -> str:
 
 def with_new_table(document: str) -> str:
     """The document with a newly rendered table."""
-    before, _, rest = document.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + render_table() + END + after
+    return replace_between(document, BEGIN, END, render_table())
+
+
+def replace_between(document: str, begin: str, end: str, table: str) -> str:
+    """The document with another table between two comments."""
+    before, _, rest = document.partition(begin)
+    _, _, after = rest.partition(end)
+    return before + begin + table + end + after
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ from typing import Protocol
 from rejoin_adapters.store_types import Owner
 from rejoin_protocol.ids import AgentName, RunId, SessionId
 
+EMPTY_MAX = 100
+"""Open sessions of one owner without any message. A client whose session is gone opens another one."""
+
 
 def request_key(request: str, nonce: str) -> str:
     """The idempotency key of a run that an MCP request created: found again by the client's request id, yet
@@ -27,7 +30,9 @@ class McpSessions(Protocol):
     """Each method is one transaction and sees only its owner's sessions."""
 
     async def open(self, owner: Owner, session: SessionId, agent: AgentName) -> None:
-        """Create an empty session. Raises `Conflict` if the id is taken."""
+        """Create an empty session. Of the owner's empty ones only the `EMPTY_MAX` newest are kept. Raises
+        `Conflict` if the id is taken.
+        """
         ...
 
     async def find_agent(self, owner: Owner, session: SessionId) -> AgentName | None:

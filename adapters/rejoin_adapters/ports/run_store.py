@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from rejoin_adapters.history_bounds import ALL_HISTORY, HistoryBounds
 from rejoin_adapters.store_types import (
     Admission,
     Admitted,
@@ -12,6 +13,7 @@ from rejoin_adapters.store_types import (
     Claim,
     Decided,
     Decision,
+    EarlierMessages,
     History,
     Interrupted,
     Loss,
@@ -21,8 +23,9 @@ from rejoin_adapters.store_types import (
     RunSummary,
 )
 from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, TenantId
+from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
+from rejoin_protocol.limits import PAGE_BYTES_MAX
 from rejoin_protocol.run_request import RunRequest
 
 EARLY_STOPS_MAX = 1_000
@@ -52,8 +55,8 @@ class RunStore(Protocol):
         """
         ...
 
-    async def check_limits(self, tenant: TenantId) -> None:
-        """Check the tenant's limits before expensive work. Raises `Limited` as `admit` does."""
+    async def check_limits(self, owner: Owner) -> None:
+        """Check the limits of tenant and user before expensive work. Raises `Limited` as `admit` does."""
         ...
 
     async def find_duplicate(
@@ -111,8 +114,12 @@ class RunStore(Protocol):
         """The session's current run (ready or first in the queue), else its newest run."""
         ...
 
-    async def history(self, owner: Owner, session: SessionId) -> History | None:
-        """The session and its messages, or None if there is no such session."""
+    async def history(
+        self, owner: Owner, session: SessionId, *, after: int = -1, bytes_max: int = PAGE_BYTES_MAX
+    ) -> History | None:
+        """The session and the page of its messages behind position `after`, or None if there is no such
+        session. A page has at least one message, if one is left, and at most `bytes_max` beyond that.
+        """
         ...
 
     async def find_message(
@@ -130,22 +137,26 @@ class RunStore(Protocol):
         after: MessageId | None = None,
         limit: int = 20,
         oldest_first: bool = False,
-    ) -> Sequence[MessageDict] | None:
+    ) -> EarlierMessages | None:
         """A page of the messages before `message`, newest first by default, starting behind `after`.
 
-        `message` need not be visible itself. None if the session has no such message, or no message `after`
-        before it.
+        A page has at most `PAGE_BYTES_MAX`, or one message. `message` need not be visible itself. None if the
+        session has no such message, or no message `after` before it.
         """
         ...
 
     async def claim(
-        self, request: RunRequest, runner: str, *, history_max: int | None = None
+        self, request: RunRequest, runner: str, bounds: HistoryBounds = ALL_HISTORY
     ) -> Claim | None:
         """Claim a run, or take it over: increments its attempt, which fences all earlier attempts.
 
-        None if the request is stale: the turn is over, the run has ended, or it was deleted. `history_max`
-        limits the history to the newest messages; the first of them is then a user message.
+        None if the request is stale: the turn is over, the run has ended, or it was deleted. `bounds` limit
+        the history to the newest messages, at least one; the first of them is then a user message.
         """
+        ...
+
+    async def load_history(self, claim: Claim) -> Claim:
+        """The claim with its history, if that was too large to come with it."""
         ...
 
     async def release(self, run: RunId, attempt: int) -> bool:

@@ -77,7 +77,7 @@ class SessionStore(Protocol):
         skip: int = 0,
     ) -> MessagePage:
         """The newest page of messages, or the page that a token names. `skip`: leaves out that many of the
-        newest. Raises `NotFound`.
+        newest. A page ends early at `PAGE_BYTES_MAX`; it has one message at least. Raises `NotFound`.
         """
         ...
 

@@ -1,6 +1,6 @@
 """`McpSessions` in PostgreSQL."""
 
-from rejoin_adapters.ports.mcp_sessions import request_prefix
+from rejoin_adapters.ports.mcp_sessions import EMPTY_MAX, request_prefix
 from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.store_types import Owner
 from rejoin_protocol.errors import Conflict
@@ -16,12 +16,18 @@ class PostgresMcpSessions:
     async def open(self, owner: Owner, session: SessionId, agent: AgentName) -> None:
         """See `McpSessions`."""
         query = """
-            with home as (insert into tenants (id) values ($1) on conflict do nothing)
+            with home as (insert into tenants (id) values ($1) on conflict do nothing),
+            old as (
+              delete from sessions where tenant_id = $1 and id in (
+                select id from sessions
+                where tenant_id = $1 and user_id is not distinct from $2 and next_position = 0
+                  and metadata->>'mcp' = 'open'
+                order by created_at desc offset $5 - 1 for update skip locked))
             insert into sessions (tenant_id, id, agent, user_id, metadata)
             values ($1, $3, $4, $2, '{"mcp": "open"}')
             on conflict do nothing returning to_json(id)
         """
-        created = await self._database.value(query, owner.tenant, owner.user, session, agent)
+        created = await self._database.value(query, owner.tenant, owner.user, session, agent, EMPTY_MAX)
         if created is None:
             raise Conflict(f"a session {session!r} exists already")
 

@@ -12,7 +12,9 @@ from typing import Any, Self
 
 import msgspec
 
+from rejoin_adapters.history_bounds import ALL_HISTORY, HistoryBounds
 from rejoin_adapters.ports.run_store import CALLS_MAX
+from rejoin_adapters.postgres import message_pages
 from rejoin_adapters.postgres.batch_loader import BatchLoader
 from rejoin_adapters.postgres.pool import PING, Database, json_or_null, json_text, open_database
 from rejoin_adapters.store_types import (
@@ -24,6 +26,7 @@ from rejoin_adapters.store_types import (
     Claim,
     Decided,
     Decision,
+    EarlierMessages,
     History,
     Interrupted,
     Limits,
@@ -38,8 +41,9 @@ from rejoin_adapters.store_types import (
     parse_usage,
 )
 from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, TenantId
+from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL, State
+from rejoin_protocol.limits import PAGE_BYTES_MAX
 from rejoin_protocol.run_request import RunRequest
 
 STRANDED_MAX = 100
@@ -102,9 +106,9 @@ class PostgresRunStore:
             [json_text(turn) for turn in submit.imports],
         )
 
-    async def check_limits(self, tenant: TenantId) -> None:
+    async def check_limits(self, owner: Owner) -> None:
         """See `RunStore`."""
-        await self.database.value("select check_limits($1)::text", tenant)
+        await self.database.value("select check_limits($1, $2)::text", *_columns(owner))
 
     async def find_duplicate(
         self,
@@ -174,20 +178,12 @@ class PostgresRunStore:
         """
         return await self.database.find(Run, query, *_columns(owner), session)
 
-    async def history(self, owner: Owner, session: SessionId) -> History | None:
+    async def history(
+        self, owner: Owner, session: SessionId, *, after: int = -1, bytes_max: int = PAGE_BYTES_MAX
+    ) -> History | None:
         """See `RunStore`."""
-        query = """
-            select json_build_object(
-              'agent', agent,
-              'messages', (
-                select coalesce(json_agg(body order by position), '[]') from shown_messages($1, $3)),
-              'active_run', (
-                select run_json(r) from turn_of($1, $3) r where id is not null),
-              'created_at', created_at,
-              'updated_at', updated_at)
-            from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
-        """
-        return await self.database.find(History, query, *_columns(owner), session)
+        query = message_pages.HISTORY
+        return await self.database.find(History, query, *_columns(owner), session, after, bytes_max)
 
     async def find_message(
         self, owner: Owner, session: SessionId, message: MessageId
@@ -213,27 +209,12 @@ class PostgresRunStore:
         after: MessageId | None = None,
         limit: int = 20,
         oldest_first: bool = False,
-    ) -> Sequence[MessageDict] | None:
+    ) -> EarlierMessages | None:
         """See `RunStore`."""
-        query = """
-            select (
-              select coalesce(json_agg(body order by position * $7), '[]') from (
-                select position, body from shown_messages($1, $3)
-                where position < message.position
-                  and ($5::text is null or position * $7 > start.position * $7)
-                order by position * $7 limit $6) page)
-            from messages message
-            left join messages start on start.tenant_id = $1 and start.session_id = $3 and start.id = $5
-              and start.position < message.position
-            where message.tenant_id = $1 and message.session_id = $3 and message.id = $4
-              and ($5::text is null or start.id is not null)
-              and exists (
-                select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3)
-        """
-        direction = 1 if oldest_first else -1
-        return await self.database.find(
-            list[MessageDict], query, *_columns(owner), session, message, after, limit, direction
-        )
+        query = message_pages.EARLIER
+        bounds = limit, 1 if oldest_first else -1, PAGE_BYTES_MAX
+        arguments = *_columns(owner), session, message, after, *bounds
+        return await self.database.find(EarlierMessages, query, *arguments)
 
     async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
         """See `RunStore`."""
@@ -245,11 +226,33 @@ class PostgresRunStore:
         return row[0] if row is not None else None
 
     async def claim(
-        self, request: RunRequest, runner: str, *, history_max: int | None = None
+        self, request: RunRequest, runner: str, bounds: HistoryBounds = ALL_HISTORY
     ) -> Claim | None:
         """See `RunStore`."""
-        query = "select claim_run($1, $2, $3, $4)"
-        return await self.database.find(Claim, query, request.run, request.turn, runner, history_max)
+        arguments = request.run, request.turn, runner, *msgspec.structs.astuple(bounds)
+        found = await self.database.find(
+            tuple[Claim, list[MessageDict], int, int, bool],
+            "select claim_recent($1, $2, $3, $4, $5, $6)",
+            *arguments,
+        )
+        if found is None:
+            return None
+        claim, history, first, size, cut = found
+        return msgspec.structs.replace(
+            claim,
+            history=history,
+            history_cut=cut,
+            history_bytes=size,
+            history_from=first if size > bounds.inline_bytes_max else None,
+        )
+
+    async def load_history(self, claim: Claim) -> Claim:
+        """See `RunStore`."""
+        if claim.history_from is None:
+            return claim
+        query = "select history_from($1, $2)"
+        history = await self.database.get(list[MessageDict], query, claim.run.id, claim.history_from)
+        return msgspec.structs.replace(claim, history=history, history_from=None)
 
     async def release(self, run: RunId, attempt: int) -> bool:
         """See `RunStore`."""

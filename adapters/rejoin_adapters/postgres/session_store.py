@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from rejoin_adapters import page_tokens
 from rejoin_adapters.page_tokens import MessageToken, SessionToken
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, FORKS_MAX
+from rejoin_adapters.postgres import message_pages
 from rejoin_adapters.postgres.pool import Database, json_or_null
 from rejoin_adapters.store_types import (
     Fork,
@@ -24,10 +25,15 @@ from rejoin_adapters.store_types import (
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
+from rejoin_protocol.limits import PAGE_BYTES_MAX
 
 RUNS_MAX = 1000
 EVENTS_DELETED_MAX = 10_000
 """Old client events deleted in one statement."""
+
+
+type _PlacedMessage = tuple[int, MessageDict, datetime]
+"""A message with its position and the time when it was stored."""
 
 
 class PostgresSessionStore:
@@ -149,20 +155,11 @@ class PostgresSessionStore:
         skip: int = 0,
     ) -> MessagePage:
         """See `SessionStore`."""
-        query = """
-            select (
-              select coalesce(json_agg(json_build_array(position, body, created_at) order by position), '[]')
-              from (
-                select position, body, created_at from shown_messages($1, $3)
-                where $4::bigint is null or position < $4
-                order by position desc limit $5 offset $6) m)
-            from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
-        """
+        query = message_pages.NEWEST
         end = page_tokens.decode(MessageToken, before).position if before is not None else None
-        kind = list[tuple[int, MessageDict, datetime]]
-        messages = await self._get(kind, query, owner, session, end, limit + 1, skip)
-        page = messages[-limit:]
-        older = page_tokens.encode(MessageToken(page[0][0])) if len(messages) > limit else None
+        arguments = owner, session, end, limit, skip, PAGE_BYTES_MAX
+        page, more = await self._get(tuple[list[_PlacedMessage], bool], query, *arguments)
+        older = page_tokens.encode(MessageToken(page[0][0])) if more else None
         return MessagePage([message for _, message, _ in page], older, [time for _, _, time in page])
 
     async def runs(self, owner: Owner, session: SessionId) -> Sequence[RunSummary]:

@@ -8,10 +8,11 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.store_types import Decision
@@ -36,6 +37,7 @@ from rejoin_protocol.errors import Conflict, Invalid, NotFound
 from rejoin_protocol.events.fold import PAGE_KEY, MessageDict
 from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, State
+from rejoin_protocol.limits import MESSAGES_MAX, CheckedId, Id, PageName, Text
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 """A UUID in its one written form (RFC 9562). Python's `UUID` reads several others."""
@@ -45,26 +47,26 @@ _RESET = b'\ndata: {"type":"reset-step"'
 class ApprovalReply(msgspec.Struct, frozen=True, rename="camel"):
     """A person's decision about a tool call. The call's arguments are the stored ones, not the client's."""
 
-    tool_call_id: str
+    tool_call_id: Id
     approved: bool
 
 
 class StreamRequest(MessageOptions, frozen=True, rename="camel", kw_only=True):
     """The body of a streamed message. `currentPage`: the page that the person looks at; the agent sees it."""
 
-    messages: list[RunMessage] = msgspec.field(default_factory=list)
-    conversation_id: str | None = None
-    current_page: str | None = None
+    messages: Annotated[list[RunMessage], Meta(max_length=MESSAGES_MAX)] = msgspec.field(default_factory=list)
+    conversation_id: CheckedId | None = None
+    current_page: PageName | None = None
     approval_response: ApprovalReply | None = None
 
 
 class SendRequest(MessageOptions, frozen=True, rename="camel", kw_only=True):
     """The body of a message whose answer is polled or awaited. `history`: earlier turns of a new session."""
 
-    message: str
-    history: list[RunMessage] = msgspec.field(default_factory=list)
-    conversation_id: str | None = None
-    current_page: str | None = None
+    message: Text
+    history: Annotated[list[RunMessage], Meta(max_length=MESSAGES_MAX)] = msgspec.field(default_factory=list)
+    conversation_id: CheckedId | None = None
+    current_page: PageName | None = None
 
 
 class StartResponse(msgspec.Struct, frozen=True, rename="camel"):

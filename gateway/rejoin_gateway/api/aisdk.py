@@ -7,10 +7,10 @@ from an assistant message only the decisions and the outputs of client tools in 
 change what is stored.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from aiohttp import web
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.shared.answers import Answer, StreamAnswer, decide, decide_before
@@ -29,14 +29,15 @@ from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import MessageId
+from rejoin_protocol.limits import MESSAGES_MAX, Id
 
 
 class UIChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
     """The body of the AI SDK. Other fields, which applications add, are ignored."""
 
-    messages: list[ClientMessage]
+    messages: Annotated[list[ClientMessage], Meta(max_length=MESSAGES_MAX)]
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
-    message_id: str | UnsetType | None = UNSET
+    message_id: Id | UnsetType | None = UNSET
 
 
 async def answer_chat(request: web.Request, chat: UIChatRequest) -> Answer:

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from cachetools import TTLCache
 
+from rejoin_adapters.limit_settings import LimitSettings
 from rejoin_adapters.ports.api_keys import ApiKeys
 from rejoin_adapters.store_types import ApiKeyRow, Owner
 from rejoin_gateway.auth import api_key
@@ -62,8 +63,8 @@ ANONYMOUS = Principal(Owner(TenantId("default")), ALL_SCOPES, "anybody")
 """The caller of a gateway with `allow_anonymous`, which listens on loopback only."""
 
 
-class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a gateway authenticates requests: settings `REJOIN_…`."""
+class AuthSettings(LimitSettings, frozen=True, kw_only=True):
+    """How a gateway authenticates requests, and what their senders may have: settings `REJOIN_…`."""
 
     allow_anonymous: bool = False
     """Whether requests without a credential are accepted; on loopback only."""

@@ -5,6 +5,6 @@ session         one session: send, approve, interrupt, resume, read, fork, delet
 directory       what one caller may look up by id: agents, sessions, runs, artifacts, files
 message_input   messages and decisions as clients send them, checked
 message_files   which parts of a turn are files
-attachments     files of messages: checked and stored; `image_check` decodes images, `remote_fetch` gets URLs
+attachments     files of messages: checked and stored; `remote_fetch` gets URLs
 agent_context   the request context that an agent wants, from headers or body, checked and sealed
 """

@@ -13,6 +13,7 @@ from rejoin_adapters.process import redaction
 from rejoin_gateway.core import context_names
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import SessionId, TenantId
+from rejoin_protocol.limits import CONTEXT_BYTES_MAX
 from rejoin_protocol.security.sealing import Sealer, UnsealError
 
 if TYPE_CHECKING:
@@ -145,6 +146,9 @@ def validate_context(value: Any, schema: dict[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(value, dict):
         raise Invalid("context: expected an object", "/context")
+    size = len(msgspec.json.encode(value))
+    if size > CONTEXT_BYTES_MAX:
+        raise Invalid(f"context: at most {CONTEXT_BYTES_MAX} bytes as JSON, not {size}", "/context")
     from jsonschema import Draft202012Validator  # loads with the first agent that takes a context
     from jsonschema.exceptions import best_match
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from rejoin_adapters.store_types import Decision
-from rejoin_gateway.core.message_input import ClientMessage, parse_decision
+from rejoin_gateway.core.message_input import ClientMessage, parse_decision, parse_reason
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.core.tool_outputs import ToolOutput, parse_tool_outputs
 from rejoin_protocol.errors import Invalid, NotFound
@@ -76,10 +76,10 @@ def _parse_answer(part: dict[str, Any], pointer: str) -> AnsweredCall:
         decision = parse_decision(approval, pointer)
         call_id = CallId(call) if isinstance(call, str) else None
         return AnsweredCall(decision.approval, call_id, decision.approved, decision.reason)
-    approved, reason = named.get("approved"), named.get("reason")
+    approved = named.get("approved")
     if not isinstance(approved, bool):
         raise Invalid("a decision needs `approved`, true or false", pointer)
-    return AnsweredCall(None, CallId(call), approved, reason if isinstance(reason, str) else None)
+    return AnsweredCall(None, CallId(call), approved, parse_reason(named.get("reason"), pointer))
 
 
 async def to_decisions(session: Session, answers: Sequence[AnsweredCall]) -> list[Decision]:

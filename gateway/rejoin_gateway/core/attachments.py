@@ -2,8 +2,8 @@
 
 Neither run requests nor stored messages carry file bytes. If one file of a request is bad, the error names
 its part and none of the files is stored. `rejoin_protocol.file_formats` says which files are good, and where
-an image ends: what is behind is cut off before anything else is done with the file. Images are decoded here
-as well, in a thread, because a well-formed container can hold a damaged picture.
+an image ends: what is behind is cut off before anything else is done with the file. Images are decoded as
+well, in `images`, because a well-formed container can hold a damaged picture.
 """
 
 import asyncio
@@ -17,25 +17,19 @@ from rejoin_adapters.ports.files import FileStore, OpenFile
 from rejoin_adapters.store_types import Owner
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.remote_fetch import RemoteFetcher
+from rejoin_gateway.images.image_pool import ImagePool
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
-from rejoin_protocol.file_formats import FILES_MAX, FileId
+from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import TenantId
+from rejoin_protocol.limits import FILES_BYTES_MAX, FILES_MAX, IMPORTED_FILES_MAX
 
 log = structlog.get_logger("rejoin.attachments")
 
 type Part = dict[str, Any]
 
-IMPORTED_MAX = 100
-"""Files in the imported turns of a new session."""
-BYTES_MAX = 64 * 1024 * 1024
-"""All files of a request together. They are in memory at the same time: none is stored before all are
-checked.
-"""
 CHECK_TIMEOUT_S = 14.0
 """For one file, fetching and waiting for a decoder included."""
-CHECKS_MAX = 2
-"""Images that one gateway decodes at the same time, at most 200 MB each."""
 
 
 class ReceivedFile(msgspec.Struct, frozen=True):
@@ -64,12 +58,12 @@ class _CheckedFile(msgspec.Struct, frozen=True):
 
 
 class Attachments:
-    """Checks and stores the files of messages. `fetcher` gets files at remote URLs."""
+    """Checks and stores the files of messages. `fetcher` gets files at remote URLs, `images` decodes."""
 
-    def __init__(self, files: FileStore, fetcher: RemoteFetcher) -> None:
+    def __init__(self, files: FileStore, fetcher: RemoteFetcher, images: ImagePool) -> None:
         self.files = files
         self.fetcher = fetcher
-        self._image_checks = asyncio.Semaphore(CHECKS_MAX)
+        self.images = images
 
     async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
         """A stored file, to be read in chunks. Raises `Unavailable`."""
@@ -87,10 +81,10 @@ class Attachments:
 
     async def read_earlier(self, parts: Sequence[tuple[str, Part]], owner: Owner) -> list[ReceivedFile]:
         """As `read`, for the files of earlier turns. None of them refuses the request: see
-        `message_input.build_imported_turns`. Only the newest `IMPORTED_MAX` are taken.
+        `message_input.build_imported_turns`. Only the newest `IMPORTED_FILES_MAX` are taken.
         """
-        too_many = max(0, len(parts) - IMPORTED_MAX)
-        refused = Invalid(f"only the newest {IMPORTED_MAX} files of earlier messages are taken")
+        too_many = max(0, len(parts) - IMPORTED_FILES_MAX)
+        refused = Invalid(f"only the newest {IMPORTED_FILES_MAX} files of earlier messages are taken")
         return [
             *[
                 ReceivedFile(part, pointer, part, is_earlier=True, refused=refused)
@@ -130,12 +124,11 @@ class Attachments:
         log.info("file_stored", file=id, media_type=file.media_type, size_bytes=len(file.data))
         return part | {"mediaType": file.media_type, "url": file_formats.file_url(id)}
 
-    async def check(self, data: bytes, *claims: str | None, filename: str = "") -> str:
+    async def check(self, data: bytes, tenant: TenantId, *claims: str | None, filename: str = "") -> str:
         """The media type of a complete file. Raises `Invalid` if it is damaged or not what `claims` say."""
         media_type = await asyncio.to_thread(file_formats.check_file, data, *claims, filename=filename)
         if media_type.startswith("image/"):
-            async with self._image_checks:
-                await asyncio.to_thread(_check_image, data, media_type)
+            await self.images.check(data, media_type, tenant)
         return media_type
 
     async def fetch(self, url: str, tenant: TenantId) -> _CheckedFile:
@@ -223,10 +216,12 @@ class _RequestFiles:
         else:
             raise Invalid("a file's URL is a data URL here")
         self._bytes += len(data)
-        if self._bytes > BYTES_MAX:
-            raise Invalid(f"the files of a request have at most {BYTES_MAX} bytes together")
+        if self._bytes > FILES_BYTES_MAX:
+            raise Invalid(f"the files of a request have at most {FILES_BYTES_MAX} bytes together")
         filename = received.part.get("filename", "")
-        media_type = await self._attachments.check(data, claim, declared, filename=filename)
+        media_type = await self._attachments.check(
+            data, self._owner.tenant, claim, declared, filename=filename
+        )
         if received.data is None and media_type not in file_formats.REMOTE_TYPES:
             raise Invalid(f"a file of type {media_type} is taken by data URL only")
         return _CheckedFile(data, media_type)
@@ -251,9 +246,3 @@ def _flatten(faults: BaseExceptionGroup[RejoinError]) -> Iterator[RejoinError]:
             yield from _flatten(fault)
         else:
             yield fault
-
-
-def _check_image(data: bytes, media_type: str) -> None:
-    from rejoin_gateway.core import image_check  # Pillow loads with the first image
-
-    image_check.decode(data, media_type)

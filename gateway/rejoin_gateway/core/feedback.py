@@ -13,9 +13,8 @@ from rejoin_adapters.ports.feedback import FeedbackStore
 from rejoin_adapters.store_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, MessageId, SessionId
+from rejoin_protocol.limits import METADATA_BYTES_MAX, OBJECT_KEYS_MAX
 
-OBJECT_KEYS_MAX = 100
-OBJECT_BYTES_MAX = 64 * 1024
 ID_BYTES = 12
 
 
@@ -100,5 +99,5 @@ def _check_object(name: str, value: dict[str, Any] | None) -> None:
         return
     if len(value) > OBJECT_KEYS_MAX:
         raise Invalid(f"{name} has at most {OBJECT_KEYS_MAX} keys", f"/{name}")
-    if len(msgspec.json.encode(value)) > OBJECT_BYTES_MAX:
-        raise Invalid(f"{name} has at most {OBJECT_BYTES_MAX} bytes", f"/{name}")
+    if len(msgspec.json.encode(value)) > METADATA_BYTES_MAX:
+        raise Invalid(f"{name} has at most {METADATA_BYTES_MAX} bytes", f"/{name}")

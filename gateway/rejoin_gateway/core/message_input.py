@@ -10,7 +10,7 @@ import hashlib
 import re
 import secrets
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -18,19 +18,19 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from rejoin_adapters.store_types import Decision, Owner, WhenBusy
-from rejoin_protocol import ids
+from rejoin_protocol import ids, limits
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import ApprovalId
-
-IMPORTS_MAX = 10_000
-"""Earlier messages that a new session takes over from its first request."""
-TEXT_CHARS_MAX = 16 * 1024 * 1024
-"""All text of one message. A body may be larger because of its files."""
-FILENAME_CHARS_MAX = 255
-
-DATA_BYTES_MAX = 256 * 1024
-"""All `data-…` parts of one message, as JSON."""
+from rejoin_protocol.limits import (
+    DATA_BYTES_MAX,
+    METADATA_BYTES_MAX,
+    TEXT_BYTES_MAX,
+    CheckedId,
+    Part,
+    RepeatedParts,
+    RepeatedText,
+)
 
 PART_FORMS = (
     "a user's part is {type: text, text}, {type: file, url, mediaType}, {type: image, image}, "
@@ -42,9 +42,9 @@ _DATA_TYPE = re.compile(r"data-[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 class ClientMessage(msgspec.Struct, frozen=True):
     """A message in the AI SDK's form, as a client sends it."""
 
-    id: str
+    id: RepeatedText
     role: Literal["system", "user", "assistant"]
-    parts: list[dict[str, Any]]
+    parts: RepeatedParts
     metadata: Any = UNSET
 
 
@@ -60,7 +60,7 @@ class SeenAnswer(msgspec.Struct, frozen=True, rename="camel"):
     visible. What is behind it is cut from the history.
     """
 
-    last_part: dict[str, Any] | None = None
+    last_part: Part | None = None
 
 
 class MessageOptions(msgspec.Struct, frozen=True, rename="camel"):
@@ -91,9 +91,9 @@ class MessageOptions(msgspec.Struct, frozen=True, rename="camel"):
 class SessionBody(MessageOptions, frozen=True, rename="camel", kw_only=True):
     """A body that may name its session, by one of three fields; the first one that is set counts."""
 
-    conversation_id: str | None = None
-    thread_id: str | None = None
-    id: str | None = None
+    conversation_id: CheckedId | None = None
+    thread_id: CheckedId | None = None
+    id: CheckedId | None = None
 
     @property
     def session_id(self) -> str | None:
@@ -144,6 +144,7 @@ def build_user_message(message: ClientMessage, pointer: str) -> MessageDict:
     _check_size(parts, f"{pointer}/parts")
     stored: MessageDict = {"id": message.id, "role": "user"}
     if message.metadata is not UNSET:
+        _check_json("the metadata of a message", message.metadata, METADATA_BYTES_MAX, f"{pointer}/metadata")
         stored["metadata"] = message.metadata
     return stored | {"parts": parts}
 
@@ -195,7 +196,7 @@ def _build_data(part: dict[str, Any], type: str, data: Any, pointer: str) -> dic
 
 def _build_file(part: dict[str, Any], url: str, pointer: str) -> dict[str, Any]:
     file = {"type": "file", "url": url}
-    for name, chars_max in (("mediaType", 100), ("filename", FILENAME_CHARS_MAX)):
+    for name, chars_max in (("mediaType", 100), ("filename", limits.FILENAME_CHARS_MAX)):
         value = part.get(name)
         if value is None:
             continue
@@ -206,14 +207,40 @@ def _build_file(part: dict[str, Any], url: str, pointer: str) -> dict[str, Any]:
 
 
 def _check_size(parts: list[dict[str, Any]], pointer: str) -> None:
-    chars = data_bytes = 0
+    if len(parts) > limits.PARTS_MAX:
+        raise Invalid(f"a message has at most {limits.PARTS_MAX} parts, not {len(parts)}", pointer)
+    text_bytes = data_bytes = 0
     for number, part in enumerate(parts):
-        chars += len(part.get("text", ""))
-        if chars > TEXT_CHARS_MAX:
-            raise Invalid(f"a message has at most {TEXT_CHARS_MAX} characters", f"{pointer}/{number}")
+        text_bytes += _utf8_bytes(part.get("text", ""))
+        if text_bytes > TEXT_BYTES_MAX:
+            raise Invalid(
+                f"the text of a message has at most {TEXT_BYTES_MAX} bytes in UTF-8, this one has at least "
+                f"{text_bytes}: send longer texts as files",
+                f"{pointer}/{number}",
+            )
         data_bytes += len(msgspec.json.encode(part)) if "data" in part else 0
         if data_bytes > DATA_BYTES_MAX:
-            raise Invalid(f"the data of a message has at most {DATA_BYTES_MAX} bytes", f"{pointer}/{number}")
+            raise Invalid(
+                f"the data of a message has at most {DATA_BYTES_MAX} bytes as JSON, this one has at least "
+                f"{data_bytes}",
+                f"{pointer}/{number}",
+            )
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+
+
+def _check_json(what: str, value: Any, bytes_max: int, pointer: str) -> None:
+    size = len(msgspec.json.encode(value))
+    if size > bytes_max:
+        raise Invalid(f"{what} has at most {bytes_max} bytes as JSON, not {size}", pointer)
+
+
+def check_seen(seen: Mapping[str, Any] | None) -> None:
+    """Raises `Invalid` for a last seen part that is larger than any part of an answer."""
+    if seen is not None:
+        _check_json("lastPart", seen, limits.EVENT_BYTES_MAX, "/lastPart")
 
 
 def build_imported_turns(
@@ -233,10 +260,22 @@ def build_imported_turns(
     return [turn for turn in turns if turn.message["parts"]]
 
 
-def too_many_imports(number: int, pointer: str) -> Invalid:
-    """The error for a new session with so many earlier messages. `pointer`: the new message's."""
-    detail = f"a new session takes over at most {IMPORTS_MAX} earlier messages, not {number}"
-    return Invalid(detail, pointer.rpartition("/")[0])
+def imports_fault(turns: Sequence[ImportedTurn]) -> str | None:
+    """Why a new session does not take over these earlier messages. None: it does."""
+    if len(turns) > limits.IMPORTS_MAX:
+        return f"a new session takes over at most {limits.IMPORTS_MAX} earlier messages, not {len(turns)}"
+    size_bytes = sum(_stored_bytes(part) for turn in turns for part in turn.message["parts"])
+    if size_bytes > limits.IMPORT_BYTES_MAX:
+        most = limits.IMPORT_BYTES_MAX
+        return f"a new session takes over at most {most} bytes of earlier messages, not {size_bytes}"
+    return None
+
+
+def _stored_bytes(part: dict[str, Any]) -> int:
+    """What an imported part adds to its session: not the bytes of files, which are stored apart."""
+    if part["type"] == "text":
+        return _utf8_bytes(part["text"])
+    return len(msgspec.json.encode(part)) if "data" in part else 0
 
 
 def with_own_ids(turns: Sequence[ImportedTurn], new_id: str) -> list[ImportedTurn]:
@@ -282,7 +321,7 @@ def _build_or_note(part: dict[str, Any], pointer: str) -> dict[str, Any]:
 def refused_note(part: dict[str, Any], fault: Invalid) -> dict[str, Any]:
     """The text that stands for a part of an earlier turn that cannot be taken."""
     name = part.get("filename")
-    named = f" {name[:FILENAME_CHARS_MAX]!r}" if isinstance(name, str) else ""
+    named = f" {name[: limits.FILENAME_CHARS_MAX]!r}" if isinstance(name, str) else ""
     return {"type": "text", "text": f"[A part of this message{named} was not taken: {fault.detail}]"}
 
 
@@ -298,7 +337,30 @@ def parse_decision(approval: Any, pointer: str) -> Decision:
             "approvalId": str(id),
             "approved": bool(approved),
         }:
-            reason = approval.get("reason")
-            return Decision(ApprovalId(id), approved, reason if isinstance(reason, str) else None)
+            return Decision(ApprovalId(id), approved, parse_reason(approval.get("reason"), pointer))
         case _:
             raise Invalid("a decision needs an id and `approved`, true or false", pointer)
+
+
+def parse_reason(reason: Any, pointer: str) -> str | None:
+    """The reason of a decision; None for what is no text. Raises `Invalid` if it is too long."""
+    if not isinstance(reason, str):
+        return None
+    if len(reason) > limits.REASON_CHARS_MAX:
+        raise Invalid(
+            f"the reason of a decision has at most {limits.REASON_CHARS_MAX} characters, not {len(reason)}",
+            f"{pointer}/reason",
+        )
+    return reason
+
+
+def check_title(title: str | UnsetType | None) -> None:
+    """Raises `Invalid` for a title that is too long or holds NUL."""
+    if isinstance(title, str) and (len(title) > limits.TITLE_CHARS_MAX or "\0" in title):
+        raise Invalid(f"a title has at most {limits.TITLE_CHARS_MAX} characters, none of them NUL", "/title")
+
+
+def check_metadata(metadata: Any) -> None:
+    """Raises `Invalid` for metadata whose JSON is too long."""
+    if metadata is not UNSET:
+        _check_json("metadata", metadata, METADATA_BYTES_MAX, "/metadata")

@@ -17,10 +17,11 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from rejoin_gateway.fair_share import FairShare
+from rejoin_adapters.process.fair_share import FairShare
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import TenantId
+from rejoin_protocol.limits import FILE_BYTES_MAX, URL_CHARS_MAX
 from rejoin_protocol.security.public_address import Address, is_public
 
 type Allowed = Callable[[Address, int], bool]
@@ -29,10 +30,9 @@ PORTS = frozenset({80, 443})
 REDIRECTS_MAX = 3
 FETCH_TIMEOUT_S = 10.0
 FETCHES_MAX = 8
-"""At the same time in one gateway, each with up to `file_formats.FILE_BYTES_MAX` in memory. One tenant gets
+"""At the same time in one gateway, each with up to `FILE_BYTES_MAX` in memory. One tenant gets
 at most half of them.
 """
-URL_CHARS_MAX = 8_192
 READ_BYTES = 64 * 1024
 HEADERS = {"Accept": "image/png, image/jpeg, image/webp, application/pdf", "Accept-Encoding": "identity"}
 
@@ -102,12 +102,12 @@ async def _read_response(response: aiohttp.ClientResponse) -> FetchedFile:
         raise Invalid(f"the file's server responded with status {response.status}")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Invalid("the file's server sent a compressed body, which is not taken")
-    if (response.content_length or 0) > file_formats.FILE_BYTES_MAX:
+    if (response.content_length or 0) > FILE_BYTES_MAX:
         raise file_formats.too_large_error()
     data = bytearray()
     async for chunk in response.content.iter_chunked(READ_BYTES):
         data += chunk
-        if len(data) > file_formats.FILE_BYTES_MAX:
+        if len(data) > FILE_BYTES_MAX:
             raise file_formats.too_large_error()
     return FetchedFile(bytes(data), response.content_type)
 

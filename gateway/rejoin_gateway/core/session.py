@@ -18,6 +18,7 @@ from rejoin_adapters.store_types import (
     Approval,
     Decided,
     Decision,
+    EarlierMessages,
     Fork,
     ForkOrigin,
     History,
@@ -37,7 +38,14 @@ from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_
 from rejoin_gateway.core.attachments import ReceivedFile
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.message_files import file_parts, with_files, without_files
-from rejoin_gateway.core.message_input import IMPORTS_MAX, ImportedTurn, too_many_imports, with_own_ids
+from rejoin_gateway.core.message_input import (
+    ImportedTurn,
+    check_metadata,
+    check_seen,
+    check_title,
+    imports_fault,
+    with_own_ids,
+)
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart, FromTurn, Position
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_gateway.streaming.resume_point import CursorOfAnotherRun
@@ -50,8 +58,6 @@ from rejoin_protocol.log.record import OperationSet, View
 
 log = structlog.get_logger("rejoin.sessions")
 
-TITLE_CHARS_MAX = 500
-METADATA_BYTES_MAX = 64 * 1024
 _encode_canonically = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -166,6 +172,7 @@ class Session(msgspec.Struct, frozen=True):
         holds even if the runner cannot be reached. An interrupt that overtakes its message is kept for a few
         seconds; without a message's id it raises `NotFound` all the same.
         """
+        check_seen(seen)
         interrupted = await self.backend.store.interrupt(self.owner, self.id, run, message=message, seen=seen)
         if not interrupted.known and message is None:
             raise NotFound(f"there is no session {self.id!r}")
@@ -268,12 +275,14 @@ class Session(msgspec.Struct, frozen=True):
 
     async def messages_before(
         self, id: MessageId, *, after: MessageId | None, limit: int, oldest_first: bool
-    ) -> Sequence[MessageDict] | None:
+    ) -> EarlierMessages | None:
         """A page of the messages before message `id`, from behind `after` on. None if either is missing."""
         page = await self.backend.store.messages_before(
             self.owner, self.id, id, after=after, limit=limit, oldest_first=oldest_first
         )
-        return None if page is None else self.backend.with_file_urls(page, self.owner)
+        if page is None:
+            return None
+        return EarlierMessages(self.backend.with_file_urls(page.messages, self.owner), page.more)
 
     # ------------------------------------------------------------------------------ the whole session
 
@@ -360,7 +369,16 @@ class AgentSession(Session, frozen=True):
 
     async def history(self) -> History:
         """All stored messages. Raises `NotFound` also if the session belongs to another agent."""
-        history = await self.backend.store.history(self.owner, self.id)
+        page = await self.history_page()
+        messages = list(page.messages)
+        while page.next is not None:
+            page = await self.history_page(page.next)
+            messages += page.messages
+        return msgspec.structs.replace(page, messages=messages)
+
+    async def history_page(self, after: int = -1) -> History:
+        """A page of the stored messages, oldest first, from behind position `after`. Raises as `history`."""
+        history = await self.backend.store.history(self.owner, self.id, after=after)
         if history is None or history.agent != self.agent:
             raise self._not_found()
         signed = self.backend.with_file_urls(history.messages, self.owner)
@@ -393,9 +411,10 @@ class AgentSession(Session, frozen=True):
         Raises `NotFound`, `Conflict`, `Invalid`, `Limited`.
         """
         context = await self._seal_context()
-        if len(imports) > IMPORTS_MAX:  # a client may repeat any number of messages to a session that exists
+        fault = imports_fault(imports)
+        if fault is not None:  # a client may repeat any number of messages to a session that exists
             if await self.backend.sessions.get(self.owner, self.id) is None:
-                raise too_many_imports(len(imports), pointer)
+                raise Invalid(fault, pointer.rpartition("/")[0])
             imports = ()
         places = [f"{pointer}/parts/{number}" for number in range(len(message["parts"]))]
         turns = [ImportedTurn(message, places), *with_own_ids(imports, message["id"])]
@@ -475,7 +494,7 @@ class AgentSession(Session, frozen=True):
         The other turns are imports: only a new session stores them, so files of an existing session's imports
         are dropped unread. Raises `Limited` before a file is fetched, if the tenant may not have another run.
         """
-        await self.backend.store.check_limits(self.owner.tenant)
+        await self.backend.store.check_limits(self.owner)
         attachments = self.backend.attachments
         if attachments is not None and await self.current_run() is None:
             earlier = [file for turn in turns[1:] for file in file_parts(turn)]
@@ -486,15 +505,3 @@ class AgentSession(Session, frozen=True):
             return [turn.message for turn in turns]
         parts = iter(await attachments.store(files, self.owner, fetch_urls=fetch_urls))
         return [with_files(turn.message, [next(parts) for _ in file_parts(turn)]) for turn in turns]
-
-
-def check_title(title: str | UnsetType | None) -> None:
-    """Raises `Invalid` for a title that is too long or holds NUL."""
-    if isinstance(title, str) and (len(title) > TITLE_CHARS_MAX or "\0" in title):
-        raise Invalid(f"a title has at most {TITLE_CHARS_MAX} characters, none of them NUL", "/title")
-
-
-def check_metadata(metadata: Any) -> None:
-    """Raises `Invalid` for metadata whose JSON is too long."""
-    if metadata is not UNSET and len(msgspec.json.encode(metadata)) > METADATA_BYTES_MAX:
-        raise Invalid(f"metadata has at most {METADATA_BYTES_MAX} bytes", "/metadata")

@@ -13,10 +13,8 @@ from rejoin_adapters.store_types import ApprovalRequest, Decision
 from rejoin_gateway.core.session import Session
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import CallId
+from rejoin_protocol.limits import REASON_CHARS_MAX, TOOL_RESULT_BYTES_MAX
 
-OUTPUT_BYTES_MAX = 256 * 1024
-"""The default limit of a tool's result, too."""
-ERROR_CHARS_MAX = 4_096
 OUTPUT_KIND: Literal["tool-output"] = "tool-output"
 
 
@@ -75,9 +73,12 @@ async def find_output_request(session: Session, call: CallId) -> ApprovalRequest
 def to_decision(request: ApprovalRequest, given: ToolOutput) -> Decision:
     """The output as it is stored. Raises `Invalid` if it is too large or is not what the tool declares."""
     if given.error is not None:
-        return Decision(request.id, approved=False, reason=given.error[:ERROR_CHARS_MAX], kind=OUTPUT_KIND)
-    if len(msgspec.json.encode(given.output)) > OUTPUT_BYTES_MAX:
-        raise Invalid(f"the output of {request.tool} is larger than {OUTPUT_BYTES_MAX // 1024} KiB")
+        return Decision(request.id, approved=False, reason=given.error[:REASON_CHARS_MAX], kind=OUTPUT_KIND)
+    size = len(msgspec.json.encode(given.output))
+    if size > TOOL_RESULT_BYTES_MAX:
+        raise Invalid(
+            f"the output of {request.tool} has at most {TOOL_RESULT_BYTES_MAX} bytes as JSON, not {size}"
+        )
     if request.output_schema is not None:
         from jsonschema import Draft202012Validator  # loads with the first output that has a schema
         from jsonschema.exceptions import best_match

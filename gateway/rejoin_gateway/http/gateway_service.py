@@ -11,14 +11,16 @@ from aiohttp import web
 
 from rejoin_adapters.ports.audit import AuditLog
 from rejoin_adapters.process.background import DetachedTasks
+from rejoin_adapters.process.fair_share import FairShare
 from rejoin_adapters.process.overload import MEMORY
 from rejoin_gateway.auth.authenticator import Authenticator, Principal
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.http.cors import Cors
-from rejoin_gateway.http.rate_limit import Rate, RateLimiter, TenantRates
+from rejoin_gateway.http.rate_limit import FailedLogins, OpenStreams, Rate, RateLimiter, TenantRates
 from rejoin_gateway.http.request_body import LargeBodies
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName
+from rejoin_protocol.limits import HISTORY_PAGES_MAX
 
 RESUME_LOOKUPS_MAX = 32
 """Resume requests of one gateway that look up their position at the same time. After a gateway restart a
@@ -42,6 +44,10 @@ class GatewayService(msgspec.Struct, frozen=True, kw_only=True):
     """Answers requests that name no agent."""
     rate: Rate | None = None
     """Rate limit of each credential; None: no limit."""
+    user_rate: Rate | None = None
+    """Rate limit of each user, likewise."""
+    failed_logins: FailedLogins = msgspec.field(default_factory=lambda: FailedLogins(None))
+    open_streams: OpenStreams = msgspec.field(default_factory=OpenStreams)
     tenant_rates: TenantRates
     audit: AuditLog
     cors: Cors = Cors()
@@ -55,6 +61,7 @@ class GatewayService(msgspec.Struct, frozen=True, kw_only=True):
     resume_slots: asyncio.Semaphore = msgspec.field(
         default_factory=lambda: asyncio.Semaphore(RESUME_LOOKUPS_MAX)
     )
+    history_pages: FairShare = msgspec.field(default_factory=lambda: FairShare(HISTORY_PAGES_MAX))
     large_bodies: LargeBodies = msgspec.field(default_factory=LargeBodies)
 
     def stop(self) -> None:

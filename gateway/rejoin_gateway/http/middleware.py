@@ -14,6 +14,7 @@ from aiohttp import web
 
 from rejoin_adapters.actor import Actor, act_as
 from rejoin_adapters.store_types import Owner
+from rejoin_gateway.auth import api_key
 from rejoin_gateway.auth.authenticator import ANONYMOUS, Principal
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http import errors, instrumentation, request_body
@@ -112,15 +113,31 @@ async def _error_format(request: web.Request) -> ErrorFormat:
 async def identify(request: web.Request) -> Principal:
     """The caller, whatever its scopes. Raises `Unauthenticated` and `Forbidden`."""
     service = request.app[SERVICE]
-    credentials = request.headers.getall("Authorization", [None])
-    if len(credentials) > 1:  # a proxy and this gateway could take different ones
-        raise Unauthenticated("send one Authorization header, not several")
-    principal = await service.authenticator.authenticate(credentials[0])
+    principal = await _check_credential(request)
     # Without this a page of any web site could call a developer's gateway from the developer's browser.
     if principal is ANONYMOUS and not (
         is_to_loopback(request) and is_from_trusted_page(request, service.cors)
     ):
         raise Forbidden("without a credential only this machine's own pages may call")
+    return principal
+
+
+async def _check_credential(request: web.Request) -> Principal:
+    service, credentials = request.app[SERVICE], request.headers.getall("Authorization", [None])
+    if len(credentials) > 1:  # a proxy and this gateway could take different ones
+        raise Unauthenticated("send one Authorization header, not several")
+    [authorization] = credentials
+    key = api_key.parse_key((authorization or "").rpartition(" ")[2])
+    if key is None:
+        return await service.authenticator.authenticate(authorization)
+    peer, now_s, logins = request.remote or "", time.monotonic(), service.failed_logins
+    logins.check(peer, key.id, now_s)
+    try:
+        principal = await service.authenticator.authenticate(authorization)
+    except Unauthenticated:
+        logins.record(peer, key.id, now_s, succeeded=False)
+        raise
+    logins.record(peer, key.id, now_s, succeeded=True)
     return principal
 
 
@@ -137,6 +154,8 @@ async def _authenticate(request: web.Request) -> None:
     act_as(Actor(principal.name, request.remote))
     principal.require_scope(route.scope)
     await _enforce_rates(service, principal)
+    if route.streams:  # before it does anything: what is refused leaves nothing behind
+        service.open_streams.check(principal.owner)
     request[PRINCIPAL] = principal
 
 
@@ -156,13 +175,14 @@ def _signed_principal(request: web.Request, route: Route) -> Principal | None:
 
 
 async def _enforce_rates(service: GatewayService, principal: Principal) -> None:
-    """Raises `Limited` if the credential or its tenant sends too many requests."""
+    """Raises `Limited` if the credential, its user or its tenant sends too many requests."""
     now_s, tenant = time.monotonic(), principal.owner.tenant
     rates = {
         principal.name: service.rate,
+        f"user {tenant} {principal.owner.user}": service.user_rate if principal.owner.user else None,
         f"tenant {tenant}": await service.tenant_rates.rate_of(tenant, now_s),
     }
     for name, rate in rates.items():
         wait_s = service.rate_limiter.take(name, rate, now_s) if rate is not None else 0
-        if wait_s > 0:
-            raise Limited("too many requests", math.ceil(wait_s))
+        if rate is not None and wait_s > 0:
+            raise Limited(f"too many requests: at most {rate.count} a minute", math.ceil(wait_s))

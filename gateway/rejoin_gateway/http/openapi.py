@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from rejoin_gateway.http.routes import ErrorFormat, Route
 from rejoin_protocol.events.chunks import Data, Tagged
-from rejoin_protocol.ids import MESSAGE_ID_CHARS_MAX, SESSION_ID_CHARS_MAX
+from rejoin_protocol.limits import ID_CHARS_MAX
 
 REFS = "#/components/schemas/{name}"
 CHUNKS = "#/components/schemas/Chunk{name}"
@@ -22,7 +22,7 @@ EVENTS: Sequence[Any] = (Tagged.__value__, Data)
 SESSION = {
     "type": "string",
     "minLength": 1,
-    "maxLength": SESSION_ID_CHARS_MAX,
+    "maxLength": ID_CHARS_MAX,
     "pattern": r"^[^\s\u0000-\u001f\u007f/\\]([^\u0000-\u001f\u007f/\\]*[^\s\u0000-\u001f\u007f/\\])?$",
     "examples": ["trip-1", "user:123"],
 }
@@ -35,7 +35,7 @@ PATHS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "session": ("The session's id, chosen by the caller; percent-encoded", SESSION),
     "id": ("The object's id", ANY_ID),
     "run": ("The run's id, `run_…`", ANY_ID),
-    "call": ("The tool call's id", {"type": "string", "minLength": 1, "maxLength": MESSAGE_ID_CHARS_MAX}),
+    "call": ("The tool call's id", {"type": "string", "minLength": 1, "maxLength": ID_CHARS_MAX}),
     "file": ("A file's name", ANY_ID),
     "response": ("The response's id, `resp_…`", ANY_ID),
 }

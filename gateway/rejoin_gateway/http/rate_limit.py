@@ -1,22 +1,29 @@
-"""Rate limits in this process's memory: the generic cell rate algorithm (GCRA, ITU-T I.371).
+"""Limits in this process's memory: open streams, failed logins, and the rates of requests.
+
+Rates are the generic cell rate algorithm (GCRA, ITU-T I.371).
 
 Each gateway counts its own requests, so n gateways allow up to n times the rate. Limits that must be exact
 over all gateways are counted in the database: runs per tenant by `check_limits` in
 `migrations/0003_requests.sql`. Clocks are arguments.
 """
 
-from collections.abc import Awaitable, Callable
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 import structlog
 from cachetools import LRUCache
 
-from rejoin_protocol.errors import Unavailable
+from rejoin_adapters.store_types import Owner
+from rejoin_protocol.errors import Limited, Unavailable
 from rejoin_protocol.ids import TenantId
 
 log = structlog.get_logger("rejoin.limits")
 
 NAMES_MAX = 100_000
+STREAM_RETRY_S = 5
 TENANT_RATE_TTL_S = 10.0
 """A change of a tenant's own rate takes effect within this time."""
 
@@ -36,13 +43,50 @@ class RateLimiter:
 
     def take(self, name: str, rate: Rate, now_s: float) -> float:
         """0 if the request is allowed, and it counts; else seconds until one is, and it does not count."""
-        spacing_s = rate.period_s / rate.count
-        due_s = max(self._due_s.get(name, now_s), now_s)
-        wait_s = due_s - now_s - (rate.period_s - spacing_s)
+        wait_s = self.wait_s(name, rate, now_s)
         if wait_s > 0:
             return wait_s
-        self._due_s[name] = due_s + spacing_s
+        self._due_s[name] = max(self._due_s.get(name, now_s), now_s) + rate.period_s / rate.count
         return 0.0
+
+    def wait_s(self, name: str, rate: Rate, now_s: float) -> float:
+        """Seconds until a request is allowed, at most 0 if one is. Counts nothing."""
+        due_s = max(self._due_s.get(name, now_s), now_s)
+        return due_s - now_s - (rate.period_s - rate.period_s / rate.count)
+
+
+class FailedLogins:
+    """Counts wrong API keys for each peer address and each key id, so that guessing is slow and costs nobody
+    else anything. `rate` None: no limit.
+
+    A key that was right before is always checked: guesses behind the same address, or with its id, lock its
+    owner out of nothing.
+    """
+
+    def __init__(self, rate: Rate | None, names_max: int = NAMES_MAX) -> None:
+        self._rate = rate
+        self._failures = RateLimiter(names_max)
+        self._trusted: LRUCache[str, bool] = LRUCache(names_max)
+
+    def check(self, peer: str, key_id: str, now_s: float) -> None:
+        """Raises `Limited` for a key that is not checked now."""
+        if self._rate is None or key_id in self._trusted:
+            return
+        wait_s = max(
+            self._failures.wait_s(name, self._rate, now_s) for name in (f"peer {peer}", f"key {key_id}")
+        )
+        if wait_s > 0:
+            raise Limited(
+                f"too many wrong credentials: at most {self._rate.count} a minute", math.ceil(wait_s)
+            )
+
+    def record(self, peer: str, key_id: str, now_s: float, *, succeeded: bool) -> None:
+        """Count the result of a check."""
+        if succeeded:
+            self._trusted[key_id] = True
+        elif self._rate is not None:
+            for name in (f"peer {peer}", f"key {key_id}"):
+                self._failures.take(name, self._rate, now_s)
 
 
 def per_minute(count: int | None) -> Rate | None:
@@ -78,3 +122,34 @@ class TenantRates:
                 log.warning("tenant_limits_lookup_failed", tenant=tenant, error=str(fault))
             self._known[tenant] = own, now_s + TENANT_RATE_TTL_S
         return per_minute(own) or self._default
+
+
+class OpenStreams:
+    """The counts of one gateway. None: no limit."""
+
+    def __init__(self, tenant_max: int | None = None, user_max: int | None = None) -> None:
+        self._tenant_max = tenant_max
+        self._user_max = user_max
+        self._counts: Counter[Owner] = Counter()
+
+    def check(self, owner: Owner) -> None:
+        """Raises `Limited` if the owner may not open another stream."""
+        tenant, tenant_max, user_max = Owner(owner.tenant), self._tenant_max, self._user_max
+        if tenant_max is not None and self._counts[tenant] >= tenant_max:
+            raise Limited(f"the tenant has {tenant_max} streams open here, as many as it may", STREAM_RETRY_S)
+        if owner.user is not None and user_max is not None and self._counts[owner] >= user_max:
+            raise Limited(f"you have {user_max} streams open here, as many as you may", STREAM_RETRY_S)
+
+    @contextmanager
+    def hold(self, owner: Owner) -> Iterator[None]:
+        """Count a stream while the block runs. Raises as `check`."""
+        self.check(owner)
+        counted = {Owner(owner.tenant), owner}
+        self._counts.update(counted)
+        try:
+            yield
+        finally:
+            self._counts.subtract(counted)
+            for one in counted:
+                if not self._counts[one]:
+                    del self._counts[one]

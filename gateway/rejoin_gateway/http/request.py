@@ -1,5 +1,6 @@
 """What routes read from a request: its body, its idempotency key, the client's version, agent and session."""
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import request_body
+from rejoin_gateway.http.body_shape import check_shape
 from rejoin_gateway.http.cors import address_for_page
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
 from rejoin_gateway.http.routes import operation_set_of
@@ -19,6 +21,7 @@ from rejoin_gateway.streaming.client_view import client_view
 from rejoin_protocol import json_input
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import AgentName, agent_name, session_id
+from rejoin_protocol.limits import UNCHECKED_BODY_BYTES
 from rejoin_protocol.log.record import View
 
 JSON_TYPES = frozenset({"application/json", "text/plain", "application/octet-stream"})
@@ -29,10 +32,14 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The body's bytes. Raises as `request_body.read`."""
-    return await request_body.read(
-        request, request.app[SERVICE].large_bodies, request[PRINCIPAL].owner.tenant
-    )
+    """The bytes of a body that will be decoded. Raises `Invalid` if that would take too much memory, and
+    as `request_body.read`.
+    """
+    service, tenant = request.app[SERVICE], request[PRINCIPAL].owner.tenant
+    body = await request_body.read(request, service.large_bodies, tenant)
+    if len(body) > UNCHECKED_BODY_BYTES:
+        await asyncio.to_thread(check_shape, body)
+    return body
 
 
 async def decode_body[T](request: web.Request, kind: type[T]) -> T:

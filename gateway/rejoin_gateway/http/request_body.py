@@ -2,31 +2,32 @@
 
 While a body with files is decoded, it takes several times its own size, and it stays in memory until its
 files are stored. So a large body takes a share of the memory budget before its first byte is read, and
-returns the share when the body is released. A body of unknown length (chunked or compressed) takes the
-largest share until its length is known.
+returns the share when the body is released. A body of unknown length (chunked) takes the largest share until
+its length is known. Compressed bodies are refused: their size in memory is known too late.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from rejoin_gateway.fair_share import FairShare, Share
+from rejoin_adapters.process.fair_share import FairShare, Share
 from rejoin_protocol.errors import Invalid, Unavailable
+from rejoin_protocol.limits import (
+    BODY_BYTES_MAX,
+    LARGE_BODIES_BYTES_MAX,
+    LARGE_BODY_BYTES,
+    LARGE_BODY_TURNS_MAX,
+    SMALL_BODY_BYTES_MAX,
+    UNCHECKED_BODY_BYTES,
+)
 
-BODY_BYTES_MAX = 48 * 1024 * 1024
-"""Fits three files of the largest size as data URLs. Decoding takes about four times the body's size."""
-LARGE_BODY_BYTES = 1024 * 1024
-"""Bodies up to this size return their share once they are read."""
-LARGE_BODIES_BYTES_MAX = 256 * 1024 * 1024
-"""All large bodies of one gateway together."""
 RETRY_AFTER_S = 5
 PEEK_BYTES_MAX = 16 * 1024
 PEEK_TIMEOUT_S = 0.5
-SMALL_BYTES_MAX = 16 * 1024
 SMALL_TIMEOUT_S = 10.0
 COUNTED_BODY_BYTES = 64 * 1024
 """Bodies up to this size take no share while they are read either. Without shares for larger ones, hundreds
@@ -37,18 +38,27 @@ COUNTED_TIMEOUT_S = 30.0
 
 class LargeBodies(FairShare):
     """The memory budget of one gateway, in bytes. `wait_s`: how long a large body waits for its share.
-    `read_timeout_s`: for reading one, which occupies its share meanwhile.
+    `read_timeout_s`: for reading one, which occupies its share meanwhile. `turns`: those that have been read
+    and are decoded; `turn_wait_s`: how long one waits to be.
     """
 
     def __init__(
-        self, total: int = LARGE_BODIES_BYTES_MAX, *, wait_s: float = 5.0, read_timeout_s: float = 120.0
+        self,
+        total: int = LARGE_BODIES_BYTES_MAX,
+        *,
+        wait_s: float = 5.0,
+        read_timeout_s: float = 120.0,
+        turn_wait_s: float = 30.0,
     ) -> None:
         super().__init__(total)
+        self.turns = FairShare(LARGE_BODY_TURNS_MAX)
+        self.turn_wait_s = turn_wait_s
         self.wait_s = wait_s
         self.read_timeout_s = read_timeout_s
 
 
 _SHARE: web.RequestKey[Share] = web.RequestKey("share", Share)
+_TURN: web.RequestKey[Share] = web.RequestKey("turn", Share)
 _BODY: web.RequestKey[bytes] = web.RequestKey("body", bytes)
 _RECEIVED: web.RequestKey[bytearray] = web.RequestKey("received", bytearray)
 """What has been read of a body so far."""
@@ -60,14 +70,15 @@ async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> 
     """The body. A second call returns the same bytes, until `release_body`.
 
     Raises `Unavailable` if no share becomes free in time, HTTP 408 if the client sends too slowly,
-    413 if the body is too large, 501 for a transfer coding besides `chunked`, and `Invalid` if it cannot be
-    decompressed.
+    413 if the body is too large, 501 for a transfer coding besides `chunked`, and `Invalid` if it is
+    compressed.
     """
+    refuse_encoding(request)
     if _BODY in request:
         return request[_BODY]
     if request.headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked":
         raise web.HTTPNotImplemented  # aiohttp would not undo it (RFC 9112, section 6.1)
-    size = BODY_BYTES_MAX if "Content-Encoding" in request.headers else request.content_length
+    size = request.content_length
     if size is None and request.body_exists:
         size = BODY_BYTES_MAX
     if size is None or size <= COUNTED_BODY_BYTES:
@@ -83,6 +94,12 @@ async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> 
     async with _time_limit(large_bodies.read_timeout_s if size > LARGE_BODY_BYTES else COUNTED_TIMEOUT_S):
         body = await _read_within_limit(request, request.client_max_size)
     share.release(size - len(body) if len(body) > LARGE_BODY_BYTES else size)
+    if len(body) > LARGE_BODY_BYTES:
+        try:
+            async with asyncio.timeout(large_bodies.turn_wait_s):
+                request[_TURN] = await large_bodies.turns.take(tenant)
+        except TimeoutError:
+            raise Unavailable("too many large requests at once", RETRY_AFTER_S) from None
     return body
 
 
@@ -97,11 +114,21 @@ async def _time_limit(seconds: float) -> AsyncIterator[None]:
 
 
 async def read_small(request: web.Request) -> bytes:
-    """The body of a request without a credential. Raises HTTP 413 if it has more than `SMALL_BYTES_MAX`,
-    408 if the client sends too slowly, and `Invalid` if it cannot be decompressed.
+    """The body of a request without a credential. Raises HTTP 413 if it has more than `SMALL_BODY_BYTES_MAX`,
+    408 if the client sends too slowly, and `Invalid` if it is compressed.
     """
+    refuse_encoding(request)
     async with _time_limit(SMALL_TIMEOUT_S):
-        return request[_BODY] if _BODY in request else await _read_within_limit(request, SMALL_BYTES_MAX)
+        if _BODY in request:
+            return request[_BODY]
+        return await _read_within_limit(request, SMALL_BODY_BYTES_MAX)
+
+
+def refuse_encoding(request: web.Request) -> None:
+    """Raises `Invalid` for a compressed body."""
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.strip().lower() not in ("", "identity"):
+        raise Invalid("a request's body is taken as it is, without Content-Encoding")
 
 
 async def peek_fields(request: web.Request) -> dict[str, Any] | None:
@@ -109,7 +136,8 @@ async def peek_fields(request: web.Request) -> dict[str, Any] | None:
     errors: raises nothing, and reads a body that nobody is going to read.
     """
     if _BODY in request:
-        return _decode_fields(request[_BODY])
+        body = request[_BODY]  # perhaps it was refused because decoding it takes too much memory
+        return _decode_fields(body) if len(body) <= UNCHECKED_BODY_BYTES else None
     received = _received(request)
     with suppress(TimeoutError, web.RequestPayloadError, ConnectionError):
         async with asyncio.timeout(PEEK_TIMEOUT_S):
@@ -162,10 +190,9 @@ async def _read_within_limit(request: web.Request, size_max: int) -> bytes:
     """As `request.read()`, which would keep the body in memory until the response has ended."""
     received = _received(request)
     try:
-        with _refuse_wrong_encoding():
-            while chunk := await _next_chunk(request):
-                received += chunk
-                _check_size(received, size_max)
+        while chunk := await _next_chunk(request):
+            received += chunk
+            _check_size(received, size_max)
         _check_size(received, size_max)
         body = request[_BODY] = bytes(received)
     except BaseException:
@@ -185,14 +212,6 @@ def replace(request: web.Request, body: bytes) -> None:
     request[_BODY] = body
 
 
-@contextmanager
-def _refuse_wrong_encoding() -> Iterator[None]:
-    try:
-        yield
-    except web.RequestPayloadError as fault:
-        raise Invalid("the body does not have the encoding that its Content-Encoding header names") from fault
-
-
 def release_body(request: web.Request) -> None:
     """Drop the body and return its share. Call it when nothing refers to the body any more."""
     if _BODY in request:
@@ -201,3 +220,5 @@ def release_body(request: web.Request) -> None:
         request[_RECEIVED].clear()
     if _SHARE in request:
         request[_SHARE].release()
+    if _TURN in request:
+        request[_TURN].release()

@@ -17,7 +17,13 @@ from aiohttp import HttpVersion11, web
 from rejoin_adapters.store_types import Run
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import instrumentation, request_body
-from rejoin_gateway.http.gateway_service import SERVICE, STREAM_ENDED, begin_response, refuse_if_stopping
+from rejoin_gateway.http.gateway_service import (
+    PRINCIPAL,
+    SERVICE,
+    STREAM_ENDED,
+    begin_response,
+    refuse_if_stopping,
+)
 from rejoin_gateway.http.request import view_of
 from rejoin_gateway.streaming import positions
 from rejoin_gateway.streaming.replay import Replay
@@ -95,26 +101,27 @@ def run_headers(run: Run) -> dict[str, str]:
 async def _write_frames(
     request: web.Request, response: web.StreamResponse, frames: AsyncGenerator[bytes]
 ) -> None:
-    streams, transport = request.app[SERVICE].streams, request.transport
-    metrics, is_silent = request.app[SERVICE].backend.metrics, True
+    service, transport = request.app[SERVICE], request.transport
+    streams, metrics, is_silent = service.streams, service.backend.metrics, True
     if transport is None:  # the client is gone already
         return
-    streams.add(transport)
-    metrics.set_open_streams(len(streams))
-    try:
-        with abort_on_error(request, transport):
-            await begin_stream(request, response)
-            async with aclosing(frames):
-                async for data in frames:
-                    await response.write(data)
-                    if is_silent and data != sse.KEEP_ALIVE:
-                        is_silent = False
-                        instrumentation.record_first_event(request, metrics)
-            request[STREAM_ENDED] = True
-            await response.write_eof()
-    finally:
-        streams.discard(transport)
+    with service.open_streams.hold(request[PRINCIPAL].owner):
+        streams.add(transport)
         metrics.set_open_streams(len(streams))
+        try:
+            with abort_on_error(request, transport):
+                await begin_stream(request, response)
+                async with aclosing(frames):
+                    async for data in frames:
+                        await response.write(data)
+                        if is_silent and data != sse.KEEP_ALIVE:
+                            is_silent = False
+                            instrumentation.record_first_event(request, metrics)
+                request[STREAM_ENDED] = True
+                await response.write_eof()
+        finally:
+            streams.discard(transport)
+            metrics.set_open_streams(len(streams))
 
 
 async def begin_stream(request: web.Request, response: web.StreamResponse) -> None:

@@ -77,8 +77,14 @@ class Route(msgspec.Struct, frozen=True):
     operation_set: OperationSet = OperationSet.NONE
     """For a route that starts runs: the operations that the streams of these runs have, on every route."""
 
+    @property
+    def streams(self) -> bool:
+        """Whether it may answer with a stream of events."""
+        kinds = self.doc.responses.get(200)
+        return bytes in (kinds if isinstance(kinds, tuple) else (kinds,))
 
-type GivenAgent = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$")]
+
+type GivenAgent = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$", max_length=64)]
 """An agent's name as clients send it; empty is the same as absent."""
 AGENT_HEADER: Parameters = {
     "x-agent-id": (

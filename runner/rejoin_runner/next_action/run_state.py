@@ -84,6 +84,8 @@ class RunState:
         """Events so far, which is the index of the next event."""
         self.audiences: Counter[Audience] = Counter()
         """How many of them are for which audience."""
+        self.size_bytes = 0
+        """Their size as JSON."""
         self.suspensions = suspensions
         self.steps = 0
         self.frames = AgentStack()
@@ -164,6 +166,7 @@ class RunState:
         else:
             for event in log.split_events(record):
                 self.apply(chunks.decode(event), head.audience)
+                self.size_bytes += len(event)
             self.apply_mark(head.mark)
         if self.progress != progress:
             self.progress_attempt, self.attempts_without_progress = head.attempt, 0

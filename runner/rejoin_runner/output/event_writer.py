@@ -15,9 +15,10 @@ from msgspec import UNSET
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.limits import EVENT_BYTES_MAX
 from rejoin_protocol.log.record import Audience
 from rejoin_runner.output.bounded_work import refuse_if_abandoned
-from rejoin_runner.output.journal import EVENT_BYTES_MAX, Journal
+from rejoin_runner.output.journal import Journal
 from rejoin_runner.output.text_pacing import TextPacer
 
 QUEUED_OPERATIONS_MAX = 256

@@ -16,6 +16,7 @@ from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import RunId
+from rejoin_protocol.limits import ANSWER_BYTES_MAX, EVENT_BYTES_MAX
 from rejoin_protocol.log.record import (
     BATCH_BYTES_MAX,
     BATCH_EVENTS_MAX,
@@ -30,12 +31,21 @@ from rejoin_runner.next_action.run_state import RunState
 from rejoin_runner.output.bounded_work import refuse_if_abandoned
 
 QUEUED_EVENTS_MAX = 4_096
-EVENT_BYTES_MAX = 768 * 1024
-"""Fits in one message of a broker with the default limit of 1 MiB, with room for headers."""
+GROWING = (
+    chunks.TextDelta,
+    chunks.ReasoningDelta,
+    chunks.ToolInputDelta,
+    chunks.ToolInputAvailable,
+    chunks.ToolOutputAvailable,
+    chunks.File,
+    chunks.ReasoningFile,
+    chunks.Custom,
+)
+"""What fills an answer. The events that end one are emitted however large it is."""
 
 
 class EventTooLarge(RejoinError):
-    """The event does not fit in one message. It was not emitted."""
+    """The event, or the answer with it, is larger than it may be. It was not emitted."""
 
 
 class _Item(msgspec.Struct, frozen=True):
@@ -95,6 +105,8 @@ class Journal:
         `wait_until_stored`. Raises `EventTooLarge`, and `WorkAbandoned` for abandoned work.
         """
         event = self.encode(chunk)
+        if isinstance(chunk, GROWING) and self.is_full(len(event)):
+            raise EventTooLarge(f"the answer is too large: it has at most {ANSWER_BYTES_MAX} bytes")
         if audience is Audience.ALL:
             audience = _audience_of(chunk)
         await self._has_room.wait()
@@ -102,13 +114,20 @@ class Journal:
         # The state changes when the event is queued, not when it is stored: the next decision must not wait
         # for the broker. A crash loses both, and the next attempt decides from the log.
         self._state.apply(chunk, audience)
+        self._state.size_bytes += len(event)
         self._enqueue(_Item(event, audience, Mark.NONE))
+
+    def is_full(self, added_bytes: int = 0) -> bool:
+        """Whether the answer would be larger than it may be with so many bytes more."""
+        return self._state.size_bytes + added_bytes > ANSWER_BYTES_MAX
 
     def encode(self, chunk: Chunk) -> bytes:
         """The event as it is stored. Raises `EventTooLarge`, and what `chunks.encode` raises."""
         event = chunks.encode(chunk)
         if len(event) > EVENT_BYTES_MAX:
-            raise EventTooLarge(f"a part of the answer is too large ({len(event)} bytes)")
+            raise EventTooLarge(
+                f"a part of the answer is too large: it has {len(event)} bytes, and at most {EVENT_BYTES_MAX}"
+            )
         return event
 
     def mark(self, mark: Mark) -> None:

@@ -16,6 +16,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Audience
+from rejoin_runner.output.journal import EventTooLarge
 from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.tools.output_port import NewArtifact
 
@@ -48,6 +49,8 @@ class LoggedCallOutput:
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """See `CallOutput`."""
         self._check_open()
+        if self._attempt.journal.is_full():
+            raise EventTooLarge("the answer is too large: it takes no further output")
         await self._attempt.writer.write_between_texts(chunk, audience)
 
     async def show_preliminary(self, output: Any) -> None:

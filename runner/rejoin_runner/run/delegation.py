@@ -6,12 +6,12 @@ no history keeps operations, and after a crash between the two the operation is 
 """
 
 from rejoin_protocol.events import chunks
+from rejoin_protocol.limits import TOOL_RESULT_BYTES_MAX
 from rejoin_protocol.log.record import Audience
 from rejoin_runner.models.model import ModelRequest
 from rejoin_runner.next_action import agent_stack
 from rejoin_runner.next_action.agent_stack import PartOrigin, ToolCall
 from rejoin_runner.run.attempt import Attempt, clip_error
-from rejoin_runner.tools.tool import RESULT_BYTES_MAX
 from rejoin_runner.tools.tool_context import build_operation
 
 STEPS_USED_UP = "It used up its steps and has not finished."
@@ -42,8 +42,10 @@ async def complete_call(attempt: Attempt, call: ToolCall, *, complete: bool) -> 
     await _emit_returned(attempt, call)
     if not complete:
         await attempt.emit(call_error(call, STEPS_USED_UP))
-    elif len(text.encode()) > RESULT_BYTES_MAX:
-        await attempt.emit(call_error(call, f"Its answer is larger than {RESULT_BYTES_MAX // 1024} KiB."))
+    elif len(text.encode()) > TOOL_RESULT_BYTES_MAX:
+        await attempt.emit(
+            call_error(call, f"Its answer is larger than {TOOL_RESULT_BYTES_MAX // 1024} KiB.")
+        )
     else:
         await attempt.emit(chunks.ToolOutputAvailable(tool_call_id=call.id, output=text))
 

@@ -20,6 +20,7 @@ from rejoin_protocol.errors import Invalid, Limited
 from rejoin_protocol.events.chunks import DATA_PREFIX, Chunk, File, ReasoningFile
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import TenantId
+from rejoin_protocol.limits import FILE_BYTES_MAX
 from rejoin_runner.models.attachment_note import note_of
 from rejoin_runner.models.model import Done, Model, ModelChunk, ModelError, ModelRequest
 
@@ -64,7 +65,7 @@ async def store_generated_file(chunk: Chunk, files: FileStore | None, run: Run) 
         return chunk
     try:
         _, data = file_formats.parse_data_url(chunk.url)
-        if len(data) > file_formats.FILE_BYTES_MAX:
+        if len(data) > FILE_BYTES_MAX:
             raise file_formats.too_large_error()
     except Invalid as fault:
         raise _file_error(fault) from fault

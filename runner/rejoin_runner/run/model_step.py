@@ -19,6 +19,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, FinishReason
 from rejoin_protocol.events.fold import STEP_START
 from rejoin_protocol.ids import CallId
+from rejoin_protocol.limits import TOOL_INPUT_BYTES_MAX
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, MessageChunk, RunInput, run_loop
 from rejoin_runner.application_code import ApplicationGaveUp, RunningCode, application_code
@@ -246,6 +247,9 @@ def _unique_call_id(attempt: Attempt, id: str) -> str:
 
 
 def _input_error(attempt: Attempt, name: str, input: Any) -> str | None:
+    size = len(msgspec.json.encode(input))
+    if size > TOOL_INPUT_BYTES_MAX:
+        return f"a tool's input has at most {TOOL_INPUT_BYTES_MAX} bytes as JSON, not {size}"
     tool = attempt.tools.get(name)
     if tool is None:
         known = ", ".join(attempt.tools) or "none"

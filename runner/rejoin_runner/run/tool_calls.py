@@ -23,6 +23,7 @@ from rejoin_runner.application_code import ApplicationGaveUp, RunningCode, appli
 from rejoin_runner.next_action import decide
 from rejoin_runner.next_action.agent_stack import ToolCall
 from rejoin_runner.output.bounded_work import run_in_time
+from rejoin_runner.output.journal import EventTooLarge
 from rejoin_runner.run import delegation, instrumentation, run_inputs
 from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.run.call_output import LoggedCallOutput
@@ -164,7 +165,11 @@ async def _run_call(attempt: Attempt, call: ToolCall) -> None:
     succeeded = isinstance(result, chunks.ToolOutputAvailable)
     if succeeded:
         await delegation.emit_handoff(attempt, call)
-    await attempt.emit(result)
+    try:
+        await attempt.emit(result)
+    except EventTooLarge as fault:
+        succeeded, result = False, delegation.call_error(call, str(fault))
+        await attempt.emit(result)
     data = _call_data(call) | {"success": succeeded} | _result_data(result)
     await attempt.emit_detail("tool_result", f"{call.tool} answered", **data)
 

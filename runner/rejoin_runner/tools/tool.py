@@ -17,6 +17,7 @@ from typing_extensions import TypeVar
 
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.partial_json import names_prototype
+from rejoin_protocol.limits import TOOL_RESULT_BYTES_MAX
 from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.tools import isolated_calls, thread_calls
 from rejoin_runner.tools.isolated_calls import Isolation
@@ -24,7 +25,6 @@ from rejoin_runner.tools.json_types import from_json, to_json
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 from rejoin_runner.tools.tool_error import ToolError
 
-RESULT_BYTES_MAX = 256 * 1024
 EXCERPT_CHARS = 2_000
 """Of a result that was stored as an artifact, the model is shown this many characters."""
 
@@ -53,7 +53,7 @@ class Tool(msgspec.Struct, Generic[C_contra], frozen=True):
     """None: `report` if a call may need approval, else `retry`."""
     timeout_s: float | None
     """For one call, in seconds. None: no limit."""
-    result_bytes_max: int = RESULT_BYTES_MAX
+    result_bytes_max: int = TOOL_RESULT_BYTES_MAX
     """Of a result as JSON."""
     overflow: Overflow = "error"
     """What happens to a larger result: an error for the model, or an artifact and an excerpt."""
@@ -103,7 +103,7 @@ class Tool(msgspec.Struct, Generic[C_contra], frozen=True):
         if len(raw) <= self.result_bytes_max:
             return plain
         if self.overflow == "error":
-            raise ToolError(f"the result is larger than {self.result_bytes_max // 1024} KiB")
+            raise ToolError(f"the result has {len(raw)} bytes as JSON, and at most {self.result_bytes_max}")
         excerpt = raw[: EXCERPT_CHARS * 4].decode(errors="ignore")[:EXCERPT_CHARS]
         summary = f"The result of {self.name}, {len(raw)} bytes"
         id = await context.emit_artifact(type="tool-result", name=self.name, data=plain, summary=summary)

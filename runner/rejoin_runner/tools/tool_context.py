@@ -15,10 +15,10 @@ from msgspec import UNSET
 
 from rejoin_protocol.events.chunks import DATA_PREFIX, Data
 from rejoin_protocol.ids import CallId, RunId, SessionId
+from rejoin_protocol.limits import ARTIFACT_BYTES_MAX
 from rejoin_protocol.log.record import Audience
 from rejoin_runner.tools.output_port import CallOutput, NewArtifact
 
-ARTIFACT_BYTES_MAX = 16 * 1024 * 1024
 STATUS_CHARS_MAX = 1_000
 RESERVED = frozenset({"operation", "summary", "artifact", "component", "status"})
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
@@ -77,7 +77,7 @@ class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
         """
         raw = msgspec.json.encode(data)
         if len(raw) > ARTIFACT_BYTES_MAX:
-            raise ValueError(f"an artifact holds up to {ARTIFACT_BYTES_MAX // 1024**2} MiB")
+            raise ValueError(f"an artifact has at most {ARTIFACT_BYTES_MAX} bytes as JSON, not {len(raw)}")
         plain = msgspec.json.decode(raw)
         if preview and not isinstance(plain, dict):
             raise ValueError("only an object has fields to preview")

@@ -8,12 +8,11 @@ from typing import Any, Concatenate, Protocol, overload
 import msgspec
 
 from rejoin_protocol.errors import Invalid
+from rejoin_protocol.limits import EVENT_BYTES_MAX, TOOL_RESULT_BYTES_MAX
 from rejoin_runner.models.model import ToolSpec
-from rejoin_runner.output.journal import EVENT_BYTES_MAX
 from rejoin_runner.tools.argument_schema import Signature, build_spec, read_signature
 from rejoin_runner.tools.isolated_calls import Isolation, read_isolation
 from rejoin_runner.tools.tool import (
-    RESULT_BYTES_MAX,
     NeedsApproval,
     OnCrash,
     Overflow,
@@ -57,7 +56,7 @@ def tool(
     needs_approval: NeedsApproval[Any] | None = None,
     on_crash: OnCrash | None = None,
     timeout_s: float | None = None,
-    result_bytes_max: int = RESULT_BYTES_MAX,
+    result_bytes_max: int = TOOL_RESULT_BYTES_MAX,
     overflow: Overflow = "error",
     isolate: bool | Isolation = False,
 ) -> ToolDecorator: ...
@@ -71,7 +70,7 @@ def tool(
     needs_approval: NeedsApproval[Any] | None = None,
     on_crash: OnCrash | None = None,
     timeout_s: float | None = None,
-    result_bytes_max: int = RESULT_BYTES_MAX,
+    result_bytes_max: int = TOOL_RESULT_BYTES_MAX,
     overflow: Overflow = "error",
     isolate: bool | Isolation = False,
 ) -> Tool | ToolDecorator:

@@ -17,6 +17,7 @@ from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.ports.session_store import SessionStore
 from rejoin_adapters.store_types import Claim, Loss
 from rejoin_protocol.ids import RunId
+from rejoin_protocol.limits import MIB
 from rejoin_protocol.security.sealing import Sealer
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import AgentTeam, build_team
@@ -48,6 +49,8 @@ class WorkerLimits(msgspec.Struct, frozen=True):
     """A ready run that no runner has claimed for this long is published again."""
     retry_delay_s: float = 1.0
     """Delay before a failed delivery is delivered again. It doubles with each delivery, up to a minute."""
+    history_bytes_max: int = 2 * MIB
+    """Of a session's earlier messages, as JSON, that an agent sees."""
     session_retention_s: float | None = None
     audit_retention_s: float = 365 * 24 * 3600
     """Sessions without a change for this long are deleted. None: sessions are never deleted."""

@@ -14,18 +14,22 @@ After too many attempts without progress the run fails, so that it does not cras
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import structlog
 
+from rejoin_adapters.history_bounds import HistoryBounds
 from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.process import tracing
 from rejoin_adapters.process.background import DetachedTasks, run_alongside
 from rejoin_adapters.process.exception_report import log_exception
+from rejoin_adapters.process.fair_share import FairShare
 from rejoin_adapters.store_types import Claim, Loss, Run
 from rejoin_protocol.errors import Fenced, RejoinError, Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.lifecycle import State
+from rejoin_protocol.limits import HISTORIES_BYTES_MAX, LARGE_HISTORY_BYTES
 from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.next_action.run_state import RunState
 from rejoin_runner.next_action.suspicion import Suspicion, judge
@@ -84,6 +88,7 @@ class DeliveryExecutor:
         self._tasks = tasks
         self._quarantine = quarantine
         self._is_alone = is_alone
+        self._histories = FairShare(HISTORIES_BYTES_MAX)
 
     async def execute(self, delivery: Delivery, free_slot: Callable[[], None] = lambda: None) -> None:
         """Execute one delivery to its end. When this returns, the request is acknowledged, requeued, or left
@@ -142,14 +147,18 @@ class DeliveryExecutor:
             log.warning("nak_failed")  # the broker redelivers the request after its ack wait
 
     async def _claim_and_run(self, delivery: Delivery, lease: RunLease) -> None:
-        claim = await self._ports.store.claim(delivery.request, self._runner)
+        claim = await self._ports.store.claim(
+            delivery.request,
+            self._runner,
+            HistoryBounds(None, self._limits.history_bytes_max, LARGE_HISTORY_BYTES),
+        )
         if claim is None:
             log.info("stale_request")
             await delivery.ack()
             return
         run = lease.run = claim.run
         structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
-        log.info("run_claimed")
+        log.info("run_claimed", history_bytes=claim.history_bytes, history_cut=claim.history_cut)
         self._metrics.run_claimed(run.agent, delivery.age_s)
         state, suspicion = await self._look_back(claim)
         # Attempts that wrote nothing, and attempts that wrote nothing but their takeover.
@@ -162,7 +171,7 @@ class DeliveryExecutor:
             await self._execute_alone(delivery, lease, run)
             return
         failure = suspicion if isinstance(suspicion, str) else ""
-        async with run_alongside(lease.wait_until_lost()):
+        async with run_alongside(lease.wait_until_lost()), self._with_history(claim) as claim:
             await self._signals.before_takeover(claim)
             journal = await self._take_over(claim, state)
             async with run_alongside(journal.run()):
@@ -206,6 +215,21 @@ class DeliveryExecutor:
                 await delivery.ack()
             case AloneAnswer("nak", delay_s):
                 await delivery.nak(delay_s)
+
+    @asynccontextmanager
+    async def _with_history(self, claim: Claim) -> AsyncIterator[Claim]:
+        """The claim with its history. A large one waits for a share of this process's memory first, and holds
+        it until the end of the context: a tenant with many large sessions waits for itself.
+        """
+        if claim.history_from is None:
+            yield claim
+            return
+        size = min(claim.history_bytes, HISTORIES_BYTES_MAX)
+        share = await self._histories.take(claim.run.tenant, size)
+        try:
+            yield await self._ports.store.load_history(claim)
+        finally:
+            share.release()
 
     async def _abandon(self, claim: Claim) -> None:
         """End a run in the database alone, because its log takes no append any more."""

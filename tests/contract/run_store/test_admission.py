@@ -262,14 +262,16 @@ async def test_what_stands_before_a_message_comes_page_by_page_from_either_end(c
     async def pages(before: Run, *, limit: int, oldest_first: bool) -> list[str]:
         found: list[str] = []
         after = None
-        while page := await chat.store.messages_before(
-            DEFAULT, chat.id, before.answer, after=after, limit=limit, oldest_first=oldest_first
-        ):
-            assert len(page) <= limit
-            found += [text_of(message) for message in page]
-            after = MessageId(page[-1]["id"])
-        assert page == []
-        return found
+        while True:
+            page = await chat.store.messages_before(
+                DEFAULT, chat.id, before.answer, after=after, limit=limit, oldest_first=oldest_first
+            )
+            assert page is not None
+            assert 0 < len(page.messages) <= limit
+            found += [text_of(message) for message in page.messages]
+            after = MessageId(page.messages[-1]["id"])
+            if not page.more:
+                return found
 
     for run, expected in (
         (last, ["one", "one!", "two", "two!", "three"]),

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from rejoin_adapters.history_bounds import HistoryBounds
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.store_types import TOKENS_MAX, RunUsage, parse_usage
 from rejoin_protocol.ids import RunId
@@ -119,7 +120,7 @@ async def test_a_bounded_history_begins_with_a_users_message(
         await chat.complete(text, text.upper())
     run = await chat.send("c")
     await chat.send("d")
-    claim = await chat.store.claim(run.request, "runner", history_max=most)
+    claim = await chat.store.claim(run.request, "runner", HistoryBounds(most))
     assert claim is not None
     assert [text_of(message) for message in claim.history] == texts
 
@@ -127,7 +128,7 @@ async def test_a_bounded_history_begins_with_a_users_message(
 async def test_a_history_that_fits_may_begin_with_anything(chat: Chat) -> None:
     greeting = {"id": "g", "role": "assistant", "parts": [{"type": "text", "text": "hello"}]}
     run = (await chat.submit("one", imports=[greeting])).run
-    claim = await chat.store.claim(run.request, "runner", history_max=2)
+    claim = await chat.store.claim(run.request, "runner", HistoryBounds(2))
     assert claim is not None
     assert [text_of(message) for message in claim.history] == ["hello", "one"]
 

@@ -54,13 +54,13 @@ async def test_a_key_of_another_request_is_refused_as_it_is_when_it_is_admitted(
 async def test_a_tenant_at_its_limit_hears_so_beforehand(store: RunStore) -> None:
     owner = await limited(store, queued_max=1)
     chat = Chat(store, owner)
-    await store.check_limits(owner.tenant)
+    await store.check_limits(owner)
     run = await chat.send("one")
     with pytest.raises(Limited) as early:
-        await store.check_limits(owner.tenant)
+        await store.check_limits(owner)
     with pytest.raises(Limited) as late:
         await Chat(store, owner).send("two")
     assert str(early.value) == str(late.value)
-    await store.check_limits(TenantId(fresh("ten")))
+    await store.check_limits(Owner(TenantId(fresh("ten"))))
     await chat.claim(run)
-    await store.check_limits(owner.tenant)
+    await store.check_limits(owner)

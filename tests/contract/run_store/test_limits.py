@@ -16,7 +16,7 @@ from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.store_types import Limits, Owner, Run, Submit, UserMessage, WhenBusy
 from rejoin_protocol.errors import Conflict, Limited
-from rejoin_protocol.ids import TenantId
+from rejoin_protocol.ids import TenantId, UserId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
 from rejoin_protocol.run_request import RunRequest
 from tests.support.data.store_session import Chat, fresh, user
@@ -349,3 +349,55 @@ async def test_a_crowd_that_races_for_places_gets_them_all_and_nobody_waits_for_
     assert len(crowd.runs) == 60
     listed = await stores[0].list_runs(owner, limit=100)
     assert not [one for one in listed if one.run.state in BUSY]
+
+
+# ------------------------------------------------------------------------------- users of one tenant
+
+
+async def test_a_users_runs_beyond_the_limit_wait_and_stand_in_no_other_users_way(store: RunStore) -> None:
+    tenant = await limited(store, running_max=10, user_running_max=2)
+    ann, ben = (Owner(tenant.tenant, UserId(name)) for name in ("ann", "ben"))
+    chats, runs = await waiting(store, ann, 5)
+    assert [run.ready for run in runs] == [True, True, False, False, False]
+    assert (await Chat(store, ben).send("mine")).ready, "it came later, and its user has a place"
+    assert await promoted(store) == [], "the sweep promotes nothing of a full user"
+    following = await chats[1].end((await chats[1].claim(runs[1])).run)
+    assert following == runs[2].request
+    assert (await Chat(store, tenant).send("no user's")).ready
+
+
+async def test_the_place_of_a_tenant_goes_to_the_oldest_run_whose_user_has_one(store: RunStore) -> None:
+    tenant = await limited(store, running_max=3, user_running_max=2)
+    ann, ben = (Owner(tenant.tenant, UserId(name)) for name in ("ann", "ben"))
+    _, of_ann = await waiting(store, ann, 3)
+    first, of_ben = await waiting(store, ben, 2)
+    assert [run.ready for run in (*of_ann, *of_ben)] == [True, True, False, True, False]
+    assert await first[0].end((await first[0].claim(of_ben[0])).run) == of_ben[1].request
+
+
+async def test_a_user_has_a_limit_of_queued_runs_and_leaves_the_others_theirs(store: RunStore) -> None:
+    tenant = await limited(store, running_max=1, user_running_max=1, user_queued_max=2)
+    ann, ben = (Owner(tenant.tenant, UserId(name)) for name in ("ann", "ben"))
+    await waiting(store, ann, 2)
+    with pytest.raises(Limited, match="you have too many runs queued: at most 2"):
+        await Chat(store, ann).send("one too many")
+    await Chat(store, ben).send("mine")
+    with pytest.raises(Limited):
+        await store.check_limits(ann)
+    await store.check_limits(ben)
+
+
+async def test_a_users_next_run_begins_at_once_when_an_earlier_one_ends_meanwhile(
+    stores: Sequence[RunStore],
+) -> None:
+    """Admission and end at the same moment: no run waits for a sweep."""
+    tenant = await limited(stores[0], running_max=100, user_running_max=1)
+    ann = Owner(tenant.tenant, UserId("ann"))
+    for _ in range(20):
+        chat = Chat(stores[0], ann)
+        run = (await chat.claim(await chat.send("first"))).run
+        other = Chat(stores[1], ann)
+        following, second = await asyncio.gather(chat.end(run), other.send("second"))
+        second = await other.found(second)
+        assert second.ready, (following, second)
+        await other.end((await other.claim(second)).run)

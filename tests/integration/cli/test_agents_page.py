@@ -47,7 +47,9 @@ def test_every_section_has_code() -> None:
 async def test_every_agent_can_be_served() -> None:
     """With keys for their models; and each model that a name names is opened."""
     settings = RunnerSettings(
-        "nats://x", "postgresql://x", model_api_key="openai=1,openai-responses=2,anthropic=3"
+        nats_url="nats://x",
+        database_url="postgresql://x",
+        model_api_key="openai=1,openai-responses=2,anthropic=3",
     )
     found = agents()
     assert len(found) > 10

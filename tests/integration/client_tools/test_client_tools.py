@@ -136,7 +136,7 @@ async def test_an_output_that_does_not_fit_is_refused_and_the_call_stays_open(op
         for wrong in ({"town": "Oslo"}, "Oslo", {"city": 5}):
             with pytest.raises(Invalid, match="the output of locate does not fit"):
                 await chat.session.tool_output(id, wrong)
-        with pytest.raises(Invalid, match="larger than 256 KiB"):
+        with pytest.raises(Invalid, match="at most 262144 bytes"):
             await chat.session.tool_output(id, {"city": "x" * 300_000})
         with pytest.raises(NotFound):
             await chat.session.tool_output(asked.tool("book").id, "Rome")

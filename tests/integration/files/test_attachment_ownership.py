@@ -12,9 +12,8 @@ from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.store_types import Limits
-from rejoin_gateway.http import request_body
 from rejoin_gateway.http.gateway_service import SERVICE
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_formats, limits
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.worker.worker import Worker
 from tests.support.clients.attachments import (
@@ -220,18 +219,16 @@ async def test_a_new_session_may_bring_the_files_of_its_earlier_turns(
     assert (await last_chunk_sequence(system), site.asked) == (before, asked)
 
 
-async def test_a_bad_file_of_an_earlier_turn_is_a_note_and_refuses_nothing(
-    system: LocalSystem, base: str
-) -> None:
-    """A client resends all of its messages: a refusal would hold for ever."""
+async def test_a_text_stands_for_a_bad_file_of_an_earlier_turn(system: LocalSystem, base: str) -> None:
     before, chat = await last_chunk_sequence(system), chat_with_parts(system)
     text = {"type": "text", "text": "look"}
     bad = {"id": system.fresh("u"), "role": "user", "parts": [text, inline_file_part(BMP, "image/bmp")]}
     chat["messages"].insert(0, bad)
     assert (await post_chat(system, base, chat)).complete
-    stored = (await system.get(f"{base}/api/agents/{system.agent}/{chat['id']}")).json["messages"]
-    assert [part["type"] for part in stored[0]["parts"]] == ["text", "text"]
-    assert "image/bmp" in stored[0]["parts"][1]["text"]
+    found = await system.get(f"{base}/api/agents/{system.agent}/{chat['id']}")
+    [kept, note] = found.json["messages"][0]["parts"]
+    assert kept == text
+    assert "was not taken" in note["text"]
     assert await last_chunk_sequence(system) == before
 
 
@@ -242,7 +239,7 @@ async def test_large_bodies_wait_for_memory_and_are_refused_with_503_if_there_is
     shares = system.apps[0][SERVICE].large_bodies
     shares.wait_s = 0.2
     large = chat_with_parts(system, inline_file_part(pdf_of_size(2_000_000), "application/pdf"))
-    taken = await shares.take("others", request_body.LARGE_BODIES_BYTES_MAX)
+    taken = await shares.take("others", limits.LARGE_BODIES_BYTES_MAX)
     answer = await post_chat(system, base, large)
     assert_problem(answer, 503, with_text=True)  # the body, and so its API, is not known
     assert int(answer.headers["retry-after"]) > 0
@@ -262,8 +259,8 @@ async def test_large_bodies_wait_for_memory_and_are_refused_with_503_if_there_is
         400,
     )
     assert (
-        await asyncio.wait_for(shares.take("others", request_body.LARGE_BODIES_BYTES_MAX), 5)
-    ).amount == request_body.LARGE_BODIES_BYTES_MAX
+        await asyncio.wait_for(shares.take("others", limits.LARGE_BODIES_BYTES_MAX), 5)
+    ).amount == limits.LARGE_BODIES_BYTES_MAX
 
 
 async def test_a_large_body_that_does_not_come_gives_its_room_back(system: LocalSystem, base: str) -> None:
@@ -280,8 +277,8 @@ async def test_a_large_body_that_does_not_come_gives_its_room_back(system: Local
     over.set()
     shares = system.apps[0][SERVICE].large_bodies
     assert (
-        await asyncio.wait_for(shares.take("others", request_body.LARGE_BODIES_BYTES_MAX), 5)
-    ).amount == request_body.LARGE_BODIES_BYTES_MAX
+        await asyncio.wait_for(shares.take("others", limits.LARGE_BODIES_BYTES_MAX), 5)
+    ).amount == limits.LARGE_BODIES_BYTES_MAX
 
 
 async def test_a_body_of_unknown_size_counts_as_the_largest_until_it_is_read(
@@ -308,11 +305,11 @@ async def test_a_body_of_unknown_size_counts_as_the_largest_until_it_is_read(
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(upload())
             await begun.wait()
-            await wait_until(lambda: shares.free != request_body.LARGE_BODIES_BYTES_MAX, "its share")
-            assert shares.free == request_body.LARGE_BODIES_BYTES_MAX - request_body.BODY_BYTES_MAX
+            await wait_until(lambda: shares.free != limits.LARGE_BODIES_BYTES_MAX, "its share")
+            assert shares.free == limits.LARGE_BODIES_BYTES_MAX - limits.BODY_BYTES_MAX
             if leaves:
                 sending.cancel()
             else:
                 go_on.set()
-        await wait_until(lambda: shares.free == request_body.LARGE_BODIES_BYTES_MAX, "its return")
+        await wait_until(lambda: shares.free == limits.LARGE_BODIES_BYTES_MAX, "its return")
         assert leaves or sending.result() == 400

@@ -18,6 +18,7 @@ from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import TenantId, UserId
+from rejoin_protocol.limits import FILE_BYTES_MAX
 from rejoin_runner.agent.agent import Agent
 from tests.support.clients.attachments import (
     BMP,
@@ -455,10 +456,7 @@ async def test_a_request_carries_no_file_through_the_queue(
 async def test_several_large_files_fit_in_one_message(
     system: LocalSystem, base: str, model: RecordingModel
 ) -> None:
-    files = [
-        inline_file_part(pdf_of_size(file_formats.FILE_BYTES_MAX - number), "application/pdf")
-        for number in range(3)
-    ]
+    files = [inline_file_part(pdf_of_size(FILE_BYTES_MAX - number), "application/pdf") for number in range(3)]
     assert (await post_chat(system, base, chat_with_parts(system, *files))).complete
     assert [part["url"] for part in model.seen[1:]] == [part["url"] for part in files]
 

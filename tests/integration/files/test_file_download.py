@@ -18,6 +18,7 @@ from rejoin_protocol import file_formats
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import TenantId
+from rejoin_protocol.limits import FILE_BYTES_MAX
 from tests.support.clients.attachments import pdf_of_size
 from tests.support.clients.problems import assert_problem
 from tests.support.system.local_system import LocalSystem
@@ -96,7 +97,7 @@ async def test_readers_that_stall_hold_a_little_of_a_large_file_and_leave_nothin
     system: LocalSystem, watched: Watched
 ) -> None:
     """Meanwhile another reader gets all of it."""
-    base, data = await system.gateway(), pdf_of_size(file_formats.FILE_BYTES_MAX)
+    base, data = await system.gateway(), pdf_of_size(FILE_BYTES_MAX)
     id = await stored(system, data)
     async with AsyncExitStack() as clients:
         for _ in range(READERS):

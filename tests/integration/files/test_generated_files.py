@@ -13,11 +13,11 @@ from PIL import Image
 from rejoin_protocol import file_formats
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold
+from rejoin_protocol.limits import EVENT_BYTES_MAX, FILE_BYTES_MAX
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import RunInput
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-from rejoin_runner.output.journal import EVENT_BYTES_MAX
 from rejoin_runner.tools.tool_decorator import tool
 from tests.support.models.agent_teams import Calls, ScriptedPart
 from tests.support.providers import responses_frames
@@ -107,7 +107,7 @@ async def test_a_file_of_an_own_loop_is_stored_too_and_one_that_is_too_large_end
 ) -> None:
     @agent(name=system.agent)
     async def painter(run: RunInput[None]) -> AsyncGenerator[chunks.File]:
-        data = bytes(file_formats.FILE_BYTES_MAX + 1) if run.text == "too much" else LARGE
+        data = bytes(FILE_BYTES_MAX + 1) if run.text == "too much" else LARGE
         yield chunks.File(file_formats.to_data_url("image/png", data), "image/png")
 
     await system.runner([painter])
@@ -119,7 +119,7 @@ async def test_a_file_of_an_own_loop_is_stored_too_and_one_that_is_too_large_end
     [error] = [chunk["errorText"] for chunk in refused.chunks if chunk["type"] == "error"]
     assert (
         error == "The model generated a file that cannot be stored: "
-        f"a file has at most {file_formats.FILE_BYTES_MAX} bytes."
+        f"a file has at most {FILE_BYTES_MAX} bytes."
     )
 
 
@@ -142,4 +142,4 @@ async def test_a_picture_that_a_tool_returns_stays_in_its_output_within_the_boun
     [output] = [chunk["output"] for chunk in answer.chunks if chunk["type"] == "tool-output-available"]
     assert output["value"] == [{"type": "media", "data": small, "mediaType": "image/png"}]
     [error] = [chunk["errorText"] for chunk in answer.chunks if chunk["type"] == "tool-output-error"]
-    assert error == "the result is larger than 256 KiB"
+    assert error.endswith("and at most 262144")

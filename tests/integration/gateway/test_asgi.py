@@ -12,10 +12,10 @@ from rejoin_adapters.store_types import Owner
 from rejoin_gateway.asgi.application import BrokenResponse, SessionsApplication, asgi
 from rejoin_gateway.asgi.memory_connection import OUTPUT_BYTES_MAX
 from rejoin_gateway.embed import Rejoin, connect
-from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_gateway.settings import GatewaySettings
 from rejoin_protocol.errors import Invalid, Unauthenticated
 from rejoin_protocol.ids import TenantId, UserId
+from rejoin_protocol.limits import BODY_BYTES_MAX
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 

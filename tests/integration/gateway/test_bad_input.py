@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rejoin_gateway.core.message_input import TEXT_CHARS_MAX
-from rejoin_gateway.http.request_body import BODY_BYTES_MAX
+from rejoin_protocol.limits import BODY_BYTES_MAX, TEXT_BYTES_MAX
 from tests.support.clients.problems import assert_problem, post_bytes
 from tests.support.system.local_system import Answer, LocalSystem
 
@@ -114,7 +113,7 @@ async def test_a_body_beyond_the_bound_is_a_413(system: LocalSystem, base: str) 
 async def test_a_text_beyond_its_bound_is_a_400_that_points_at_it(system: LocalSystem, base: str) -> None:
     session = system.fresh("s")
     answer = await post_bytes(
-        system, base, msgspec.json.encode(system.chat(session, "x" * (TEXT_CHARS_MAX + 1)))
+        system, base, msgspec.json.encode(system.chat(session, "x" * (TEXT_BYTES_MAX + 1)))
     )
     assert assert_problem(answer, 400)["errors"][0]["pointer"] == "/messages/0/parts/0"
     assert_problem(await system.get(f"{base}/api/agents/{system.agent}/{session}"), 404)
@@ -122,7 +121,7 @@ async def test_a_text_beyond_its_bound_is_a_400_that_points_at_it(system: LocalS
 
 async def test_a_text_as_long_as_may_be_is_stored(system: LocalSystem, base: str) -> None:
     session = system.fresh("s")
-    text = "x" * TEXT_CHARS_MAX
+    text = "x" * TEXT_BYTES_MAX
     answer = await post_bytes(system, base, msgspec.json.encode(system.chat(session, text)))
     assert answer.complete
     history = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json

@@ -143,8 +143,7 @@ async def test_a_slash_at_the_end_of_a_path_is_left_out(client: ApiClient, metho
 
 
 async def test_bodies_come_in_many_ways(client: ApiClient) -> None:
-    """In chunks with trailers, compressed, byte by byte, with `Expect`, with a byte order mark."""
-    zipped = gzip.compress(SAID)
+    """In chunks with trailers, byte by byte, with `Expect`, with a byte order mark."""
     chunked = http("POST", "{}", "Transfer-Encoding: chunked", "Trailer: X-Sum", *JSON)
     chunks = b"5;a=b\r\n" + SAID[:5] + b"\r\n%x\r\n" % len(SAID[5:]) + SAID[5:] + b"\r\n0\r\nX-Sum: 1\r\n\r\n"
     absolute = f"http://127.0.0.1:{urlsplit(client.base).port}" + "{}"
@@ -153,7 +152,6 @@ async def test_bodies_come_in_many_ways(client: ApiClient) -> None:
         (whole,),
         [whole[at : at + 1] for at in range(len(whole))],
         (chunked, chunks),
-        (http("POST", "{}", "Content-Encoding: gzip", *JSON, body=zipped),),
         (http("POST", "{}", "Expect: 100-continue", *JSON, body=SAID),),
         (http("POST", "{}", "Accept: application/json", "Accept-Encoding: identity", body=SAID),),
         (http("POST", "{}", *JSON, body=b"\xef\xbb\xbf" + SAID),),
@@ -173,7 +171,7 @@ async def test_bodies_come_in_many_ways(client: ApiClient) -> None:
         (JSON, '{"message": "Jürgen"}'.encode("latin-1"), 400, "it is not in UTF-8"),
         (JSON, '{"message": "Jürgen"}'.encode("utf-16"), 400, "is not JSON"),
         (("Content-Type: application/x-www-form-urlencoded",), SAID, 415, "nsupported"),
-        ((*JSON, "Content-Encoding: gzip"), SAID, 400, "encoding"),
+        ((*JSON, "Content-Encoding: gzip"), gzip.compress(SAID), 400, "Content-Encoding"),
     ],
 )
 async def test_bodies_that_are_not_taken(

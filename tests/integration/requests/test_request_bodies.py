@@ -11,14 +11,14 @@ import msgspec
 import pytest
 
 from rejoin_gateway.auth.authenticator import ANONYMOUS
-from rejoin_gateway.http import request_body
 from rejoin_gateway.http.gateway_service import SERVICE
+from rejoin_protocol import limits
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
-TEXT_CHARS = 2 * request_body.LARGE_BODY_BYTES
+TEXT_CHARS = limits.TEXT_BYTES_MAX  # with what is around it, more than `LARGE_BODY_BYTES`
 TEXT = "{text}"
 SAID = [{"role": "user", "content": TEXT}]
 PARTS = [{"type": "text", "text": TEXT}]
@@ -86,7 +86,7 @@ async def test_no_body_is_held_for_as_long_as_an_answer_takes(system: LocalSyste
         asking = group.create_task(ask())
         await wait_until(admitted, "the run")
         await wait_until(
-            lambda: shares.free == request_body.LARGE_BODIES_BYTES_MAX and not held(), "the end of its body"
+            lambda: shares.free == limits.LARGE_BODIES_BYTES_MAX and not held(), "the end of its body"
         )
         assert not asking.done()
         asking.cancel()

@@ -75,7 +75,7 @@ async def test_results_are_outputs_and_errors_in_the_servers_words() -> None:
         }
         with pytest.raises(ToolError, match="out of order"):
             await call(source, "things_broken")
-        with pytest.raises(ToolError, match="256 KiB"):
+        with pytest.raises(ToolError, match="at most 262144"):
             await call(source, "things_big")
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from rejoin_gateway.core import remote_fetch
 from rejoin_protocol import file_formats
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
+from rejoin_protocol.limits import FILE_BYTES_MAX
 from rejoin_protocol.security.public_address import Address
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 
@@ -125,9 +126,7 @@ class FileSite:
             case ["to", *_]:
                 return web.Response(status=302, headers={"Location": request.query["url"]})
             case ["large"]:
-                return web.Response(
-                    body=pdf_of_size(file_formats.FILE_BYTES_MAX + 1), content_type="application/pdf"
-                )
+                return web.Response(body=pdf_of_size(FILE_BYTES_MAX + 1), content_type="application/pdf")
             case ["packed"]:
                 headers = {"Content-Encoding": "gzip"}
                 return web.Response(body=b"\x1f\x8b", content_type="image/png", headers=headers)

@@ -22,6 +22,7 @@ from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.http.gateway_service import GatewayService
 from rejoin_gateway.http.rate_limit import TenantRates
+from rejoin_gateway.images.image_pool import ImagePool
 from rejoin_protocol.ids import AgentName, TenantId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import build_demo_agent
@@ -62,7 +63,7 @@ class InMemorySystem(LocalSystem):
             self.ports.feedback,
             lambda: datetime.now(UTC),
             secrets.token_bytes,
-            Attachments(self.files, fetcher),
+            Attachments(self.files, fetcher, await enter(ImagePool())),
         )
         service = GatewayService(
             audit=self.ports.audit,

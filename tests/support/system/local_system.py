@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from rejoin.dev.generous_limits import LIMITS, RATES
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.process.background import run_alongside
 from rejoin_gateway import app as gateway_app
@@ -67,7 +68,12 @@ class LocalSystem:
         self, *, nats_url: str | None = None, connections: ConnectionLimits = CONNECTIONS, **settings: Any
     ) -> str:
         """Start a gateway. Returns its base URL."""
-        wanted = {"allow_anonymous": True, "default_agent": self.agent, "agent_cache_ttl_s": 0, **settings}
+        wanted: dict[str, Any] = {
+            "allow_anonymous": True,
+            "default_agent": self.agent,
+            "agent_cache_ttl_s": 0,
+        }
+        wanted |= {**LIMITS, **RATES, **settings}  # the tests are one tenant
         found = GatewaySettings(nats_url=nats_url or self.nats_url, database_url=self.database_url, **wanted)
         app = await self._stack.enter_async_context(gateway_app.open_application(found))
         return await self.serve(app, connections)
@@ -75,7 +81,9 @@ class LocalSystem:
     async def serve(self, app: web.Application, connections: ConnectionLimits = CONNECTIONS) -> str:
         """Serve a gateway's application on a free port; its base URL."""
         self.apps.append(app)
-        server = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        server = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1, auto_decompress=False
+        )
         await server.setup()
         self._stack.push_async_callback(server.cleanup)
         site = BoundedSite(server, "127.0.0.1", 0, Connections(connections))
@@ -90,7 +98,8 @@ class LocalSystem:
         **settings: Any,
     ) -> Worker:
         """Start a runner. Returns when it serves; it is drained at the test's end."""
-        wanted: dict[str, Any] = {"database_url": self.database_url, "drain_grace_s": 0.1} | settings
+        wanted: dict[str, Any] = {"database_url": self.database_url, "drain_grace_s": 0.1, **LIMITS}
+        wanted |= settings
         found = RunnerSettings(nats_url=self.nats_url, **wanted)
         serving = agents or [msgspec.structs.replace(build_demo_agent(), name=self.agent)]
         worker = await self._stack.enter_async_context(runner_app.open_worker(found, serving, signals))
@@ -111,7 +120,13 @@ class LocalSystem:
 
     def variables(self, **more: str) -> dict[str, str]:
         """The environment variables of a process that uses the same servers."""
-        return {"REJOIN_NATS_URL": self.nats_url, "REJOIN_DATABASE_URL": self.database_url, **more}
+        generous = {f"REJOIN_{name.upper()}": str(count) for name, count in {**LIMITS, **RATES}.items()}
+        return {
+            "REJOIN_NATS_URL": self.nats_url,
+            "REJOIN_DATABASE_URL": self.database_url,
+            **generous,
+            **more,
+        }
 
     def feeds(self, gateway: int) -> dict[str, int]:
         """For each run that a gateway follows, the number of its streams, in the order of their start."""

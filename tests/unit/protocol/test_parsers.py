@@ -23,7 +23,7 @@ from rejoin_gateway.api.shared import message_forms
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.auth.authenticator import Authenticator, ClaimNames
 from rejoin_gateway.auth.jwt import JwtVerifier, TokenRules
-from rejoin_gateway.core import agent_context, answered_calls, message_input, session
+from rejoin_gateway.core import agent_context, answered_calls, message_input
 from rejoin_gateway.streaming import positions
 from rejoin_protocol import file_formats, ids
 from rejoin_protocol.errors import Invalid, Unauthenticated
@@ -215,8 +215,8 @@ def read(body: Any) -> None:
                 body.parts,
             )
         case agent_sessions.SessionUpdate():
-            refused(session.check_title, body.title)
-            refused(session.check_metadata, body.metadata)
+            refused(message_input.check_title, body.title)
+            refused(message_input.check_metadata, body.metadata)
         case completions.ChatCompletionRequest():
             asked(refused(request_input.from_chat_messages, body.messages))
         case responses.CreateResponseRequest():

@@ -3,7 +3,7 @@
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.rows import SessionRow
 from rejoin_adapters.memory.database.tables import MemoryDatabase
-from rejoin_adapters.ports.mcp_sessions import request_prefix
+from rejoin_adapters.ports.mcp_sessions import EMPTY_MAX, request_prefix
 from rejoin_adapters.store_types import Owner
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import AgentName, RunId, SessionId
@@ -25,6 +25,13 @@ class MemoryMcpSessions:
         """See `McpSessions`."""
         if (owner.tenant, session) in self._database.sessions:
             raise Conflict(f"a session {session!r} exists already")
+        empty = [
+            id
+            for (tenant, id), row in self._database.sessions.items()
+            if (tenant, row.user, row.metadata) == (owner.tenant, owner.user, OPEN) and not row.messages
+        ]
+        for old in empty[: max(0, len(empty) - EMPTY_MAX + 1)]:
+            self._database.delete_session(owner.tenant, old)
         row = SessionRow(agent, owner.user, now_utc(), now_utc(), metadata=OPEN)
         row.may_start = self._database.may_start
         self._database.sessions[owner.tenant, session] = row

@@ -3,17 +3,20 @@
 Each row knows its own session only. `run_store` checks owners and keeps what sessions share.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from itertools import dropwhile
 from typing import Any
 
 import msgspec
 
+from rejoin_adapters.history_bounds import HistoryBounds
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.store_types import (
     Approval,
     ApprovalRequest,
     Decision,
+    EarlierMessages,
     Loss,
     Run,
     RunSummary,
@@ -24,6 +27,7 @@ from rejoin_protocol.errors import Busy, NotFound
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, UserId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
+from rejoin_protocol.limits import PAGE_BYTES_MAX
 from rejoin_protocol.run_request import RunRequest
 
 type Asked = tuple[str, str | None, bytes | None]
@@ -46,6 +50,22 @@ class MessageRow(msgspec.Struct):
         """The body, decoded. The message must have one."""
         message: MessageDict = msgspec.json.decode(self.body or b"")
         return message
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of its body."""
+        return len(self.body or b"")
+
+
+def count_fitting(sizes: Iterable[int], bytes_max: int | None) -> int:
+    """How many of the first sizes are at most `bytes_max` together; at least one, if there is one."""
+    count = total = 0
+    for size in sizes:
+        total += size
+        if count and bytes_max is not None and total > bytes_max:
+            break
+        count += 1
+    return count
 
 
 class RunRow(msgspec.Struct):
@@ -157,6 +177,44 @@ class SessionRow(msgspec.Struct):
     def shown(self) -> list[MessageDict]:
         """The messages as readers see them."""
         return [row.message for row in self.shown_rows]
+
+    def page(self, after: int, bytes_max: int) -> tuple[list[MessageDict], int | None]:
+        """The messages behind a position, as many as fit, and where the next page begins."""
+        rows = [row for row in self.shown_rows if row.position > after]
+        page = rows[: count_fitting((row.size_bytes for row in rows), bytes_max)]
+        return [row.message for row in page], page[-1].position if len(page) < len(rows) else None
+
+    def before(
+        self, end: MessageRow, after: MessageId | None, limit: int, *, oldest_first: bool
+    ) -> EarlierMessages | None:
+        """See `RunStore.messages_before`."""
+        ids = [earlier.id for earlier in self.messages if earlier.position < end.position]
+        if after is not None and after not in ids:
+            return None
+        if not oldest_first:
+            ids.reverse()
+        behind = ids[ids.index(after) + 1 :] if after is not None else ids
+        shown = {row.id: row for row in self.shown_rows}
+        rows = [shown[id] for id in behind if id in shown]
+        page = rows[: min(limit, count_fitting((row.size_bytes for row in rows), PAGE_BYTES_MAX))]
+        return EarlierMessages([row.message for row in page], len(page) < len(rows))
+
+    def recent(self, end: int, bounds: HistoryBounds) -> tuple[list[MessageDict], bool, int]:
+        """The newest messages before a position that fit, from a user's message on; whether others are left
+        out; and their size.
+        """
+        stored = [message for message in self.messages if message.body is not None and message.position < end]
+        fitting = count_fitting((row.size_bytes for row in reversed(stored)), bounds.bytes_max)
+        kept = stored[max(0, len(stored) - fitting, len(stored) - (bounds.messages_max or len(stored))) :]
+        cut = len(kept) < len(stored)
+        if cut:
+            kept = list(dropwhile(lambda message: message.role != "user", kept))
+        return [row.message for row in kept], cut, sum(row.size_bytes for row in kept)
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of its messages."""
+        return sum(message.size_bytes for message in self.messages)
 
     def place(self, id: MessageId, role: str, body: bytes | None = None) -> MessageRow:
         """A new message at the end."""

@@ -4,11 +4,12 @@ Nothing in it waits, so every method is one transaction by itself. Refusals come
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import dropwhile, zip_longest
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
 
+from rejoin_adapters.history_bounds import ALL_HISTORY, HistoryBounds
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.recovery import MemoryRunRecovery
 from rejoin_adapters.memory.database.rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow
@@ -22,6 +23,7 @@ from rejoin_adapters.store_types import (
     Claim,
     Decided,
     Decision,
+    EarlierMessages,
     History,
     Interrupted,
     Loss,
@@ -37,6 +39,7 @@ from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
+from rejoin_protocol.limits import PAGE_BYTES_MAX
 from rejoin_protocol.run_request import RunRequest
 
 _ENDS = {
@@ -78,9 +81,9 @@ class MemoryRunStore(MemoryRunRecovery):
                 return run
         return self.database.runs.get(admission.run)
 
-    async def check_limits(self, tenant: TenantId) -> None:
+    async def check_limits(self, owner: Owner) -> None:
         """See `RunStore`."""
-        self.database.check_limits(tenant)
+        self.database.check_limits(owner.tenant, owner.user)
 
     async def find_duplicate(
         self,
@@ -106,7 +109,7 @@ class MemoryRunStore(MemoryRunRecovery):
         id = MessageId(submit.user_message.message["id"])
         session = self.database.find_session(admission.owner, admission.session)
         if session is None:
-            self.database.check_limits(admission.owner.tenant)
+            self.database.check_limits(admission.owner.tenant, admission.owner.user)
             session = self._open(admission, submit.imports, {id, admission.answer})
         session.check_agent(admission.agent)
         known = session.message(id)
@@ -117,9 +120,12 @@ class MemoryRunStore(MemoryRunRecovery):
                 raise Conflict("the message id is taken by a message that is not the user's")
             if not submit.edit:
                 raise Conflict("the message id is taken by other content")
-        self.database.check_limits(admission.owner.tenant)
+        self.database.check_limits(admission.owner.tenant, session.user)
+        body = msgspec.json.encode(submit.user_message.message)
+        self.database.check_size(admission.owner.tenant, session, len(body), known)
+        self.database.sessions[admission.owner.tenant, admission.session] = session
         session.make_way(admission.when_busy, known.position if known is not None else None)
-        message = session.place(id, "user", msgspec.json.encode(submit.user_message.message))
+        message = session.place(id, "user", body)
         message.digest = submit.user_message.digest
         return self._add(admission, session, message, asked)
 
@@ -145,7 +151,6 @@ class MemoryRunStore(MemoryRunRecovery):
             if turn["id"] not in taken:
                 taken.add(turn["id"])
                 session.place(turn["id"], turn["role"], msgspec.json.encode(turn))
-        self.database.sessions[admission.owner.tenant, admission.session] = session
         return session
 
     def _regenerate(self, admission: Admission, target: MessageId | None, asked: Asked) -> RunRow:
@@ -158,15 +163,15 @@ class MemoryRunStore(MemoryRunRecovery):
         users = [message for message in session.messages if message.role == "user" and message.position < end]
         if not users:
             raise NotFound("there is no message to answer again")
-        self.database.check_limits(admission.owner.tenant)
+        self.database.check_limits(admission.owner.tenant, session.user)
         session.make_way(admission.when_busy, users[-1].position + 1 if named is None else end)
         return self._add(admission, session, users[-1], asked)
 
     def _add(self, admission: Admission, session: SessionRow, message: MessageRow, asked: Asked) -> RunRow:
         tenant = admission.owner.tenant
-        limited = self.database.limit(tenant, "running_max") is not None
         ready = not session.busy and not (
-            limited and (self.database.waiting(tenant) or not self.database.has_place(tenant))
+            self.database.is_limited(tenant)
+            and (self.database.waiting(tenant) or not self.database.has_place(tenant, session.user))
         )
         answer = session.place(admission.answer, "assistant")
         row = Run(
@@ -212,13 +217,16 @@ class MemoryRunStore(MemoryRunRecovery):
         run = found and (found.turn or next(reversed(found.runs), None))
         return run.row if run else None
 
-    async def history(self, owner: Owner, session: SessionId) -> History | None:
+    async def history(
+        self, owner: Owner, session: SessionId, *, after: int = -1, bytes_max: int = PAGE_BYTES_MAX
+    ) -> History | None:
         """See `RunStore`."""
         found = self.database.find_session(owner, session)
         if found is None:
             return None
-        active = found.turn.row if found.turn else None
-        return History(found.agent, found.shown, active, found.created_at, found.updated_at)
+        active = found.turn.row if found.turn is not None else None
+        messages, following = found.page(after, bytes_max)
+        return History(found.agent, messages, active, found.created_at, found.updated_at, following)
 
     async def find_message(
         self, owner: Owner, session: SessionId, message: MessageId
@@ -240,20 +248,13 @@ class MemoryRunStore(MemoryRunRecovery):
         after: MessageId | None = None,
         limit: int = 20,
         oldest_first: bool = False,
-    ) -> Sequence[MessageDict] | None:
+    ) -> EarlierMessages | None:
         """See `RunStore`."""
         found = self.database.find_session(owner, session)
         end = None if found is None else found.message(message)
         if found is None or end is None:
             return None
-        ids = [earlier.id for earlier in found.messages if earlier.position < end.position]
-        if after is not None and after not in ids:
-            return None
-        if not oldest_first:
-            ids.reverse()
-        behind = ids[ids.index(after) + 1 :] if after is not None else ids
-        shown = {body["id"]: body for body in found.shown}
-        return [shown[id] for id in behind if id in shown][:limit]
+        return found.before(end, after, limit, oldest_first=oldest_first)
 
     async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
         """See `RunStore`."""
@@ -261,7 +262,7 @@ class MemoryRunStore(MemoryRunRecovery):
         return found.context if found is not None else None
 
     async def claim(
-        self, request: RunRequest, runner: str, *, history_max: int | None = None
+        self, request: RunRequest, runner: str, bounds: HistoryBounds = ALL_HISTORY
     ) -> Claim | None:
         """See `RunStore`."""
         run = self.database.runs.get(request.run)
@@ -273,20 +274,16 @@ class MemoryRunStore(MemoryRunRecovery):
         run.change(state=next_state(run.row.state, LifecycleEvent.CLAIM), attempt=run.row.attempt + 1)
         run.due_at, run.runner = None, runner
         session = self.database.session_of(run)
-        stored = [
-            message
-            for message in session.messages
-            if message.body is not None and message.position < run.answer.position
-        ]
-        if history_max is not None and len(stored) > history_max:
-            stored = stored[len(stored) - history_max :]
-            stored = list(dropwhile(lambda message: message.role != "user", stored))
-        history = [msgspec.json.decode(message.body or b"") for message in stored]
+        history, cut, size = session.recent(run.answer.position, bounds)
         answer = msgspec.json.decode(run.answer.body) if run.answer.body is not None else None
         context = run.context if run.context is not None else session.context
         waiting = [one.answer.id for one in session.unended_before(run)]
         approvals = [approval.shown for approval in session.of(run)]
-        return Claim(run.row, history, answer, approvals, context, waiting)
+        return Claim(run.row, history, answer, approvals, context, waiting, cut, size)
+
+    async def load_history(self, claim: Claim) -> Claim:
+        """See `RunStore`."""
+        return claim
 
     async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
         """See `RunStore`."""

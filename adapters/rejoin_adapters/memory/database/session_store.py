@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from rejoin_adapters import page_tokens
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.api_keys import record_key
-from rejoin_adapters.memory.database.rows import SessionRow
+from rejoin_adapters.memory.database.rows import SessionRow, count_fitting
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.page_tokens import MessageToken, SessionToken
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, FORKS_MAX
@@ -27,6 +27,7 @@ from rejoin_adapters.store_types import (
 )
 from rejoin_protocol.errors import Conflict, Invalid, NotFound
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
+from rejoin_protocol.limits import PAGE_BYTES_MAX
 
 
 class MemorySessionStore:
@@ -138,8 +139,9 @@ class MemorySessionStore:
         end = page_tokens.decode(MessageToken, before).position if before is not None else None
         rows = [row for row in self._find(owner, session).shown_rows if end is None or row.position < end]
         rows = rows[: len(rows) - skip] if skip < len(rows) else []
-        page = rows[-limit:]
-        older = page_tokens.encode(MessageToken(page[0].position)) if len(rows) > limit else None
+        fitting = count_fitting([row.size_bytes for row in reversed(rows[-limit:])], PAGE_BYTES_MAX)
+        page = rows[len(rows) - fitting :]
+        older = page_tokens.encode(MessageToken(page[0].position)) if len(rows) > fitting else None
         return MessagePage([row.message for row in page], older, [row.created_at for row in page])
 
     async def runs(self, owner: Owner, session: SessionId) -> Sequence[RunSummary]:
@@ -182,6 +184,7 @@ class MemorySessionStore:
                 fork.next_position = row.position
                 fork.place(row.id, row.role, row.body).created_at = row.created_at
         fork.next_position = cut.position
+        self._database.check_forks(owner.tenant, source.user)
         self._database.sessions[owner.tenant, into] = fork
         return _summary(into, fork)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from rejoin_adapters.actor import Actor, current_actor
 from rejoin_adapters.memory.clock import now_utc
-from rejoin_adapters.memory.database.rows import ApprovalRow, RunRow, SessionRow
+from rejoin_adapters.memory.database.rows import ApprovalRow, MessageRow, RunRow, SessionRow
 from rejoin_adapters.ports.run_store import EARLY_STOPS_MAX
 from rejoin_adapters.store_types import ApiKeyRow, Artifact, AuditEntry, ClientEvent, Feedback, Limits, Owner
-from rejoin_protocol.errors import Limited
-from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId, TenantId
+from rejoin_protocol.errors import Conflict, Limited
+from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId, TenantId, UserId
 
 
 class MemoryDatabase:
@@ -109,33 +109,74 @@ class MemoryDatabase:
         default: int | None = getattr(self.default_limits, name)
         return default if own is None else own
 
-    def check_limits(self, tenant: TenantId) -> None:
+    def check_limits(self, tenant: TenantId, user: UserId | None) -> None:
         """See `RunStore.check_limits`."""
-        queued_max, tokens_max = (self.limit(tenant, name) for name in ("queued_max", "tokens_per_day"))
-        queued = [run for run in self.runs.values() if run.row.tenant == tenant and run.queued]
+        queued_max, user_queued_max, tokens_max = (
+            self.limit(tenant, name) for name in ("queued_max", "user_queued_max", "tokens_per_day")
+        )
+        queued = [run.row.user for run in self.runs.values() if run.row.tenant == tenant and run.queued]
         if queued_max is not None and len(queued) >= queued_max:
-            raise Limited("the tenant has too many runs queued", 5)
+            raise Limited(f"the tenant has too many runs queued: at most {queued_max}", 5)
+        if user is not None and user_queued_max is not None and queued.count(user) >= user_queued_max:
+            raise Limited(f"you have too many runs queued: at most {user_queued_max}", 5)
         today = now_utc()
         if tokens_max is not None and self.spent.get((tenant, today.date()), 0) >= tokens_max:
             midnight = datetime.combine(today.date() + timedelta(days=1), time(), UTC)
             until_s = math.ceil((midnight - today).total_seconds())
-            raise Limited("the tenant has used up its tokens of the day", until_s)
+            raise Limited(f"the tenant has used up its {tokens_max} tokens of the day", until_s)
+
+    def check_size(
+        self, tenant: TenantId, session: SessionRow, added: int, replaced: MessageRow | None
+    ) -> None:
+        """Raises `Conflict` if the session would have more bytes than it may, with a new message of that size
+        instead of an earlier one and all behind it.
+        """
+        total_max = self.limit(tenant, "session_bytes_max")
+        end = session.next_position if replaced is None else replaced.position
+        total = added + sum(one.size_bytes for one in session.messages if one.position < end)
+        if total_max is not None and total > total_max:
+            raise Conflict(
+                f"the session would have {total} bytes of messages, and has at most {total_max}: begin a new "
+                "session, or go back to an earlier message"
+            )
+
+    def check_forks(self, tenant: TenantId, user: UserId | None) -> None:
+        """Raises `Limited` if the tenant's or the user's sessions have as much text as they may."""
+        mine = [session for (owner, _), session in self.sessions.items() if owner == tenant]
+        for name, sessions in (
+            ("text_bytes_max", mine),
+            ("user_text_bytes_max", [one for one in mine if user is not None and one.user == user]),
+        ):
+            text_max = self.limit(tenant, name)
+            if text_max is not None and text_max <= sum(one.size_bytes for one in sessions):
+                raise Limited(f"the sessions have more than {text_max} bytes of text", 60)
 
     def waiting(self, tenant: TenantId) -> list[RunRow]:
         """The runs that wait only for a place among the tenant's ready runs, oldest first."""
         mine = [row.waiting for (owner, _), row in self.sessions.items() if owner == tenant]
         numbers = {id: number for number, id in enumerate(self.runs)}
-        return sorted((run for run in mine if run is not None), key=lambda run: numbers[run.row.id])
+        found = [run for run in mine if run is not None and not self.is_full(tenant, run.row.user)]
+        return sorted(found, key=lambda run: numbers[run.row.id])
 
-    def has_place(self, tenant: TenantId) -> bool:
-        """Whether one more run of the tenant may be ready."""
+    def has_place(self, tenant: TenantId, user: UserId | None = None) -> bool:
+        """Whether one more run of the tenant, and of the user, may be ready."""
         running_max = self.limit(tenant, "running_max")
-        mine = [run for run in self.runs.values() if run.row.tenant == tenant]
-        return running_max is None or sum(run.busy and run.row.ready for run in mine) < running_max
+        count = sum(run.busy and run.row.ready for run in self.runs.values() if run.row.tenant == tenant)
+        return (running_max is None or count < running_max) and not self.is_full(tenant, user)
+
+    def is_full(self, tenant: TenantId, user: UserId | None) -> bool:
+        """Whether no further run of a user may be ready."""
+        user_max = self.limit(tenant, "user_running_max")
+        mine = [run for run in self.runs.values() if (run.row.tenant, run.row.user) == (tenant, user)]
+        count = sum(run.busy and run.row.ready for run in mine)
+        return user is not None and user_max is not None and count >= user_max
+
+    def is_limited(self, tenant: TenantId) -> bool:
+        """Whether runs may have to wait for a place."""
+        return any(self.limit(tenant, name) is not None for name in ("running_max", "user_running_max"))
 
     def may_start(self, run: RunRow) -> bool:
         """Whether it is the first of the runs that wait, and there is a place."""
         tenant = run.row.tenant
-        return self.limit(tenant, "running_max") is None or (
-            self.has_place(tenant) and self.waiting(tenant)[0] is run
-        )
+        first = next(iter(self.waiting(tenant)), None)
+        return not self.is_limited(tenant) or (self.has_place(tenant) and first is run)

@@ -31,6 +31,7 @@ from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.limits import ID_CHARS_MAX, TEXT_BYTES_MAX, Id, Text
 from rejoin_protocol.log.record import View
 
 TOOL = "send-query-to-agent"
@@ -44,8 +45,8 @@ type Context = ServerRequestContext[Any, Any]
 class ToolArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """The tool's arguments."""
 
-    query: str
-    conversation_id: str | None = None
+    query: Text
+    conversation_id: Id | None = None
 
 
 def build_transport() -> StreamableHTTPSessionManager:
@@ -75,10 +76,17 @@ async def list_tools(context: Context, _: types.PaginatedRequestParams | None) -
 
 
 def _schema(*, alone: bool) -> dict[str, Any]:
-    properties = {"query": {"type": "string", "description": "What to ask or tell the agent."}}
+    properties = {
+        "query": {
+            "type": "string",
+            "maxLength": TEXT_BYTES_MAX,
+            "description": "What to ask or tell the agent.",
+        }
+    }
     if alone:
         properties["conversationId"] = {
             "type": "string",
+            "maxLength": ID_CHARS_MAX,
             "description": "Continues the conversation of an earlier result. Without it a new one starts.",
         }
     return {"type": "object", "properties": properties, "required": ["query"], "additionalProperties": False}

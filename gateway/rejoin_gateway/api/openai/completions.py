@@ -8,10 +8,11 @@ has sent text, the stream ends with an error, and the whole answer is in the ses
 
 from collections.abc import AsyncGenerator, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from rejoin_adapters.store_types import Run
 from rejoin_gateway.api.openai import request_input
@@ -22,7 +23,7 @@ from rejoin_gateway.api.openai.completion_format import (
     pending_calls_in,
     stream_error,
 )
-from rejoin_gateway.api.openai.request_input import ChatMessage
+from rejoin_gateway.api.openai.request_input import ChatMessage, Labels
 from rejoin_gateway.api.shared.lookup import directory_of
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
@@ -41,6 +42,7 @@ from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Gone, Invalid
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.ids import SessionId, from_header, session_id, to_header
+from rejoin_protocol.limits import MESSAGES_MAX, Name
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 
@@ -60,11 +62,11 @@ class StreamOptions(msgspec.Struct, frozen=True):
 class ChatCompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The fields that have an effect. Others are accepted with values that change nothing."""
 
-    model: str
-    messages: list[ChatMessage]
+    model: Name
+    messages: Annotated[list[ChatMessage], Meta(max_length=MESSAGES_MAX)]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Labels | None = None
 
 
 class ModelEntry(msgspec.Struct, frozen=True):

@@ -8,14 +8,23 @@ client sends back.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from rejoin_adapters.store_types import Decision
-from rejoin_gateway.core.message_input import ClientMessage
+from rejoin_gateway.core.message_input import ClientMessage, parse_reason
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import ApprovalId
+from rejoin_protocol.limits import (
+    OBJECT_KEYS_MAX,
+    PARTS_MAX,
+    Name,
+    Reason,
+    RepeatedParts,
+    RepeatedText,
+)
 
 IDLE = frozenset(
     {"parallel_tool_calls", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
@@ -61,6 +70,10 @@ def check_fields(fields: Mapping[str, Any], taken: Collection[str]) -> None:
         allowed = " or ".join(msgspec.json.encode(value).decode() for value in NEUTRAL.get(name, ()))
         detail = f"{shown} has no effect here" + (f": only {allowed} is taken" if allowed else "")
         raise Invalid(detail, f"/{shown}")
+
+
+type Labels = Annotated[dict[Name, Reason], Meta(max_length=OBJECT_KEYS_MAX)]
+"""A client's own labels of a request."""
 
 
 class InputMessage(msgspec.Struct, frozen=True):
@@ -117,9 +130,9 @@ def split_last_turn(
 class ChatMessage(msgspec.Struct, frozen=True):
     """One of the `messages` of a chat completion."""
 
-    role: str
-    content: str | list[dict[str, Any]] | None = None
-    tool_calls: list[Any] | None = None
+    role: RepeatedText
+    content: RepeatedText | RepeatedParts | None = None
+    tool_calls: Annotated[list[Any], Meta(max_length=PARTS_MAX)] | None = None
     function_call: Any = None
 
 
@@ -164,10 +177,8 @@ def parse_decisions(input: str | Sequence[dict[str, Any]]) -> list[Decision]:
             continue
         match item:
             case {"approval_request_id": str(id), "approve": bool(approved)}:
-                reason = item.get("reason")
-                decisions.append(
-                    Decision(ApprovalId(id), approved, reason if isinstance(reason, str) else None)
-                )
+                reason = parse_reason(item.get("reason"), f"/input/{number}")
+                decisions.append(Decision(ApprovalId(id), approved, reason))
             case _:
                 raise Invalid(
                     "an approval response needs approval_request_id and approve", f"/input/{number}"

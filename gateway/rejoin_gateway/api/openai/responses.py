@@ -27,6 +27,7 @@ from rejoin_gateway.api.openai.completions import (
     sse_frame,
 )
 from rejoin_gateway.api.openai.items import to_item, to_page
+from rejoin_gateway.api.openai.request_input import Labels
 from rejoin_gateway.api.openai.response_format import (
     TERMINAL,
     ResponseEvent,
@@ -52,6 +53,7 @@ from rejoin_protocol.errors import Conflict, Gone, Invalid, NotFound
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.ids import MessageId, SessionId, is_approval_of, session_id
 from rejoin_protocol.lifecycle import BUSY, State
+from rejoin_protocol.limits import MESSAGES_MAX, OBJECT_KEYS_MAX, Id, Name, Part, Text
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 
@@ -72,20 +74,20 @@ NUMBER_DIGITS_MAX = 12
 class ConversationRef(msgspec.Struct, frozen=True):
     """A session, named by its id."""
 
-    id: str
+    id: Id
 
 
 class CreateResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The fields that have an effect. Others are accepted with values that change nothing."""
 
-    model: str
-    input: str | list[dict[str, Any]]
-    previous_response_id: str | None = None
-    conversation: str | ConversationRef | None = None
+    model: Name
+    input: Text | Annotated[list[Part], Meta(max_length=MESSAGES_MAX)]
+    previous_response_id: Id | None = None
+    conversation: Id | ConversationRef | None = None
     stream: bool | None = False
-    stream_options: dict[str, bool] | None = None
+    stream_options: Annotated[dict[Name, bool], Meta(max_length=OBJECT_KEYS_MAX)] | None = None
     background: bool | None = False
-    metadata: dict[str, str] | None = None
+    metadata: Labels | None = None
 
 
 class _AdmittedResponse(msgspec.Struct, frozen=True):
@@ -158,18 +160,17 @@ async def list_input_items(request: web.Request) -> web.StreamResponse:
     order = request.query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise Invalid("order is asc or desc", "/order")
-    messages = await session.messages_before(
+    page = await session.messages_before(
         run.answer,
         after=None if after is None else MessageId(after),
-        limit=limit + 1,
+        limit=limit,
         oldest_first=order == "asc",
     )
-    if messages is None and after is not None:
+    if page is None and after is not None:
         raise NotFound(f"response {id} has no input item {after[:64]!r}")
-    if messages is None:
+    if page is None:
         raise NotFound(f"response {id} is no longer part of its conversation")
-    items = [to_item(message) for message in messages[:limit]]
-    return json_response(to_page(items, more=len(messages) > limit))
+    return json_response(to_page([to_item(message) for message in page.messages], more=page.more))
 
 
 # --------------------------------------------------------------------------------- session and decisions

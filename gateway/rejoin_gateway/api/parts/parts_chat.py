@@ -31,6 +31,7 @@ from rejoin_protocol.events.chunks import (
 )
 from rejoin_protocol.events.fold import DYNAMIC_TOOL, Part, tool_name
 from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId
+from rejoin_protocol.limits import CheckedId, Id, Reason, RepeatedParts
 
 NO_PARTS = "parts must be a non-empty array"
 NO_RUN = "runId and threadId are required"
@@ -39,19 +40,19 @@ NO_RUN = "runId and threadId are required"
 class PartsRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
     """The body of a message."""
 
-    parts: list[dict[str, Any]]
-    message_id: str | None = None
+    parts: RepeatedParts
+    message_id: CheckedId | None = None
 
 
 class ThreadDecision(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """The body of a decision. `runId` may also be the approval's id. Without `approved` it is a denial."""
 
-    run_id: str
-    thread_id: str
-    tool_call_id: str | None = None
+    run_id: Id
+    thread_id: Id
+    tool_call_id: Id | None = None
     approved: bool | None = None
-    reason: str | None = None
-    message_id: str | None = None
+    reason: Reason | None = None
+    message_id: CheckedId | None = None
 
 
 async def answer_chat(request: web.Request, chat: PartsRequest) -> Answer:

@@ -21,6 +21,7 @@ from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import MessageId, session_id
+from rejoin_protocol.limits import CheckedId, Id
 
 THREADS_DEFAULT = 100
 TOTAL_MAX = 10_000
@@ -111,8 +112,8 @@ class ForkedThread(msgspec.Struct, frozen=True, rename="camel"):
 class ForkRequest(msgspec.Struct, frozen=True, rename="camel"):
     """`messageId`: the first message that is not copied. `threadId`: the new thread's id, else a new UUID."""
 
-    message_id: str
-    thread_id: str | None = None
+    message_id: Id
+    thread_id: CheckedId | None = None
 
 
 async def list_threads(request: web.Request) -> web.StreamResponse:

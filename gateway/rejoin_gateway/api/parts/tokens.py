@@ -16,6 +16,7 @@ from rejoin_gateway.http.request import decode_json
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 from rejoin_protocol.errors import Invalid, Unauthenticated
+from rejoin_protocol.limits import Credential
 
 NO_EXPIRY = datetime(9999, 12, 31, tzinfo=UTC)
 """For a credential without an end: clients want a time."""
@@ -35,13 +36,13 @@ REFRESH_ERRORS = CredentialErrors("refresh_token_required", "unauthorized")
 class LoginRequest(msgspec.Struct, frozen=True):
     """`password`: an API key, or a token of the identity provider."""
 
-    password: str = ""
+    password: Credential = ""
 
 
 class RefreshRequest(msgspec.Struct, frozen=True, rename="camel"):
     """`refreshToken`: what a login has returned, or any other valid credential."""
 
-    refresh_token: str = ""
+    refresh_token: Credential = ""
 
 
 class TokenPair(msgspec.Struct, frozen=True, rename="camel"):

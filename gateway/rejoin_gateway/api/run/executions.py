@@ -30,6 +30,7 @@ from rejoin_gateway.streaming import positions
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL, State
+from rejoin_protocol.limits import Reason, RepeatedText
 
 
 class PendingApproval(msgspec.Struct, frozen=True, rename="camel"):
@@ -54,7 +55,7 @@ class ToolOutputBody(msgspec.Struct, frozen=True, rename="camel"):
     """The output of a client's tool, or the text of the error in its place."""
 
     output: Any = UNSET
-    error_text: str | UnsetType = UNSET
+    error_text: RepeatedText | UnsetType = UNSET
 
 
 class TokenCounts(msgspec.Struct, frozen=True, rename="camel"):
@@ -85,7 +86,7 @@ class ApprovalDecision(msgspec.Struct, frozen=True):
     """A person's decision about a tool call. The agent sees the reason."""
 
     approved: bool
-    reason: str | None = None
+    reason: Reason | None = None
 
 
 async def get_execution(request: web.Request) -> web.StreamResponse:

@@ -8,9 +8,10 @@ them, they are taken first.
 
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from aiohttp import web
+from msgspec import Meta
 
 from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.shared import message_forms
@@ -39,6 +40,7 @@ from rejoin_gateway.streaming.collect import CollectedAnswer
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName
+from rejoin_protocol.limits import MESSAGES_MAX, CheckedId, FreeObject
 from rejoin_protocol.log.record import OperationSet
 
 FINISH_REASONS = {
@@ -59,12 +61,12 @@ class ChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
     the request's own headers.
     """
 
-    messages: list[RunMessage]
-    message_id: str | None = None
+    messages: Annotated[list[RunMessage], Meta(max_length=MESSAGES_MAX)]
+    message_id: CheckedId | None = None
     stream: bool = True
-    headers: dict[str, Any] | None = None
+    headers: FreeObject | None = None
     execution_mode: Literal["classic", "durable"] | None = None
-    user_properties: dict[str, Any] | None = None
+    user_properties: FreeObject | None = None
 
 
 class DecidedCall(TypedDict):

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta
 
 from rejoin_adapters.store_types import ClientEvent
 from rejoin_gateway.api.shared.feedback_forms import (
@@ -22,6 +21,7 @@ from rejoin_gateway.http.request import allowed_agent, decode_body, named_agent
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import AGENT_HEADER, GivenAgent, Route, RouteDoc
 from rejoin_protocol.ids import session_id
+from rejoin_protocol.limits import FreeObject, Id
 
 PAGE_DEFAULT = 50
 QUERY = {**PAGE_QUERY, "conversationId": "Only what belongs to this conversation."}
@@ -52,14 +52,14 @@ class EventBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     same event.
     """
 
-    type: Annotated[str, Meta(min_length=1, max_length=256)]
+    type: GivenId
     id: GivenId | None = None
     agent_id: GivenAgent | None = None
-    conversation_id: Annotated[str, Meta(max_length=256)] | None = None
-    message_id: Annotated[str, Meta(max_length=256)] | None = None
-    properties: dict[str, Any] | None = None
-    user_properties: dict[str, Any] | None = None
-    metadata: dict[str, Any] | None = None
+    conversation_id: Id | None = None
+    message_id: Id | None = None
+    properties: FreeObject | None = None
+    user_properties: FreeObject | None = None
+    metadata: FreeObject | None = None
 
 
 class LoggedEvent(msgspec.Struct, frozen=True, rename="camel"):

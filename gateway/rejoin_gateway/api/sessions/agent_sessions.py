@@ -1,5 +1,6 @@
 """The session API: `/api/agents/{agent}/{session}` and the paths below it."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -29,12 +30,17 @@ from rejoin_gateway.core.answered_calls import to_decisions
 from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.core.tool_outputs import require_outputs
+from rejoin_gateway.http.gateway_service import SERVICE, begin_response
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
-from rejoin_gateway.http.response import json_response, stream_from_position
+from rejoin_gateway.http.response import abort_on_error, begin_stream, json_response, stream_from_position
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, Route, RouteDoc
 from rejoin_gateway.streaming.replay import Replay
+from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import RUN_PREFIX, MessageId, RunId
+from rejoin_protocol.limits import PAGE_WRITE_S_MAX, Id, Title
+
+MESSAGES = b'"messages":['
 
 
 class SessionHistory(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -51,9 +57,9 @@ class SessionHistory(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
 class SessionUpdate(msgspec.Struct, frozen=True, rename="camel"):
     """What to change. `lastMessageId`: all messages behind this one are deleted."""
 
-    title: str | UnsetType | None = UNSET
+    title: Title | UnsetType | None = UNSET
     metadata: Any = UNSET
-    last_message_id: str | UnsetType = UNSET
+    last_message_id: Id | UnsetType = UNSET
 
 
 class SessionChanged(msgspec.Struct, frozen=True, rename="camel"):
@@ -111,13 +117,47 @@ async def _send_message(request: web.Request, session: AgentSession, body: NewMe
 async def get_history(request: web.Request) -> web.StreamResponse:
     """The stored messages. The answer of an active run is not among them: its stream holds all of it."""
     session = _session(request)
-    history = await session.history()
-    active_run = None if history.active_run is None else history.active_run.id
-    return json_response(
-        SessionHistory(
-            session.id, history.agent, history.messages, history.created_at, history.updated_at, active_run
-        )
+    page = await session.history_page()
+    active_run = None if page.active_run is None else page.active_run.id
+    history = SessionHistory(
+        session.id, page.agent, page.messages, page.created_at, page.updated_at, active_run
     )
+    if page.next is None:
+        return json_response(history)
+    return await _write_pages(request, session, history, page.next)
+
+
+async def _write_pages(
+    request: web.Request, session: AgentSession, first: SessionHistory, after: int
+) -> web.StreamResponse:
+    """Write a long history page by page. A gateway holds few pages at the same time, however many clients
+    read, and waits for no client for ever.
+    """
+    begin_response(request)
+    head, _, tail = msgspec.json.encode(msgspec.structs.replace(first, messages=[])).partition(MESSAGES)
+    response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
+    transport, pages = request.transport, request.app[SERVICE].history_pages
+    if transport is None:  # the client is gone already
+        return response
+    with abort_on_error(request, transport):
+        await begin_stream(request, response)
+        await response.write(head + MESSAGES + msgspec.json.encode(first.messages)[1:-1])
+        position: int | None = after
+        while position is not None:
+            place = await pages.take(session.owner.tenant)
+            try:
+                page = await session.history_page(position)
+                if page.messages:
+                    async with asyncio.timeout(PAGE_WRITE_S_MAX):
+                        await response.write(b"," + msgspec.json.encode(page.messages)[1:-1])
+            except TimeoutError:
+                raise Unavailable("the client does not read the history") from None
+            finally:
+                place.release()
+            position = page.next
+        await response.write(tail)
+        await response.write_eof()
+    return response
 
 
 async def reconnect(request: web.Request) -> web.StreamResponse:

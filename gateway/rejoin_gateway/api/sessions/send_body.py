@@ -19,6 +19,7 @@ from rejoin_gateway.core.message_input import ClientMessage, MessageOptions
 from rejoin_gateway.core.tool_outputs import OUTPUT_KIND, ToolOutput
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import CallId
+from rejoin_protocol.limits import ID_CHARS_MAX, MESSAGES_MAX, REASON_CHARS_MAX, TEXT_BYTES_MAX
 
 PART_TYPES = ("text", "file", "image", "image_url")
 DATA_PREFIX = "data-"
@@ -62,6 +63,8 @@ type SendBody = NewMessage | Decisions
 def parse_send_body(body: Any, new_id: str) -> SendBody:
     """The body, decoded from JSON. `new_id`: for a message without an id. Raises `Invalid` with a pointer."""
     items = body if isinstance(body, list) and not _is_parts(body) else [body]
+    if len(items) > MESSAGES_MAX:
+        raise Invalid(f"a request has at most {MESSAGES_MAX} messages or approvals, not {len(items)}")
     answers: list[AnsweredCall] = []
     outputs: list[ToolOutput] = []
     messages: list[NewMessage] = []
@@ -193,13 +196,14 @@ def _convert_item[T](item: Any, kind: type[T], pointer: str) -> T:
 
 _ITEM = {
     "anyOf": [
-        {"type": "string", "description": "The text of a message."},
+        {"type": "string", "maxLength": TEXT_BYTES_MAX, "description": "The text of a message."},
         {
             "type": "object",
             "properties": {
                 "message": {"description": "The message: a string, a list of parts, or a UI message."},
                 "messages": {
                     "type": "array",
+                    "maxItems": MESSAGES_MAX,
                     "description": "The client's messages. Only the last one is sent to the agent; decisions "
                     "of approvals in the assistant's message in it or before it are taken.",
                 },
@@ -223,9 +227,13 @@ _ITEM = {
                 "approval": {
                     "type": "object",
                     "properties": {
-                        "approvalId": {"type": "string"},
+                        "approvalId": {"type": "string", "maxLength": ID_CHARS_MAX},
                         "approved": {"type": "boolean"},
-                        "reason": {"type": "string", "description": "The agent sees it."},
+                        "reason": {
+                            "type": "string",
+                            "maxLength": REASON_CHARS_MAX,
+                            "description": "The agent sees it.",
+                        },
                     },
                     "required": ["approvalId", "approved"],
                 },
@@ -237,9 +245,9 @@ _ITEM = {
             "description": "The output of a tool that the client runs, or the error in its place.",
             "properties": {
                 "type": {"const": "tool-output"},
-                "toolCallId": {"type": "string"},
+                "toolCallId": {"type": "string", "maxLength": ID_CHARS_MAX},
                 "output": {},
-                "errorText": {"type": "string"},
+                "errorText": {"type": "string", "maxLength": REASON_CHARS_MAX},
             },
             "required": ["type", "toolCallId"],
         },
@@ -251,6 +259,7 @@ _ITEMS = {
     "description": "Approvals, or messages that are one turn.",
     "items": _ITEM,
     "minItems": 1,
+    "maxItems": MESSAGES_MAX,
 }
 SCHEMA = {"anyOf": [*_ITEM["anyOf"], _ITEMS]}
 """The JSON Schema of what `parse_send_body` takes."""

@@ -24,6 +24,7 @@ from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.ids import MessageId, RunId
 from rejoin_protocol.lifecycle import State
+from rejoin_protocol.limits import Id
 
 RUN_STATUS = {
     State.QUEUED: "running",
@@ -48,7 +49,7 @@ class InterruptRequest(SeenAnswer, frozen=True, rename="camel", kw_only=True):
     seen, with as much text as was visible; what is behind it is cut from the history.
     """
 
-    message_id: str | None = None
+    message_id: Id | None = None
 
 
 class InterruptResult(msgspec.Struct, frozen=True):

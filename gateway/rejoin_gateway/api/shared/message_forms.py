@@ -13,22 +13,23 @@ import msgspec
 from rejoin_gateway.core.answered_calls import RESPONDED, AnsweredCall, answers_before, parse_answers
 from rejoin_gateway.core.message_input import ClientMessage, relocate_errors
 from rejoin_protocol.errors import Invalid
+from rejoin_protocol.limits import RepeatedParts, RepeatedText
 
 
 class MessageContent(msgspec.Struct, frozen=True):
     """`content` as an object."""
 
-    text: str | None = None
-    parts: list[dict[str, Any]] = []
+    text: RepeatedText | None = None
+    parts: RepeatedParts = []
 
 
 class RunMessage(msgspec.Struct, frozen=True):
     """One item of `messages`."""
 
-    role: str
-    content: str | list[dict[str, Any]] | MessageContent | None = None
-    parts: list[dict[str, Any]] | None = None
-    id: str | None = None
+    role: RepeatedText
+    content: RepeatedText | RepeatedParts | MessageContent | None = None
+    parts: RepeatedParts | None = None
+    id: RepeatedText | None = None
 
 
 def parts_of(message: RunMessage) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from rejoin_adapters.store_types import ApprovalRequest, Decision, Owner, WhenBu
 from rejoin_gateway.core.agent_context import SealingUnavailable
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.directory import Directory
-from rejoin_gateway.core.session import AgentSession, Session, check_metadata, check_title
+from rejoin_gateway.core.message_input import check_metadata, check_title
+from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.streaming.positions import FromStart
 from rejoin_protocol.errors import Conflict, Invalid, NotFound, Unavailable
 from rejoin_protocol.events.fold import MessageDict

@@ -1,11 +1,22 @@
-"""A rate limit: the burst that it allows, and the wait that it reports."""
+"""Limits in memory: bursts that a rate allows and the wait it reports, failed logins, open streams."""
 
+from contextlib import ExitStack
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoin_gateway.http.rate_limit import TENANT_RATE_TTL_S, Rate, RateLimiter, TenantRates
-from rejoin_protocol.errors import Unavailable
-from rejoin_protocol.ids import TenantId
+from rejoin_adapters.store_types import Owner
+from rejoin_gateway.http.rate_limit import (
+    TENANT_RATE_TTL_S,
+    FailedLogins,
+    OpenStreams,
+    Rate,
+    RateLimiter,
+    TenantRates,
+)
+from rejoin_protocol.errors import Limited, Unavailable
+from rejoin_protocol.ids import TenantId, UserId
 
 
 def test_as_many_at_once_as_the_rate_says_and_then_the_wait_is_named() -> None:
@@ -89,3 +100,44 @@ async def test_the_tenants_that_are_remembered_are_bounded() -> None:
     for name in "abca":
         assert await rates.rate_of(TenantId(name), 0.0) is None
     assert known.asked == ["a", "b", "c", "a"]
+
+
+def test_wrong_keys_of_an_address_or_of_an_id_are_not_checked_beyond_the_rate() -> None:
+    logins = FailedLogins(Rate(2, 60))
+    for number in range(2):
+        logins.check("1.2.3.4", f"rk_{number}", 0.0)
+        logins.record("1.2.3.4", f"rk_{number}", 0.0, succeeded=False)
+    with pytest.raises(Limited, match="at most 2 a minute") as refusal:
+        logins.check("1.2.3.4", "rk_2", 0.0)
+    assert refusal.value.retry_after_s == 30
+    logins.check("5.6.7.8", "rk_2", 0.0)
+    logins.record("5.6.7.8", "rk_0", 0.0, succeeded=False)
+    with pytest.raises(Limited):
+        logins.check("9.9.9.9", "rk_0", 0.0)
+    logins.check("1.2.3.4", "rk_2", 60.0)
+
+
+def test_guesses_lock_nobody_out_whose_key_was_right_before() -> None:
+    logins = FailedLogins(Rate(1, 60))
+    logins.record("1.2.3.4", "rk_mine", 0.0, succeeded=True)
+    for _ in range(3):
+        logins.record("1.2.3.4", "rk_mine", 0.0, succeeded=False)
+        logins.record("1.2.3.4", "rk_other", 0.0, succeeded=False)
+    logins.check("1.2.3.4", "rk_mine", 0.0)
+
+
+def test_streams_are_counted_for_the_user_and_for_the_tenant_and_given_back() -> None:
+    streams = OpenStreams(tenant_max=3, user_max=2)
+    tenant = Owner(TenantId("t"))
+    ann, ben = Owner(tenant.tenant, UserId("ann")), Owner(tenant.tenant, UserId("ben"))
+    with ExitStack() as held:
+        held.enter_context(streams.hold(ann))
+        with streams.hold(ann), pytest.raises(Limited, match="you have 2 streams open"):
+            streams.check(ann)
+        held.enter_context(streams.hold(ben))
+        held.enter_context(streams.hold(tenant))
+        for owner in (tenant, ann, ben):
+            with pytest.raises(Limited, match="the tenant has 3 streams open"):
+                streams.check(owner)
+        streams.check(Owner(TenantId("other")))
+    assert streams._counts == {}

@@ -6,9 +6,10 @@ from msgspec import UNSET
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, Data
+from rejoin_protocol.limits import EVENT_BYTES_MAX
 from rejoin_protocol.log.record import Audience
 from rejoin_runner.output.event_writer import QUEUED_OPERATIONS_MAX, EventWriter
-from rejoin_runner.output.journal import EVENT_BYTES_MAX, EventTooLarge
+from rejoin_runner.output.journal import EventTooLarge
 
 
 class RecordingJournal:

@@ -11,10 +11,11 @@ import pytest
 
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import CallId, RunId, SessionId
+from rejoin_protocol.limits import TOOL_RESULT_BYTES_MAX
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.models.demo_model import DemoModel
-from rejoin_runner.tools.tool import RESULT_BYTES_MAX, Tool
+from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 from rejoin_runner.tools.tool_decorator import tool
 from rejoin_runner.tools.tool_error import ToolError
@@ -232,8 +233,8 @@ async def test_a_result_that_would_kill_the_client_is_a_tool_error() -> None:
 
 
 async def test_a_result_that_is_too_large_is_a_tool_error() -> None:
-    with pytest.raises(ToolError, match="larger"):
-        await returns("x" * RESULT_BYTES_MAX).call({}, CONTEXT)
+    with pytest.raises(ToolError, match=f"at most {TOOL_RESULT_BYTES_MAX}"):
+        await returns("x" * TOOL_RESULT_BYTES_MAX).call({}, CONTEXT)
 
 
 async def test_a_struct_is_a_result() -> None:

@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoin_gateway.fair_share import FairShare, Share
+from rejoin_adapters.process.fair_share import FairShare, Share
 
 
 def asked(group: asyncio.TaskGroup, shares: FairShare, tenant: str, amount: int = 1) -> asyncio.Task[Share]:

@@ -1,0 +1,54 @@
+"""The settings that limit tenants and their users: gateways and runners read the same ones.
+
+A tenant's own limits (`rejoin tenants limits`) come before these. The defaults protect tenants from each
+other on one runner with 64 places; whoever has more runners raises them.
+"""
+
+import msgspec
+
+from rejoin_adapters.store_types import Count, Limits
+from rejoin_protocol.limits import MIB
+
+GIB = 1024 * MIB
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant, or a user of a tenant, may have at the same time or keep."""
+
+    tenant_running_max: Count = 48
+    """Concurrent runs of a tenant; further runs wait. The default is three quarters of the places of one
+    runner, so that no tenant takes them all: raise it with the number of runners. This limit and the
+    following hold for tenants without limits of their own (`rejoin tenants limits`). Set the same values for
+    gateways and runners.
+    """
+    user_running_max: Count = 16
+    """Concurrent runs of one user; further runs wait, and are in no other user's way."""
+    tenant_queued_max: Count = 1_000
+    """Waiting runs of a tenant; further messages get 429."""
+    user_queued_max: Count = 100
+    """Waiting runs of one user; further messages get 429."""
+    tenant_tokens_per_day: Count | None = None
+    """Tokens of a tenant per day; when they are used up, messages get 429 until midnight UTC."""
+    tenant_file_bytes_max: Count = 10 * GIB
+    """Bytes of all stored files of a tenant; further ones are refused until sessions are deleted."""
+    session_bytes_max: Count = 50 * MIB
+    """Bytes of all messages of a session, as JSON, without files; then further messages get 409."""
+    tenant_text_bytes_max: Count = 50 * GIB
+    """Bytes of all messages of a tenant; above it no session can be forked."""
+    user_text_bytes_max: Count = GIB
+    """Bytes of all messages of one user; above it the user forks no session."""
+
+    @property
+    def limits(self) -> Limits:
+        """As the database reads them."""
+        return Limits(
+            running_max=self.tenant_running_max,
+            queued_max=self.tenant_queued_max,
+            tokens_per_day=self.tenant_tokens_per_day,
+            file_bytes_max=self.tenant_file_bytes_max,
+            session_bytes_max=self.session_bytes_max,
+            text_bytes_max=self.tenant_text_bytes_max,
+            user_running_max=self.user_running_max,
+            user_queued_max=self.user_queued_max,
+            user_text_bytes_max=self.user_text_bytes_max,
+        )

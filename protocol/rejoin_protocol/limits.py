@@ -1,0 +1,152 @@
+"""How much of everything there may be: the budgets of bytes, characters and counts, each with its reason.
+
+The fixed limits. Limits that operators set are settings (`docs/operations.md`), which also has the table of
+these: `python -m tests.support.limits_table` writes it. Errors name the limit that was exceeded. The types
+carry a limit into a request's schema, so that the decoder and the OpenAPI description enforce the same one.
+"""
+
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# ------------------------------------------------------------------------------------------ request bodies
+
+BODY_BYTES_MAX = 48 * MIB
+"""A request's body. Fits three files of the largest size as data URLs."""
+LARGE_BODY_BYTES = 128 * KIB
+"""A body above this takes a share of the gateway's memory for bodies before it is read."""
+LARGE_BODIES_BYTES_MAX = 96 * MIB
+"""All large bodies of one gateway together, shared fairly among tenants, so that it stays below 512 MB."""
+LARGE_BODY_TURNS_MAX = 4
+"""Large bodies that one gateway decodes and stores at the same time, shared fairly among tenants: text with
+one emoji takes eleven times its size meanwhile.
+"""
+SMALL_BODY_BYTES_MAX = 16 * KIB
+"""A body that is read before its sender is authenticated: a login."""
+BODY_TEXT_BYTES_MAX = 8 * MIB
+"""Strings in a body apart from file data. Clients repeat a conversation in each request; one character
+outside of ASCII makes a string take four times its size in memory.
+"""
+BODY_SKELETON_BYTES_MAX = MIB
+"""A body's bytes outside of strings: braces, quotes, commas, numbers. Three such bytes become an object of 60
+to 200 bytes in memory.
+"""
+BODY_CONTAINERS_MAX = 50_000
+"""Arrays and objects in a body, the costliest per byte: two bytes become 64."""
+UNCHECKED_BODY_BYTES = 64 * KIB
+"""A body up to this size is decoded without a look at its shape: at the worst it takes 3 MB."""
+
+# ---------------------------------------------------------------------------------------- small fields
+
+ID_CHARS_MAX = 256
+"""The id of a session, a message, a call, an approval."""
+NAME_CHARS_MAX = 256
+"""Names that a client gives: roles, models, types, users."""
+CREDENTIAL_CHARS_MAX = 4 * KIB
+"""An API key, a token, a password in a body."""
+REASON_CHARS_MAX = 4 * KIB
+"""The reason of an approval's decision. The model reads it: it belongs to a tool call, not to a document."""
+TITLE_CHARS_MAX = 500
+"""A session's title."""
+PAGE_CHARS_MAX = 256 * KIB
+"""The page that a person looks at: an address, with whatever its application keeps in it."""
+FILENAME_CHARS_MAX = 255
+"""A file's name, as file systems have it."""
+URL_CHARS_MAX = 8 * KIB
+"""A URL of a file that is fetched."""
+METADATA_BYTES_MAX = 64 * KIB
+"""The metadata of a message or of a session, as JSON."""
+OBJECT_KEYS_MAX = 100
+"""Keys of an object that a client may fill freely."""
+CONTEXT_BYTES_MAX = 64 * KIB
+"""A request context, as JSON, before it is sealed."""
+
+# ------------------------------------------------------------------------------------ messages and sessions
+
+TEXT_BYTES_MAX = MIB
+"""All text of one message, in UTF-8: about 250,000 tokens, more than most models read. Longer texts are
+files.
+"""
+DATA_BYTES_MAX = 256 * KIB
+"""All `data-…` parts of one message, as JSON."""
+PARTS_MAX = 1_000
+"""Parts of one message."""
+MESSAGES_MAX = 1_000_000
+"""Messages in one request. Clients of the AI SDK repeat the whole conversation, and its length must not lock them
+out: the bytes of the request bound it.
+"""
+IMPORTS_MAX = 10_000
+"""Earlier messages that a new session takes over from its first request. A request with more is refused."""
+IMPORT_BYTES_MAX = 16 * MIB
+"""The text and data of these."""
+PAGE_BYTES_MAX = MIB
+"""Messages on one page, as JSON. A page ends early rather than exceed it. In memory it takes up to twelve
+times its size.
+"""
+HISTORY_PAGES_MAX = 16
+"""Pages of whole histories that one gateway holds at the same time, shared fairly among tenants."""
+PAGE_WRITE_S_MAX = 30
+"""Seconds that a client may take to read one such page."""
+
+# ---------------------------------------------------------------------------------------- runs and tools
+
+ANSWER_BYTES_MAX = 4 * MIB
+"""All events of one answer: a run whose tools return more fails, because every takeover reads all of it."""
+EVENT_BYTES_MAX = 768 * KIB
+"""One event of a run, as JSON. The broker takes messages up to 2 MB."""
+TOOL_INPUT_BYTES_MAX = 256 * KIB
+"""A tool's input, as JSON. It is stored with the call's approval."""
+TOOL_RESULT_BYTES_MAX = 256 * KIB
+"""A tool's result, as JSON. It is repeated to the model in each later step."""
+HISTORIES_BYTES_MAX = 32 * MIB
+"""The large histories that one runner holds at the same time, shared fairly among tenants. In memory, with
+the request to the model, a history takes up to eight times its size.
+"""
+LARGE_HISTORY_BYTES = 128 * KIB
+"""A history above this takes a share of that memory."""
+ARTIFACT_BYTES_MAX = 16 * MIB
+"""An artifact, as JSON."""
+
+# ------------------------------------------------------------------------------------------------ files
+
+FILE_BYTES_MAX = 10 * MIB
+"""One file."""
+FILES_MAX = 20
+"""Files of one message."""
+IMPORTED_FILES_MAX = 100
+"""Files of the imported messages of a new session."""
+FILES_BYTES_MAX = 64 * MIB
+"""All files of one request: they are in memory together, because none is stored before all are checked."""
+IMAGE_MEMORY_BYTES_MAX = 200 * MIB
+"""What decoding one image may take, computed from its dimensions before it is decoded: 50 megapixels of a
+PNG, the largest picture of a phone.
+"""
+IMAGE_SCANS_MAX = 100
+"""Scans of a progressive JPEG, each of which is decoded over the whole picture. Encoders make about ten."""
+IMAGE_CPU_S_MAX = 5
+"""Seconds of CPU for decoding one image."""
+IMAGE_WORKERS_MAX = 2
+"""Images that one gateway decodes at the same time, each in a process with a memory limit. One tenant gets
+one of them while another waits.
+"""
+
+type Id = Annotated[str, Meta(max_length=ID_CHARS_MAX)]
+# For fields whose own check says more than that they are too long.
+type CheckedId = Annotated[
+    str, Meta(max_length=BODY_TEXT_BYTES_MAX, extra_json_schema={"maxLength": ID_CHARS_MAX})
+]
+type Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
+type Credential = Annotated[str, Meta(max_length=CREDENTIAL_CHARS_MAX)]
+type Reason = Annotated[str, Meta(max_length=REASON_CHARS_MAX)]
+type Title = Annotated[str, Meta(max_length=TITLE_CHARS_MAX)]
+type PageName = Annotated[str, Meta(max_length=PAGE_CHARS_MAX)]
+type Text = Annotated[str, Meta(max_length=TEXT_BYTES_MAX)]
+type Part = Annotated[dict[str, Any], Meta(max_length=OBJECT_KEYS_MAX)]
+# Clients repeat earlier messages, in which nothing is refused: only the body's limits hold for these.
+type RepeatedText = Annotated[str, Meta(max_length=BODY_TEXT_BYTES_MAX)]
+type RepeatedPart = Annotated[dict[str, Any], Meta(max_length=BODY_CONTAINERS_MAX)]
+type RepeatedParts = Annotated[list[RepeatedPart], Meta(max_length=BODY_CONTAINERS_MAX)]
+type FreeObject = Annotated[dict[str, Any], Meta(max_length=OBJECT_KEYS_MAX)]

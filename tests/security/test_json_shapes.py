@@ -1,0 +1,113 @@
+"""JSON that is small on the wire and large in memory is refused before it is decoded."""
+
+import asyncio
+import time
+from contextlib import suppress
+
+import msgspec
+import pytest
+
+from rejoin_adapters.process.background import run_alongside
+from rejoin_gateway.http.body_shape import check_shape
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.limits import (
+    BODY_BYTES_MAX,
+    BODY_CONTAINERS_MAX,
+    BODY_SKELETON_BYTES_MAX,
+    BODY_TEXT_BYTES_MAX,
+    FILE_BYTES_MAX,
+    MIB,
+)
+from tests.support.clients.problems import post_bytes
+from tests.support.system.local_system import LocalSystem
+
+FILE = b'"data:image/png;base64,' + b"iVBORw0KGgo/" * (FILE_BYTES_MAX // 9) + b'"'
+"""The largest file as a data URL: base64 takes a third more."""
+
+REFUSED = {
+    "objects": b"[" + b"{}," * (BODY_CONTAINERS_MAX + 1) + b"0]",
+    "arrays, nested": b"[" * (BODY_CONTAINERS_MAX + 1),
+    "numbers": b"[" + b"1," * BODY_SKELETON_BYTES_MAX + b"1]",
+    "short strings": b"[" + b'"ab",' * (BODY_SKELETON_BYTES_MAX // 3 + 1) + b'""]',
+    "spaces": b"[" + b" " * BODY_SKELETON_BYTES_MAX + b"]",
+    "escaped quotes": b'["' + rb"\"" * (BODY_SKELETON_BYTES_MAX + 1) + b'"]',
+    "text": b'["' + b"x" * (BODY_TEXT_BYTES_MAX + 1) + b'"]',
+    "text with one emoji": '["😀'.encode() + b"x" * BODY_TEXT_BYTES_MAX + b'"]',
+    "text that looks like a file": '["data:😀'.encode() + b"x" * BODY_TEXT_BYTES_MAX + b'"]',
+    "text that escapes an emoji": rb'["data:\ud83d\ude00' + b"x" * BODY_TEXT_BYTES_MAX + b'"]',
+}
+TAKEN = {
+    "three of the largest files": b"[" + b",".join([FILE] * 3) + b"]",
+    "a file whose slashes are escaped": b"[" + FILE.replace(b"/", rb"\/") + b"]",
+    "code": msgspec.json.encode(["\n".join(['print("{}[]{}\\\\")'] * 40_000)]),
+    "a long conversation": msgspec.json.encode(
+        [
+            {"id": f"m{n}", "role": "user", "parts": [{"type": "text", "text": "word " * 100}]}
+            for n in range(9_000)
+        ]
+    ),
+    "an unterminated string": b'["' + b"x" * MIB,
+    "nothing": b"",
+    "only a backslash": b'["' + b"\\",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_body_that_would_be_large_in_memory_is_refused(name: str) -> None:
+    assert len(REFUSED[name]) < BODY_BYTES_MAX
+    with pytest.raises(Invalid, match="a body has at most"):
+        check_shape(REFUSED[name])
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_body_with_large_files_or_ordinary_text_is_taken(name: str) -> None:
+    check_shape(TAKEN[name])
+
+
+@pytest.mark.parametrize("piece", [b"{}", b'"ab",', rb"\"", b"\\" * 64, b'"', b'""', b"x", b"\xff", rb'\\"'])
+def test_the_look_takes_linear_time(piece: bytes) -> None:
+    """Twice the size takes at most about twice the time: for what is refused at a bound, no more at all."""
+
+    def seconds(size: int) -> float:
+        body = b'["' + piece * (size // len(piece))
+        times = []
+        for _ in range(3):
+            started_s = time.process_time()
+            with suppress(Invalid):
+                check_shape(body)
+            times.append(time.process_time() - started_s)
+        return min(times)
+
+    assert seconds(4 * MIB) < 4 * seconds(2 * MIB) + 0.02
+
+
+async def test_the_attack_gets_a_400_and_the_loop_goes_on(system: LocalSystem) -> None:
+    """48 MB of `{}` in one request. The gateway runs in this process, so its pauses are this loop's."""
+    base = await system.gateway()
+    body = b'{"id":"s","messages":[' + b"{}," * (BODY_BYTES_MAX // 3 - 100) + b"{}]}"
+    loop, late_s = asyncio.get_running_loop(), [0.0]
+
+    async def watch() -> None:
+        while True:
+            began_s = loop.time()
+            await asyncio.sleep(0.005)
+            late_s.append(loop.time() - began_s - 0.005)
+
+    async with run_alongside(watch()):
+        answer = await post_bytes(system, base, body)
+    assert answer.status == 400
+    assert "a body has at most" in answer.json["detail"]
+    assert sorted(late_s)[-3] < 0.5, "1.5 to 6.2 s before; how late a busy machine makes it is not ours"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity, gzip"])
+@pytest.mark.parametrize("path", ["/api/chat", "/api/auth/login", "/v1/mcp", "/run/v1/chat/completions"])
+async def test_a_compressed_body_is_refused(system: LocalSystem, path: str, encoding: str) -> None:
+    base = await system.gateway()
+    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    async with system.http.post(
+        base + path, data=b"{}", headers=headers, skip_auto_headers=("Content-Encoding",)
+    ) as response:
+        assert response.status == 400
+        named = path == "/api/auth/login" or "Content-Encoding" in await response.text()
+        assert named, "a login has one error for everything that is no password"
