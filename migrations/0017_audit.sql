@@ -63,7 +63,7 @@ create function audit_decision() returns trigger
 language plpgsql security definer set search_path = public, pg_temp as $$
 begin
   -- The output of a client's tool is no decision (0019_client_tools.sql).
-  if to_jsonb(new) ->> 'kind' = 'tool-output' then
+  if new.kind = 'tool-output' then
     return null;
   end if;
   perform record_audit(

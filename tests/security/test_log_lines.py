@@ -41,15 +41,20 @@ def shown(**event: Any) -> dict[str, Any]:
 
 
 def test_controls_are_escaped_in_every_format(written: Written) -> None:
-    """Escape sequences, line breaks, bells, C1 controls, reversed text and half surrogates, also in names."""
-    evil = "/x\x1b[31m\r\n{}\x07\x7f\x9b\u202e\u2028\ud800"
+    """Escape sequences, line breaks, bells, C1 controls and reversed text, also in names."""
+    evil = "/x\x1b[31m\r\n{}\x07\x7f\x9b\u202e\u2028"
     structlog.get_logger("one").info("request", path=evil, more={evil: [evil]})
     logging.getLogger("library").warning("it says %s", evil)
     lines = written()
-    for part in ("\x1b[31m\r", "\r", "\x07", "\x7f", "\x9b", "\u202e", "\u2028", "\ud800"):
+    for part in ("\x1b[31m\r", "\r", "\x07", "\x7f", "\x9b", "\u202e", "\u2028"):
         assert part not in lines, repr(part)
     assert lines.count("\n") == 2
     assert "[31m" in lines
+
+
+def test_half_surrogates_are_escaped() -> None:
+    """Not through a logger: pytest's worker processes cannot send captured lines with one."""
+    assert "\ud800" not in str(shown(path="/x\ud800", more={"\ud800": ["\ud800"]}))
 
 
 def failing() -> None:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import IPv6Address, ip_address, ip_network
 
 import msgspec
@@ -202,5 +203,7 @@ def is_this_machine(peer: str) -> bool:
 
 def connection_of(request: web.Request) -> Connection | None:
     """The connection that a request came in on; None if something else than `BoundedSite` has accepted it."""
-    protocol = None if request.transport is None else request.transport.get_protocol()
+    protocol: object = None
+    with suppress(NotImplementedError):  # the transport of an ASGI server has no protocol
+        protocol = None if request.transport is None else request.transport.get_protocol()
     return protocol if isinstance(protocol, Connection) else None

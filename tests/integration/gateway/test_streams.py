@@ -158,8 +158,8 @@ async def stalled(system: LocalSystem) -> int:
 
     async def waits() -> bool:
         (transport,) = system.apps[0][SERVICE].streams
-        protocol: Any = transport.get_protocol()
-        return transport.get_write_buffer_size() > 0 and bool(protocol._paused)
+        connection: Any = transport.get_protocol()
+        return transport.get_write_buffer_size() > 0 and bool(connection._inner._paused)
 
     await wait_until(waits, "a stalled stream")
     return await traced()
@@ -213,17 +213,16 @@ async def test_a_delta_that_is_larger_than_a_batch_arrives_whole(system: LocalSy
     assert (await system.get(f"{base}/api/chat/{session}/stream?startIndex=0")).raw == answer.raw
 
 
-async def test_a_delta_that_no_message_can_hold_ends_the_run_where_everybody_can_see_it(
-    system: LocalSystem,
-) -> None:
+async def test_a_delta_that_no_message_of_the_broker_holds_arrives_in_several(system: LocalSystem) -> None:
     """The broker refuses more than 2 MB in one message."""
     base = await system.gateway()
     await system.runner([Agent(name=system.agent, model=BurstModel(pieces=1, size=3 * 1024 * 1024))])
     session = system.fresh("s")
     answer = await system.post(base, system.chat(session, "hello"))
     assert answer.complete
-    assert [chunk["type"] for chunk in answer.chunks][-3:] == ["error", "finish-step", "finish"]
-    assert "too large" in answer.chunks[-3]["errorText"]
+    assert len(answer.text) == 3 * 1024 * 1024
+    assert [chunk["type"] for chunk in answer.chunks].count("text-delta") > 1
+    assert [chunk["type"] for chunk in answer.chunks][-1] == "finish"
     await idle(system, session)
 
 
