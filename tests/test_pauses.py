@@ -6,7 +6,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAUSES = {
     "tests/aisdk/transports/test_transports.py": "a slow tool",
+    "tests/api/test_mcp.py": "a client that leaves a moment after it has asked",
     "tests/contract/test_file_store.py": "the interval of the sweeps",
+    "tests/fault/fleet/test_killed_stops.py": "slow tools and models",
     "tests/integration/broker/test_lossy_broker.py": "a reader's pause before it tries again",
     "tests/integration/broker/test_nats_connection.py": "a reader's pause before it tries again",
     "tests/integration/cli/test_embedded_servers.py": "a task that is cancelled again and again",
@@ -17,6 +19,8 @@ PAUSES = {
     "tests/integration/stops/test_stop_and_send.py": "a tool that ignores its cancellation",
     "tests/security/test_connections.py": "a client that sends slowly, and one that pauses between requests",
     "tests/security/test_full_disks.py": "a broker that could go on by itself, and does not",
+    "tests/security/test_images.py": "work that takes longer than its limit",
+    "tests/security/test_json_shapes.py": "the poll of a loop's pauses",
     "tests/support/agents/aisdk.py": "slow tools and models",
     "tests/support/agents/chaos.py": "slow tools",
     "tests/support/agents/greedy.py": "a tool that blocks the event loop",

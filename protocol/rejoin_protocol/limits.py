@@ -75,8 +75,8 @@ DATA_BYTES_MAX = 256 * KIB
 PARTS_MAX = 1_000
 """Parts of one message."""
 MESSAGES_MAX = 1_000_000
-"""Messages in one request. Clients of the AI SDK repeat the whole conversation, and its length must not lock them
-out: the bytes of the request bound it.
+"""Messages in one request. Clients of the AI SDK repeat the whole conversation, and its length must not
+lock them out: the bytes of the request bound it.
 """
 IMPORTS_MAX = 10_000
 """Earlier messages that a new session takes over from its first request. A request with more is refused."""

@@ -17,7 +17,6 @@ EMPTY = ""
 """Nothing stays in the queue."""
 BOUNDS = {
     "adapters/rejoin_adapters/jetstream/nats_client.py": EMPTY,  # messages are delivered without it
-    "runner/rejoin_runner/models/providers/openai_fast_path.py": EMPTY,  # a chunk is fed and taken at once
     "runner/rejoin_runner/output/event_writer.py": "QUEUED_OPERATIONS_MAX",
     "runner/rejoin_runner/output/journal.py": "QUEUED_EVENTS_MAX",
 }

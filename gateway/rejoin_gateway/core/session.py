@@ -34,18 +34,12 @@ from rejoin_adapters.store_types import (
     UserMessage,
     WhenBusy,
 )
+from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_context
 from rejoin_gateway.core.attachments import ReceivedFile
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.message_files import file_parts, with_files, without_files
-from rejoin_gateway.core.message_input import (
-    ImportedTurn,
-    check_metadata,
-    check_seen,
-    check_title,
-    imports_fault,
-    with_own_ids,
-)
+from rejoin_gateway.core.message_input import ImportedTurn
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart, FromTurn, Position
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_gateway.streaming.resume_point import CursorOfAnotherRun
@@ -172,7 +166,7 @@ class Session(msgspec.Struct, frozen=True):
         holds even if the runner cannot be reached. An interrupt that overtakes its message is kept for a few
         seconds; without a message's id it raises `NotFound` all the same.
         """
-        check_seen(seen)
+        message_input.check_seen(seen)
         interrupted = await self.backend.store.interrupt(self.owner, self.id, run, message=message, seen=seen)
         if not interrupted.known and message is None:
             raise NotFound(f"there is no session {self.id!r}")
@@ -322,8 +316,8 @@ class Session(msgspec.Struct, frozen=True):
         """
         await self.summary()
         # Before the rewind: it cannot be undone if the title is refused.
-        check_title(title)
-        check_metadata(metadata)
+        message_input.check_title(title)
+        message_input.check_metadata(metadata)
         if last_message is not UNSET:
             await self.backend.sessions.rewind(self.owner, self.id, last_message)
         return await self.backend.sessions.update(self.owner, self.id, title=title, metadata=metadata)
@@ -411,13 +405,12 @@ class AgentSession(Session, frozen=True):
         Raises `NotFound`, `Conflict`, `Invalid`, `Limited`.
         """
         context = await self._seal_context()
-        fault = imports_fault(imports)
-        if fault is not None:  # a client may repeat any number of messages to a session that exists
+        if fault := message_input.imports_fault(imports):  # a known session takes no import, so any number
             if await self.backend.sessions.get(self.owner, self.id) is None:
                 raise Invalid(fault, pointer.rpartition("/")[0])
             imports = ()
         places = [f"{pointer}/parts/{number}" for number in range(len(message["parts"]))]
-        turns = [ImportedTurn(message, places), *with_own_ids(imports, message["id"])]
+        turns = [ImportedTurn(message, places), *message_input.with_own_ids(imports, message["id"])]
         files = await self._read_files(turns[0])
         # The digest covers what the client sent, not what a URL returned: a repeated request is the same one.
         sent = with_files(message, [file.digest_part for file in files])
@@ -491,8 +484,8 @@ class AgentSession(Session, frozen=True):
     ) -> list[MessageDict]:
         """The turns' messages with their files stored. `files` are those of the first turn.
 
-        The other turns are imports: only a new session stores them, so files of an existing session's imports
-        are dropped unread. Raises `Limited` before a file is fetched, if the tenant may not have another run.
+        The others are imports, which only a new session stores: an existing one's are dropped unread. Raises
+        `Limited` before a file is fetched, if the tenant may not have another run.
         """
         await self.backend.store.check_limits(self.owner)
         attachments = self.backend.attachments

@@ -34,6 +34,8 @@ COUNTED_BODY_BYTES = 64 * 1024
 of clients that stop in the middle of theirs would hold the memory of a gateway.
 """
 COUNTED_TIMEOUT_S = 30.0
+SLOW_BODY_BYTES = 1024 * 1024
+"""Bodies above this size may take as long as `LargeBodies.read_timeout_s`."""
 
 
 class LargeBodies(FairShare):
@@ -91,7 +93,7 @@ async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> 
             share = request[_SHARE] = await large_bodies.take(tenant, size)
     except TimeoutError:
         raise Unavailable("too many large requests at once", RETRY_AFTER_S) from None
-    async with _time_limit(large_bodies.read_timeout_s if size > LARGE_BODY_BYTES else COUNTED_TIMEOUT_S):
+    async with _time_limit(large_bodies.read_timeout_s if size > SLOW_BODY_BYTES else COUNTED_TIMEOUT_S):
         body = await _read_within_limit(request, request.client_max_size)
     share.release(size - len(body) if len(body) > LARGE_BODY_BYTES else size)
     if len(body) > LARGE_BODY_BYTES:

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from rejoin_gateway.core import message_input
-from rejoin_gateway.core import session as session_module
+from rejoin_protocol import limits
 from rejoin_runner.demo import build_demo_agent
 from tests.support.system.local_system import Answer, LocalSystem
 
@@ -90,8 +89,7 @@ async def test_too_many_for_a_new_session_are_refused_with_their_number(
     system: LocalSystem, base: str, session: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nothing is stored. A known session takes the new message of a client that repeats them all."""
-    for module in (session_module, message_input):
-        monkeypatch.setattr(module, "IMPORTS_MAX", 3)
+    monkeypatch.setattr(limits, "IMPORTS_MAX", 3)
     refused = await send(system, base, path, session, conversation(path, 6))
     assert refused.status == 400
     assert "a new session takes over at most 3 earlier messages, not 5" in refused.raw.decode()

@@ -171,7 +171,7 @@ async def test_bodies_come_in_many_ways(client: ApiClient) -> None:
         (JSON, '{"message": "Jürgen"}'.encode("latin-1"), 400, "it is not in UTF-8"),
         (JSON, '{"message": "Jürgen"}'.encode("utf-16"), 400, "is not JSON"),
         (("Content-Type: application/x-www-form-urlencoded",), SAID, 415, "nsupported"),
-        ((*JSON, "Content-Encoding: gzip"), gzip.compress(SAID), 400, "Content-Encoding"),
+        ((*JSON, "Content-Encoding: gzip"), gzip.compress(SAID, mtime=0), 400, "Content-Encoding"),
     ],
 )
 async def test_bodies_that_are_not_taken(
@@ -184,7 +184,7 @@ async def test_bodies_that_are_not_taken(
 
 
 async def test_a_transfer_coding_that_is_not_undone_is_refused(client: ApiClient) -> None:
-    zipped = gzip.compress(SAID)
+    zipped = gzip.compress(SAID, mtime=0)
     head = http("POST", client.at(client.session()), "Transfer-Encoding: gzip, chunked", *JSON)
     answer = await exchange(client, head, b"%x\r\n" % len(zipped) + zipped + b"\r\n0\r\n\r\n")
     assert status(answer) == 501
