@@ -63,4 +63,5 @@ for module in pkgutil.walk_packages(rejoin_{extra}.__path__, "rejoin_{extra}."):
         importlib.import_module(module.name)
 """
     assert run(environment.python, "-c", code) == (0, "")
-    assert run(environment.bin / "rejoin", extra)[1] == "Error: REJOIN_NATS_URL is not set\n"
+    command = [extra, "--demo"] if extra == "runner" else [extra]
+    assert run(environment.bin / "rejoin", *command)[1] == "Error: REJOIN_NATS_URL is not set\n"

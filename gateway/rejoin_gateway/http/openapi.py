@@ -295,6 +295,8 @@ def _operation(route: Route) -> dict[str, Any]:
     if scope := route.scope:
         operation["description"] += f"\n\nNeeds a credential with the scope `{scope.value}`."
     bodies = [_schema(kind) for kind in _as_sequence(doc.body)]
+    if bodies and not doc.body_required:
+        bodies.append({"type": "null"})  # some clients write that for no body
     if bodies:
         content: dict[str, Any] = {"schema": bodies[0] if len(bodies) == 1 else {"anyOf": bodies}}
         if doc.example is not None:

@@ -300,7 +300,7 @@ class _PartReader:
 
     def read_result(self, part: Part, call: MadeCall) -> Result:
         """The result of a call, a sentence if it has none."""
-        reason = (part.get("approval") or {}).get("reason") or DENIED
+        reason = _visible((part.get("approval") or {}).get("reason")) or DENIED
         result = partial(Result, call.id, call.name)
         match part.get("state"):
             case "output-available":
