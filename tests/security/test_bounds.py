@@ -201,9 +201,12 @@ async def test_a_field_beyond_its_bound_is_a_400_and_does_nothing(system: LocalS
     assert any(char.isdigit() for char in text.split('"status"')[-1]), "it names the limit"
 
 
-async def test_a_request_with_too_many_messages_is_refused(system: LocalSystem) -> None:
+async def test_a_new_session_with_too_many_messages_is_refused(system: LocalSystem) -> None:
+    await system.runner()
     base = await system.gateway()
-    body = {"id": "s", "messages": [message(id=str(number), parts=[]) for number in range(10_001)]}
+    body = system.chat(system.fresh("s"), "count 1")
+    text = [{"type": "text", "text": "a"}]
+    body["messages"][:0] = [message(id=str(number), parts=text) for number in range(10_001)]
     assert "10000" in assert_problem(await post_bytes(system, base, msgspec.json.encode(body)), 400)["detail"]
 
 

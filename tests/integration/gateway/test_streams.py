@@ -16,6 +16,7 @@ from rejoin_protocol.ids import SessionId
 from rejoin_protocol.lifecycle import BUSY
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import delete
+from rejoin_runner.output import journal
 from tests.support.clients.reconnecting_client import DONE, split_frames, without_comments
 from tests.support.models.scripted_models import BurstModel, GatedModel, RepeatedDeleteModel
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
@@ -108,8 +109,11 @@ async def test_a_client_that_leaves_does_not_stop_its_run(system: LocalSystem) -
 
 
 @pytest.mark.feature("F89")
-async def test_a_client_that_stops_reading_costs_little_and_misses_nothing(system: LocalSystem) -> None:
+async def test_a_client_that_stops_reading_costs_little_and_misses_nothing(
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """12 MB pass while it does not read; it stops a second time in the middle of catching up."""
+    monkeypatch.setattr(journal, "ANSWER_BYTES_MAX", 32 * 1024 * 1024)
     base = await system.gateway()
     runner = await system.runner([Agent(name=system.agent, model=BurstModel(pieces=96, size=128 * 1024))])
     session = system.fresh("s")
