@@ -180,12 +180,12 @@ async def test_a_run_that_waits_for_the_database_is_not_abandoned(
     await system.runner(attempts_max=1, retry_delay_s=0.0)
     claim, tries = PostgresRunStore.claim, 0
 
-    async def away(store: PostgresRunStore, request: RunRequest, runner: str, **more: Any) -> Claim | None:
+    async def away(store: PostgresRunStore, request: RunRequest, runner: str, *more: Any) -> Claim | None:
         nonlocal tries
         tries += 1
         if tries <= TRIES:
             raise Unavailable("the database is away")
-        return await claim(store, request, runner, **more)
+        return await claim(store, request, runner, *more)
 
     monkeypatch.setattr(PostgresRunStore, "claim", away)
     answer = await system.post(base, system.chat(system.fresh("s"), "count 3"))
