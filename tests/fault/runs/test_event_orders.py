@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from rejoin.testing.crash import CrashingRunLog, RunnerCrashed
 from rejoin_gateway.auth.authenticator import ANONYMOUS
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.events import chunks
@@ -21,7 +22,7 @@ from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import CRASH_ERROR, LoopError, RunInput
 from rejoin_runner.tools.tool_decorator import tool
 from tests.support.clients.full_answer import collect_answer
-from tests.support.faults.crashing_runners import CrashingRunLog, RunnerCrashed, crash_at_append
+from tests.support.faults.crashing_runners import crash_at_append
 from tests.support.models.agent_teams import Calls
 from tests.support.models.agent_teams import scripted_agent as part_of
 from tests.support.system.local_system import LocalSystem
