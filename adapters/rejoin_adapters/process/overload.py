@@ -43,12 +43,13 @@ class Overload:
     ) -> None:
         self._read_usage = read_usage or read_process_usage
         self._free_memory = free_memory or return_unused_memory
+        self.lag_s_max = LAG_S_MAX
         self.reason: str | None = None
         """Why the process takes no new work; None: it does."""
 
     def look(self, lag_s: float) -> None:
         """Set `reason`, and log it when it changes. `lag_s`: how late the event loop is."""
-        reason = find_reason(self._read_usage(), lag_s)
+        reason = find_reason(self._read_usage(), lag_s, self.lag_s_max)
         if reason == MEMORY:
             self._free_memory()  # the next look shows whether that has helped
         if (reason is None) is not (self.reason is None):
@@ -56,13 +57,13 @@ class Overload:
         self.reason = reason
 
 
-def find_reason(usage: ProcessUsage, lag_s: float) -> str | None:
+def find_reason(usage: ProcessUsage, lag_s: float, lag_s_max: float = LAG_S_MAX) -> str | None:
     """Why a process with this usage should take no new work. Pure."""
     if usage.memory_bytes_max and usage.memory_bytes > usage.memory_bytes_max * MEMORY_SHARE_MAX:
         return MEMORY
     if usage.files_max and usage.files > usage.files_max * FILES_SHARE_MAX:
         return "open files"
-    return "event loop" if lag_s > LAG_S_MAX else None
+    return "event loop" if lag_s > lag_s_max else None
 
 
 def return_unused_memory() -> None:

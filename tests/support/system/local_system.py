@@ -17,7 +17,6 @@ from aiohttp import web
 
 from rejoin.dev.generous_limits import LIMITS, RATES
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
-from rejoin_adapters.process import overload
 from rejoin_adapters.process.background import run_alongside
 from rejoin_gateway import app as gateway_app
 from rejoin_gateway.http.gateway_service import SERVICE
@@ -54,8 +53,6 @@ class LocalSystem:
 
     async def __aenter__(self) -> Self:
         await self._stack.__aenter__()
-        self._stack.callback(setattr, overload, "LAG_S_MAX", overload.LAG_S_MAX)
-        overload.LAG_S_MAX = SHARED_LOOP_LAG_S_MAX
         self.http = await self._stack.enter_async_context(
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=60)
@@ -86,6 +83,7 @@ class LocalSystem:
     async def serve(self, app: web.Application, connections: ConnectionLimits = CONNECTIONS) -> str:
         """Serve a gateway's application on a free port; its base URL."""
         self.apps.append(app)
+        app[SERVICE].backend.metrics.overload.lag_s_max = SHARED_LOOP_LAG_S_MAX
         server = web.AppRunner(
             app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1, auto_decompress=False
         )
@@ -108,6 +106,7 @@ class LocalSystem:
         found = RunnerSettings(nats_url=self.nats_url, **wanted)
         serving = agents or [msgspec.structs.replace(build_demo_agent(), name=self.agent)]
         worker = await self._stack.enter_async_context(runner_app.open_worker(found, serving, signals))
+        worker.metrics.overload.lag_s_max = SHARED_LOOP_LAG_S_MAX
         await self.work(worker)
         return worker
 
