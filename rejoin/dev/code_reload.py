@@ -6,7 +6,9 @@ from pathlib import Path
 
 from rejoin.dev.progress import ProgressLines
 
-NAMES_MAX = 3
+SHOWN_NAMES_MAX = 3
+DEBOUNCE_MS = 200
+"""Changes within this time cause one restart."""
 
 
 async def restart_on_change(folder: Path, restart: Callable[[], None], progress: ProgressLines) -> None:
@@ -21,10 +23,10 @@ async def restart_on_change(folder: Path, restart: Callable[[], None], progress:
         progress("changes of the code need a restart: `watchfiles` is missing (the extra `embedded` has it)")
         return
     folder = await asyncio.to_thread(folder.resolve)
-    async for changes in awatch(folder, watch_filter=PythonFilter(), debounce=200):
+    async for changes in awatch(folder, watch_filter=PythonFilter(), debounce=DEBOUNCE_MS):
         names = sorted({_relative(Path(path), folder) for _, path in changes})
-        more = f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else ""
-        progress(f"{', '.join(names[:NAMES_MAX])}{more} changed: the runners restart")
+        more = f" and {len(names) - SHOWN_NAMES_MAX} more" if len(names) > SHOWN_NAMES_MAX else ""
+        progress(f"{', '.join(names[:SHOWN_NAMES_MAX])}{more} changed: the runners restart")
         restart()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
-from rejoin_gateway.auth.authenticator import Authenticator, ClaimNames
+from rejoin_gateway.auth.authenticator import Authenticator, ClaimRules
 from rejoin_gateway.auth.jwt import UNKNOWN_KEY_REFETCH_S, JwksCache, JwtVerifier, TokenRules
 from rejoin_protocol.errors import Unauthenticated, Unavailable
 
@@ -77,9 +77,9 @@ def _never() -> datetime:
 @pytest.fixture
 def gate() -> Authenticator:
     rows: PostgresApiKeys = None  # type: ignore[assignment]  # no key is shown here
-    claims = ClaimNames(tenant="org")
+    claims = ClaimRules(tenant_claim="org")
     return Authenticator(
-        rows=rows, pepper=None, tokens=None, claims=claims, allow_anonymous=False, now=_never
+        api_keys=rows, pepper=None, token_verifier=None, claims=claims, allow_anonymous=False, now=_never
     )
 
 

@@ -24,7 +24,7 @@ from rejoin_gateway.auth.authenticator import (
     UNKNOWN_KEY_TTL_S,
     Authenticator,
     AuthSettings,
-    ClaimNames,
+    ClaimRules,
     open_authenticator,
 )
 from rejoin_gateway.auth.jwt import JwksCache
@@ -99,10 +99,10 @@ async def test_a_wrong_key_costs_one_query_and_guesses_are_not_kept_without_end(
     """A key that is created after a guess of its id works as soon as the guess is forgotten."""
     rows, clock = CountedKeys(MemoryDatabase()), datetime.now(UTC)
     gate = Authenticator(
-        rows=rows,
+        api_keys=rows,
         pepper=PEPPER.encode(),
-        tokens=None,
-        claims=ClaimNames(),
+        token_verifier=None,
+        claims=ClaimRules(),
         allow_anonymous=False,
         now=lambda: clock,
     )

@@ -46,7 +46,7 @@ _REFUSALS = {
     "RJ429": Limited,
 }
 
-_DEAD = (
+_CONNECTION_LOST = (
     ConnectionError,
     asyncpg.InterfaceError,  # "connection is closed"; those that are `ValueError`s are wrong arguments
     asyncpg.InternalClientError,  # the server has just closed an idle connection
@@ -54,8 +54,8 @@ _DEAD = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
 )
-_AWAY = (
-    *_DEAD,
+_UNREACHABLE = (
+    *_CONNECTION_LOST,
     OSError,  # includes `TimeoutError`: of the pool, a connect or a command
     asyncpg.CannotConnectNowError,
     asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory
@@ -78,7 +78,7 @@ def map_errors() -> Iterator[None]:
         raise Unavailable("the database cannot be reached") from error
     except ValueError:
         raise  # a wrong argument; some are `InterfaceError`s, too
-    except _AWAY as error:
+    except _UNREACHABLE as error:
         raise Unavailable("the database cannot be reached") from error
     except _UNSTORABLE as error:
         raise Invalid(_UNSTORABLE_TEXT) from error
@@ -91,15 +91,17 @@ def map_errors() -> Iterator[None]:
         raise (kind(detail) if not error.detail else Limited(detail, int(error.detail))) from None
 
 
-async def wait_for_database[T](database_url: str, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Retry `attempt` until the database is reachable. Other errors are raised; `Invalid` for a wrong URL."""
+async def wait_for_database[T](database_url: str, request: Callable[[], Awaitable[T]]) -> T:
+    """Repeat `request` until the database is reachable. Raises what `request` raises, except `Unavailable`,
+    and `Invalid` for a wrong URL.
+    """
     host = _host_of(database_url)
     logged: set[str] = set()
 
     def is_unreachable(error: Exception) -> bool:
         if not isinstance(error, Unavailable):
             return False
-        if (cause := str(error.__cause__)) not in logged:  # stamina logs every attempt
+        if (cause := str(error.__cause__)) not in logged:  # stamina logs every try
             logged.add(cause)
             log.warning("waiting_for_database", host=host, cause=cause)
         return True
@@ -108,7 +110,7 @@ async def wait_for_database[T](database_url: str, attempt: Callable[[], Awaitabl
         on=is_unreachable, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0, wait_jitter=0.2
     ):
         with retry, map_errors(), _refuse_wrong_url():
-            return await attempt()
+            return await request()
     raise AssertionError("retries without end")
 
 
@@ -163,34 +165,36 @@ class Database:
     ) -> None:
         await self.close()
 
-    async def find[T](self, kind: type[T], query: str, *args: Any) -> T | None:
-        """The result of a statement, JSON of one `kind`; None if there is no row or it is null."""
-        text = await self.value(query, *args)
+    async def fetch_json_or_none[T](self, kind: type[T], query: str, *args: Any) -> T | None:
+        """The first column of the first row, JSON of one `kind`; None if there is no row or it is null."""
+        text = await self.fetch_text(query, *args)
         return None if text is None else msgspec.json.decode(text, type=kind)
 
-    async def get[T](self, kind: type[T], query: str, *args: Any) -> T:
-        """The result of a statement that always returns a row."""
-        return msgspec.json.decode(await self.value(query, *args) or "null", type=kind)
+    async def fetch_json[T](self, kind: type[T], query: str, *args: Any) -> T:
+        """The first column of the first row, JSON of one `kind`. No row and SQL's null count as JSON's null:
+        `kind` must accept it, unless the statement always returns a value.
+        """
+        return msgspec.json.decode(await self.fetch_text(query, *args) or "null", type=kind)
 
-    async def value_by_actor(self, query: str, *args: Any) -> str | None:
-        """`value`, for a change that the audit log has: the database knows who acts."""
+    async def fetch_text_as_actor(self, query: str, *args: Any) -> str | None:
+        """`fetch_text` in a transaction that tells the triggers of the audit log who acts."""
         actor = current_actor()
         if actor is None:
-            return await self.value(query, *args)
+            return await self.fetch_text(query, *args)
         with map_errors():
             async with self._connection() as connection, connection.transaction():
                 await connection.execute(_SET_ACTOR, actor.name, actor.peer or "")
                 found: str | None = await connection.fetchval(query, *args)
                 return found
 
-    async def value(self, query: str, *args: Any) -> str | None:
+    async def fetch_text(self, query: str, *args: Any) -> str | None:
         """The first column of the first row as text; None if there is no row or it is null."""
         with map_errors():
             try:
                 return await self._once(query, args)
             except ValueError:
                 raise
-            except _DEAD:
+            except _CONNECTION_LOST:
                 await self._pool.expire_connections()  # the other connections are dead, too
                 await self._release_idle()
                 return await self._once(query, args)
@@ -277,5 +281,5 @@ async def open_database(
     )
     with _refuse_wrong_url():
         database = Database(await pool, acquire_timeout_s=acquire_timeout_s)
-    await wait_for_database(database_url, lambda: database.value(PING))
+    await wait_for_database(database_url, lambda: database.fetch_text(PING))
     return database

@@ -43,8 +43,8 @@ SHARED_KEY_CHARS_MIN = 32
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """An authenticated caller. `name`: the key of its rate limit. `agent`: the only agent it may use; None:
-    all. `expires_at`: the end of its credential; None: it has none.
+    """An authenticated caller. `name`: what logs, the audit log and rate limits call it. `agent`: the only agent
+    it may use; None: all. `expires_at`: the end of its credential; None: it has none.
     """
 
     owner: Owner
@@ -135,13 +135,14 @@ def config_errors(settings: AuthSettings) -> Iterator[ConfigError]:
         )
 
 
-class ClaimNames(msgspec.Struct, frozen=True):
-    """The claims of a token that are read. `tenant` None: all tokens belong to the default tenant."""
+class ClaimRules(msgspec.Struct, frozen=True):
+    """Which claims of a token are read, and what holds for a token without them."""
 
-    tenant: str | None = None
-    scope: str = "scope"
-    scopes: frozenset[Scope] = frozenset({Scope.CHAT, Scope.APPROVE})
-    """Scopes of a token without the claim `scope`."""
+    tenant_claim: str | None = None
+    """None: all tokens belong to the default tenant."""
+    scope_claim: str = "scope"
+    default_scopes: frozenset[Scope] = frozenset({Scope.CHAT, Scope.APPROVE})
+    """Scopes of a token without the scope claim."""
 
 
 class Authenticator:
@@ -150,16 +151,16 @@ class Authenticator:
     def __init__(
         self,
         *,
-        rows: ApiKeys,
+        api_keys: ApiKeys,
         pepper: bytes | None,
-        tokens: "JwtVerifier | None",
-        claims: ClaimNames,
+        token_verifier: "JwtVerifier | None",
+        claims: ClaimRules,
         allow_anonymous: bool,
         now: Callable[[], datetime],
     ) -> None:
-        self._rows = rows
+        self._api_keys = api_keys
         self._pepper = pepper
-        self._tokens = tokens
+        self._token_verifier = token_verifier
         self._claims = claims
         self._allow_anonymous = allow_anonymous
         self._now = now
@@ -174,7 +175,7 @@ class Authenticator:
     async def authenticate(self, authorization: str | None) -> Principal:
         """The principal of an `Authorization` header. Raises `Unauthenticated`, and `Unavailable`."""
         # Some client libraries always send a key. Where no credential can be checked, it is ignored.
-        checks_nothing = self._pepper is None and self._tokens is None
+        checks_nothing = self._pepper is None and self._token_verifier is None
         if self._allow_anonymous and (authorization is None or checks_nothing):
             return ANONYMOUS
         if authorization is None:
@@ -186,8 +187,9 @@ class Authenticator:
         key = api_key.parse_key(credential)
         if key is not None:
             return await self._authenticate_key(key)
-        if self._tokens is not None and credential.count(".") == 2:  # noqa: PLR2004 - header, claims, signature
-            return self.principal_of(await self._tokens.verify(credential))
+        is_token = credential.count(".") == 2  # noqa: PLR2004 - header, claims, signature
+        if self._token_verifier is not None and is_token:
+            return self.principal_of(await self._token_verifier.verify(credential))
         raise Unauthenticated("the credential is unknown")
 
     async def _authenticate_key(self, key: ApiKey) -> Principal:
@@ -206,7 +208,7 @@ class Authenticator:
         cached: ApiKeyRow | None = self._cached_rows.get(id)
         if cached is not None or id in self._unknown_ids:
             return cached
-        row = await self._rows.find(id)
+        row = await self._api_keys.find(id)
         if row is not None:
             self._cached_rows[id] = row
         else:
@@ -217,11 +219,11 @@ class Authenticator:
         """The principal of a verified token. Raises `Unauthenticated` for names that cannot be stored or
         logged.
         """
-        user = _stored_name(claims["sub"])
+        user = _valid_name(claims["sub"])
         if user is None:
             raise Unauthenticated(f"the token's `sub` has 1 to {USER_CHARS_MAX} characters, no controls")
-        claim = self._claims.tenant
-        tenant = _stored_name("default" if claim is None else claims.get(claim))
+        claim = self._claims.tenant_claim
+        tenant = _valid_name("default" if claim is None else claims.get(claim))
         if tenant is None:
             raise Unauthenticated(f"the token lacks a valid tenant in its claim `{claim}`")
         owner = Owner(TenantId(tenant), UserId(user))
@@ -229,9 +231,9 @@ class Authenticator:
         return Principal(owner, self._scopes_of(claims), name, expires_at=end)
 
     def _scopes_of(self, claims: Mapping[str, object]) -> frozenset[Scope]:
-        claim = claims.get(self._claims.scope)
+        claim = claims.get(self._claims.scope_claim)
         if claim is None:
-            return self._claims.scopes
+            return self._claims.default_scopes
         names = claim.split() if isinstance(claim, str) else claim if isinstance(claim, list) else []
         return frozenset(scope for scope in Scope if scope.value in names)
 
@@ -239,7 +241,7 @@ class Authenticator:
         """Store which keys were used since the last call. Call it periodically. Raises `Unavailable`."""
         used, self._used_keys = self._used_keys, set()
         if used:
-            await self._rows.record_use(sorted(used))
+            await self._api_keys.record_use(sorted(used))
 
 
 def _time_of(claim: object) -> datetime | None:
@@ -250,7 +252,7 @@ def _time_of(claim: object) -> datetime | None:
         return None
 
 
-def _stored_name(claim: object) -> str | None:
+def _valid_name(claim: object) -> str | None:
     """The claim, if it can be stored and logged as a name; else None."""
     if isinstance(claim, str) and 0 < len(claim) <= USER_CHARS_MAX and not has_controls(claim):
         return claim
@@ -260,7 +262,7 @@ def _stored_name(claim: object) -> str | None:
 @asynccontextmanager
 async def open_authenticator(
     settings: AuthSettings,
-    rows: ApiKeys,
+    api_keys: ApiKeys,
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     clock_s: Callable[[], float] = time.monotonic,
@@ -273,10 +275,10 @@ async def open_authenticator(
         raise Invalid(str(error))
     async with aiohttp.ClientSession() as session:
         yield Authenticator(
-            rows=rows,
+            api_keys=api_keys,
             pepper=None if settings.api_key_pepper is None else settings.api_key_pepper.encode(),
-            tokens=_build_verifier(settings, session, clock_s) if settings.accepts_tokens else None,
-            claims=ClaimNames(
+            token_verifier=_build_verifier(settings, session, clock_s) if settings.accepts_tokens else None,
+            claims=ClaimRules(
                 settings.jwt_tenant_claim,
                 settings.jwt_scope_claim,
                 frozenset(scope for scope in Scope if scope.value in settings.jwt_scopes.split()),

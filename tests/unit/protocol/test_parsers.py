@@ -21,7 +21,7 @@ from rejoin_gateway.api.sessions import agent_sessions
 from rejoin_gateway.api.sessions.send_body import NewMessage, parse_send_body
 from rejoin_gateway.api.shared import message_forms
 from rejoin_gateway.auth import api_key
-from rejoin_gateway.auth.authenticator import Authenticator, ClaimNames
+from rejoin_gateway.auth.authenticator import Authenticator, ClaimRules
 from rejoin_gateway.auth.jwt import JwtVerifier, TokenRules
 from rejoin_gateway.core import agent_context, answered_calls, message_input
 from rejoin_gateway.streaming import positions
@@ -279,10 +279,10 @@ class NoKeys:
 @settings(deadline=None)
 async def test_a_credential_that_nobody_gave_out_opens_nothing(text: str) -> None:
     gate = Authenticator(
-        rows=cast("PostgresApiKeys", NoKeys()),
+        api_keys=cast("PostgresApiKeys", NoKeys()),
         pepper=b"a pepper of some length",
-        tokens=JwtVerifier(TokenRules(["HS256"], None, None), SIGNING, None),
-        claims=ClaimNames(),
+        token_verifier=JwtVerifier(TokenRules(["HS256"], None, None), SIGNING, None),
+        claims=ClaimRules(),
         allow_anonymous=False,
         now=lambda: datetime.now(UTC),
     )

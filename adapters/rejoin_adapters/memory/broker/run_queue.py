@@ -14,9 +14,9 @@ class MemoryDelivery:
     """`Delivery` in memory."""
 
     def __init__(
-        self, requests: "MemoryRunQueue", request: RunRequest, delivery_count: int, pending_count: int
+        self, queue: "MemoryRunQueue", request: RunRequest, delivery_count: int, pending_count: int
     ) -> None:
-        self._requests = requests
+        self._queue = queue
         self.request = request
         self.delivery_count = delivery_count
         self.pending_count = pending_count
@@ -30,11 +30,11 @@ class MemoryDelivery:
 
     async def ack(self) -> None:
         """See `Delivery`."""
-        self._requests.remove(self.request)
+        self._queue.remove(self.request)
 
     async def nak(self, delay_s: float = 0) -> None:
         """See `Delivery`."""
-        self._requests.put_off(self.request, delay_s)
+        self._queue.deliver_after(self.request, delay_s)
 
 
 class MemoryHeartbeatLink:
@@ -45,11 +45,11 @@ class MemoryHeartbeatLink:
 
     async def keep(self, receipt: str) -> None:
         """See `HeartbeatLink`."""
-        self._queue.put_off(run_request.decode_request(receipt.encode()), self._queue.ack_wait_s)
+        self._queue.deliver_after(run_request.decode_request(receipt.encode()), self._queue.ack_wait_s)
 
     async def give_up(self, receipt: str) -> None:
         """See `HeartbeatLink`."""
-        self._queue.put_off(run_request.decode_request(receipt.encode()), 0)
+        self._queue.deliver_after(run_request.decode_request(receipt.encode()), 0)
 
 
 class MemoryRunQueue:
@@ -83,22 +83,22 @@ class MemoryRunQueue:
     async def pull(self, agent: AgentName) -> AsyncIterator[Callable[[int], Awaitable[list[MemoryDelivery]]]]:
         """See `RunQueue`."""
 
-        async def following(count: int) -> list[MemoryDelivery]:
+        async def next_requests(count: int) -> list[MemoryDelivery]:
             if count == 1:
                 return [await self._next(agent)]
             taken = (self._take(agent) for _ in range(count))
             return [delivery for delivery in taken if delivery is not None]
 
-        yield following
+        yield next_requests
 
-    def put_off(self, request: RunRequest, delay_s: float) -> None:
-        """Somebody else's in so many seconds, unless this is said again."""
+    def deliver_after(self, request: RunRequest, delay_s: float) -> None:
+        """Deliver the request again after `delay_s`. A later call replaces the delay."""
         if request in self._due:
             self._due[request] = asyncio.get_running_loop().time() + delay_s
             self._wake()
 
     def remove(self, request: RunRequest) -> None:
-        """Nobody's any more."""
+        """Delete the request."""
         self._due.pop(request, None)
         self._delivered.pop(request, None)
 
@@ -120,7 +120,7 @@ class MemoryRunQueue:
         due = [request for request, at in self._due.items() if request.agent == agent and at <= now]
         if not due:
             return None
-        request, *behind = due
+        request, *others = due
         self._due[request] = now + self.ack_wait_s
         self._delivered[request] = self._delivered.get(request, 0) + 1
-        return MemoryDelivery(self, request, self._delivered[request], len(behind))
+        return MemoryDelivery(self, request, self._delivered[request], len(others))

@@ -21,8 +21,8 @@ type Application = Callable[
     Awaitable[None],
 ]
 
-HOP_HEADERS = frozenset({b"content-length", b"connection", b"transfer-encoding"})
-"""Headers of one connection, which aiohttp writes itself."""
+AIOHTTP_HEADERS = frozenset({b"content-length", b"connection", b"transfer-encoding"})
+"""Headers that aiohttp writes itself."""
 
 
 async def forward_request(
@@ -30,23 +30,25 @@ async def forward_request(
     request: web.Request,
     body: bytes,
     *,
-    extra: Mapping[str, Any],
+    scope_fields: Mapping[str, Any],
     headers: Mapping[str, str],
 ) -> web.StreamResponse:
-    """The application's response. `headers` are added below status 300; `extra` goes into the scope."""
-    exchange = _Exchange(request, body, headers)
+    """The application's response. `headers` are added to successful responses, `scope_fields` to the ASGI
+    scope.
+    """
+    call = _AsgiCall(request, body, headers)
     streams, transport = request.app[SERVICE].streams, request.transport
     if transport is not None:  # else the client has left, and its request is carried out all the same
         streams.add(transport)
     try:
-        await application(_scope(request, extra), exchange.receive, exchange.send)
+        await application(_scope(request, scope_fields), call.receive, call.send)
     finally:
         if transport is not None:
             streams.discard(transport)
-    return exchange.response or web.Response(status=500)
+    return call.response or web.Response(status=500)
 
 
-def _scope(request: web.Request, extra: Mapping[str, Any]) -> dict[str, Any]:
+def _scope(request: web.Request, scope_fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -60,11 +62,11 @@ def _scope(request: web.Request, extra: Mapping[str, Any]) -> dict[str, Any]:
         "headers": [(name.lower(), value) for name, value in request.raw_headers],
         "client": None,
         "server": None,
-        **extra,
+        **scope_fields,
     }
 
 
-class _Exchange:
+class _AsgiCall:
     """The functions `receive` and `send` of an ASGI application, for one request."""
 
     def __init__(self, request: web.Request, body: bytes, headers: Mapping[str, str]) -> None:
@@ -117,7 +119,7 @@ class _Exchange:
         own = [
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in start["headers"]
-            if name.lower() not in HOP_HEADERS
+            if name.lower() not in AIOHTTP_HEADERS
         ]
         is_success = start["status"] < 300  # noqa: PLR2004
         return CIMultiDict([*own, *(self._headers.items() if is_success else ())])

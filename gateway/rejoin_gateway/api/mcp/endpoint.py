@@ -163,7 +163,7 @@ async def _handle_without_session(request: web.Request, body: bytes) -> web.Stre
 async def _forward(call: McpCall, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
     sdk = await call.request.app[ENDPOINT].sdk()
     return await asgi_bridge.forward_request(
-        sdk, call.request, body, extra={SCOPE_KEY: call}, headers=headers
+        sdk, call.request, body, scope_fields={SCOPE_KEY: call}, headers=headers
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from rejoin_adapters.store_types import ApiKeyRow
 from rejoin_gateway.auth import api_key, authenticator
 from rejoin_gateway.auth.api_key import ApiKey
-from rejoin_gateway.auth.authenticator import ANONYMOUS, API_KEY_CACHE_TTL_S, Authenticator, ClaimNames
+from rejoin_gateway.auth.authenticator import ANONYMOUS, API_KEY_CACHE_TTL_S, Authenticator, ClaimRules
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.errors import Unauthenticated
 from rejoin_protocol.ids import TenantId
@@ -53,10 +53,10 @@ class Clock:
 
 def _authenticator(rows: Rows, clock: Clock, *, allow_anonymous: bool = False) -> Authenticator:
     return Authenticator(
-        rows=rows,  # type: ignore[arg-type]
+        api_keys=rows,  # type: ignore[arg-type]
         pepper=PEPPER,
-        tokens=None,
-        claims=ClaimNames(),
+        token_verifier=None,
+        claims=ClaimRules(),
         allow_anonymous=allow_anonymous,
         now=lambda: clock.now,
     )
