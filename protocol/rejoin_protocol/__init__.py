@@ -10,6 +10,7 @@ log/           record: a batch of events in the log; cursor: a position in it; s
                message; sse: server-sent events
 broker/        subjects: names in NATS; broker_url: URLs; broker_permissions: accounts and permissions
 security/      sealing: encryption of contexts; public_address: SSRF protection
-file_formats   attachments: media types, ids, URLs, limits
+file_formats   attachments: media types, where they end, data URLs
+file_ids       ids of attachments and their URLs
 settings       settings from environment, secret files and TOML
 """

@@ -1,4 +1,4 @@
-"""Attachments: accepted media types, checked by the file's bytes; where an image ends; ids, URLs and limits.
+"""Attachments: accepted media types, checked by the file's bytes; where an image ends; data URLs.
 
 Decodes no pixels. Checks the framing of each format: PNG chunks up to `IEND`, JPEG segments up to `EOI` (a
 multi-picture file, CIPA DC-007, has several images), WebP's RIFF length, GIF's blocks up to the trailer. An
@@ -8,19 +8,14 @@ file name, and must be UTF-8 without control characters.
 """
 
 import base64
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from types import MappingProxyType
-from typing import NewType
 from urllib.parse import unquote, unquote_to_bytes
 
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.ids import UserId
 from rejoin_protocol.limits import FILE_BYTES_MAX
-
-FileId = NewType("FileId", str)
 
 PNG = "image/png"
 JPEG = "image/jpeg"
@@ -36,8 +31,8 @@ REMOTE_TYPES = frozenset({PNG, JPEG, WEBP, PDF})
 """What is taken from a remote URL. The others are taken by data URL only."""
 ACCEPTED = "png, jpeg, webp and gif images, PDF and text are accepted"
 
-TEXT_BYTES_MAX = 256 * 1024
-"""Of one text. A model reads all of it."""
+TEXT_FILE_BYTES_MAX = 256 * 1024
+"""The size of one text file. A model reads all of it."""
 APPLICATION_TEXT_TYPES = frozenset(
     f"application/{name}"
     for name in (
@@ -71,12 +66,9 @@ EXTENSION_TYPES = MappingProxyType(
 )
 """Types of texts by file name: browsers know no media type for Markdown and the like."""
 
-URL = "/api/files/"
 SEGMENTS_MAX = 100_000
 """Chunks, segments or blocks of one image. Real images have some thousand."""
 
-_ID = re.compile(r"[0-9a-f]{16}-[0-9a-f]{64}")
-_ANY_FILE_URL = re.compile(rf"(?:(?i:https?)://[^?#]*)?{URL}({_ID.pattern})(?:[?#].*)?")
 _TEXT_TYPE = re.compile(r"text/[a-z0-9][a-z0-9.+-]{0,63}")
 _STRUCTURED_TYPE = re.compile(r"application/[a-z0-9][a-z0-9.-]{0,63}\+(?:json|xml|yaml)")
 _BINARY_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -89,56 +81,6 @@ _ZIP_END = b"PK\x05\x06"
 _ZIP_END_BYTES = 22
 _ZIP_COMMENT_MAX = 0xFFFF
 _EOI = 0xD9
-
-
-def user_prefix(user: UserId | None) -> str:
-    """The part of a file's id that identifies its user; without a user, the tenant."""
-    return hashlib.sha256(f"user {user}".encode() if user is not None else b"tenant").hexdigest()[:16]
-
-
-def file_id(user: UserId | None, data: bytes) -> FileId:
-    """The id of a file: the same for the same bytes of the same user."""
-    return FileId(f"{user_prefix(user)}-{hashlib.sha256(data).hexdigest()}")
-
-
-def parse_file_id(text: str) -> FileId | None:
-    """A file id, or None if the text is not one."""
-    return FileId(text) if _ID.fullmatch(text) else None
-
-
-def is_visible_to(id: FileId, user: UserId | None) -> bool:
-    """Whether a user may see the file. A caller without a user sees all files of the tenant."""
-    return user is None or id.partition("-")[0] == user_prefix(user)
-
-
-def matches(id: FileId, data: bytes) -> bool:
-    """Whether these are the file's bytes."""
-    return matches_digest(id, hashlib.sha256(data).hexdigest())
-
-
-def matches_digest(id: FileId, hashed: str) -> bool:
-    """Whether this is the SHA-256 of the file's bytes, in hexadecimal."""
-    return hashed == id.partition("-")[2]
-
-
-def file_url(id: FileId) -> str:
-    """The URL of a file at the gateway, as stored messages contain it."""
-    return f"{URL}{id}"
-
-
-def parse_file_url(url: str) -> FileId | None:
-    """The file id in a URL of a stored message; None for any other URL."""
-    return parse_file_id(url.removeprefix(URL)) if url.startswith(URL) else None
-
-
-def find_file_id(url: str) -> FileId | None:
-    """The file that a URL names in any form that clients send: also absolute, signed, or with a fragment.
-
-    The host is not compared: an id is the hash of the bytes, so the same id at another address is the same
-    file.
-    """
-    match = _ANY_FILE_URL.fullmatch(url)
-    return None if match is None else parse_file_id(match[1])
 
 
 def to_data_url(media_type: str, data: bytes) -> str:
@@ -194,8 +136,8 @@ def is_text(media_type: str) -> bool:
     )
 
 
-def fits(media_type: str, claim: str | None) -> bool:
-    """Whether a file of this type may be called `claim`. Any text may be called any kind of text."""
+def is_acceptable_claim(claim: str | None, media_type: str) -> bool:
+    """Whether a client may call a file of this type `claim`. Any text may be called any kind of text."""
     claimed = normalize_media_type(claim or "")
     is_both_text = is_text(media_type) and is_text(claimed)
     return not claimed or claimed in UNSPECIFIC_TYPES or claimed == media_type or is_both_text
@@ -228,13 +170,13 @@ def check_file(data: bytes, *claims: str | None, filename: str = "") -> str:
     for claim in claimed:
         if claim not in BINARY_TYPES and not is_text(claim):
             raise Invalid(f"{claim[:100]!r} is not supported: {ACCEPTED}")
-        if kind is None or not fits(kind, claim):
+        if kind is None or not is_acceptable_claim(claim, kind):
             raise Invalid(f"the bytes are not {claim}")
     if kind is None:
         raise Invalid(f"the bytes are of no accepted type: {ACCEPTED}")
     if is_text(kind):
-        if len(data) > TEXT_BYTES_MAX:
-            raise Invalid(f"a text has at most {TEXT_BYTES_MAX} bytes")
+        if len(data) > TEXT_FILE_BYTES_MAX:
+            raise Invalid(f"a text has at most {TEXT_FILE_BYTES_MAX} bytes")
         decode_text(data)
     else:
         _check_end(data, kind)
@@ -268,12 +210,12 @@ def detect_media_type(data: bytes) -> str | None:
 
 def trim(data: bytes) -> bytes:
     """The file without the bytes behind an image's end. A truncated image is returned unchanged."""
-    end = _end(data, detect_media_type(data))
+    end = _end_offset(data, detect_media_type(data))
     return data if end is None else data[:end]
 
 
 def _check_end(data: bytes, kind: str) -> None:
-    end = _end(data, kind)
+    end = _end_offset(data, kind)
     if end is None or end > len(data):
         raise Invalid("it is truncated or damaged: its end is missing")
     if end < len(data):
@@ -282,7 +224,7 @@ def _check_end(data: bytes, kind: str) -> None:
         raise Invalid("it is a ZIP archive as well")
 
 
-def _end(data: bytes, kind: str | None) -> int | None:
+def _end_offset(data: bytes, kind: str | None) -> int | None:
     """Where an image ends; None if it has no end. Other files end with their bytes."""
     match kind:
         case "image/png":

@@ -14,9 +14,9 @@ from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.files import FileReference, FileStore, StoredFile
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.store_types import Limits, Owner, Run, Submit, UserMessage
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_ids
 from rejoin_protocol.errors import Limited
-from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import TenantId, UserId
 from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import Chat, fresh
@@ -55,7 +55,7 @@ async def put(files: FileStore, owner: Owner, data: bytes = b"a cat") -> FileId:
 
 async def send(chat: Chat, *ids: FileId) -> Run:
     """Send a message that refers to these files."""
-    parts = [{"type": "file", "mediaType": PNG, "url": file_formats.file_url(id)} for id in ids]
+    parts = [{"type": "file", "mediaType": PNG, "url": file_ids.file_url(id)} for id in ids]
     message: dict[str, Any] = {"id": fresh("msg"), "role": "user", "parts": parts}
     return (await chat.admit(Submit(UserMessage(message, message["id"].encode())))).run
 

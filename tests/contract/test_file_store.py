@@ -17,9 +17,9 @@ from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.store_types import Limits, Owner, Run, Submit, UserMessage
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_ids
 from rejoin_protocol.errors import Limited
-from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import MessageId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
 from tests.support.data.store_session import Chat, fresh
@@ -79,7 +79,7 @@ async def put(files: JetStreamFileStore, owner: Owner, data: bytes = b"a cat") -
 
 
 def naming(*ids: FileId, role: str = "user") -> dict[str, Any]:
-    parts = [{"type": "file", "mediaType": PNG, "url": file_formats.file_url(id)} for id in ids]
+    parts = [{"type": "file", "mediaType": PNG, "url": file_ids.file_url(id)} for id in ids]
     return {"id": fresh("msg"), "role": role, "parts": parts}
 
 
@@ -148,8 +148,8 @@ async def test_who_names_a_file_before_the_sweep_keeps_it(
     try:
         async with other.transaction(), asyncio.TaskGroup() as group:
             aged = "update files set touched_at = clock_timestamp() - interval '2 hours' where id = $1"
-            await rows._database.fetch_text(aged, id)
-            await rows._database.fetch_text(
+            await rows._database.value(aged, id)
+            await rows._database.value(
                 "update file_checks set since = clock_timestamp() - interval '2 hours' where file_id = $1", id
             )
             assert await other.fetchval("select touch_file($1, $2)", owner.tenant, id)

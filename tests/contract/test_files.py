@@ -15,10 +15,10 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.ports.files import OpenFile, StoredFile
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_ids
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unavailable
-from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import TenantId, UserId
 
 ANN, BOB = UserId("ann"), UserId("bob")
@@ -139,8 +139,8 @@ async def test_the_same_bytes_of_two_users_are_two_files(
 ) -> None:
     anns, bobs = [await files.put(tenant, user, b"same", "image/png") for user in (ANN, BOB)]
     assert anns != bobs
-    assert file_formats.is_visible_to(anns, ANN)
-    assert not file_formats.is_visible_to(anns, BOB)
+    assert file_ids.is_visible_to(anns, ANN)
+    assert not file_ids.is_visible_to(anns, BOB)
 
 
 async def test_a_file_is_its_tenants_alone(files: JetStreamChunkStore, tenant: TenantId) -> None:
@@ -151,7 +151,7 @@ async def test_a_file_is_its_tenants_alone(files: JetStreamChunkStore, tenant: T
 
 
 async def test_a_file_that_was_never_put_is_not_there(files: JetStreamChunkStore, tenant: TenantId) -> None:
-    assert await files.get(tenant, file_formats.file_id(ANN, b"nothing")) is None
+    assert await files.get(tenant, file_ids.file_id(ANN, b"nothing")) is None
 
 
 async def test_what_is_deleted_is_gone_and_can_be_put_again(
@@ -197,7 +197,7 @@ async def test_a_file_of_which_a_chunk_is_missing_is_absent_until_it_is_put_agai
 async def test_bytes_that_are_not_the_files_are_never_returned(
     connection: NatsConnection, files: JetStreamChunkStore, tenant: TenantId
 ) -> None:
-    id = file_formats.file_id(ANN, b"right")
+    id = file_ids.file_id(ANN, b"right")
     await connection.call_api(
         subjects.file(_token(tenant), id, 0), b"wrong", headers={subjects.FILE: "1 image/png"}
     )

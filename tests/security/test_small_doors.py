@@ -30,7 +30,7 @@ from rejoin_gateway.auth.authenticator import (
 from rejoin_gateway.auth.jwt import JwksCache
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.gateway_service import SERVICE
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_ids
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unauthenticated, Unavailable
 from rejoin_protocol.events import chunks
@@ -172,7 +172,7 @@ async def test_a_key_of_one_agent_reads_no_file_of_another(system: LocalSystem, 
         for agent in (None, system.agent, "another")
     ]
     id = await files.put(TenantId("default"), None, PNG + system.agent.encode(), "image/png")
-    url = file_formats.file_url(id)
+    url = file_ids.file_url(id)
 
     async def status(key: str) -> int:
         async with system.http.get(base + url, headers={"Authorization": f"Bearer {key}"}) as response:

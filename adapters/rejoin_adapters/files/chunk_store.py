@@ -18,10 +18,10 @@ import msgspec
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError, NatsConnection
 from rejoin_adapters.ports.files import OpenFile, StoredFile
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_ids
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unavailable
-from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import TenantId, UserId
 
 CHUNK_BYTES = 256 * 1024
@@ -66,7 +66,7 @@ class JetStreamChunkStore:
 
     async def put(self, tenant: TenantId, user: UserId | None, data: bytes, media_type: str) -> FileId:
         """Store a file. The same bytes of one user are stored once. Raises `Unavailable`."""
-        id = file_formats.file_id(user, data)
+        id = file_ids.file_id(user, data)
         count = max(1, -(-len(data) // CHUNK_BYTES))
         writes = asyncio.Semaphore(CONCURRENT_WRITES_MAX)
 
@@ -108,7 +108,7 @@ class JetStreamChunkStore:
                     return None
                 parts.append(chunk.data)
         data = b"".join(parts)
-        return StoredFile(data, first.media_type) if file_formats.matches(id, data) else None
+        return StoredFile(data, first.media_type) if file_ids.is_content_of(data, id) else None
 
     async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
         """A file of the tenant to be streamed, or None. Raises `Unavailable`.
@@ -119,7 +119,7 @@ class JetStreamChunkStore:
         """
         token = _token(tenant)
         first = await self.read_chunk(token, id, 0)
-        if first is None or (first.count == 1 and not file_formats.matches(id, first.data)):
+        if first is None or (first.count == 1 and not file_ids.is_content_of(first.data, id)):
             return None
         last = first if first.count == 1 else await self.read_chunk(token, id, first.count - 1)
         if last is None or not await self._has_all(token, id, first.count):
@@ -140,7 +140,7 @@ class JetStreamChunkStore:
             digest.update(chunk.data)
             yield chunk.data
         digest.update(last.data)
-        if not file_formats.matches_digest(id, digest.hexdigest()):
+        if not file_ids.is_digest_of(digest.hexdigest(), id):
             raise Unavailable("the bytes of the file do not match its hash")
         yield last.data
 

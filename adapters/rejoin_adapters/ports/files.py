@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
 
 UNREFERENCED_AGE_S = 3600.0

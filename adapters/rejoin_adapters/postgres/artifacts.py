@@ -26,7 +26,7 @@ class PostgresArtifacts:
               on conflict do nothing)
             select to_json(exists (select from home))
         """
-        stored = await self._database.fetch_json(
+        stored = await self._database.get(
             bool,
             query,
             tenant,
@@ -49,4 +49,4 @@ class PostgresArtifacts:
             join sessions s on s.tenant_id = a.tenant_id and s.id = a.session_id
             where a.tenant_id = $1 and ($2::text is null or s.user_id = $2) and a.id = $3
         """
-        return await self._database.fetch_json_or_none(Artifact, query, owner.tenant, owner.user, id)
+        return await self._database.find(Artifact, query, owner.tenant, owner.user, id)

@@ -30,7 +30,7 @@ class PostgresFeedbackStore:
         self, owner: Owner, feedback: Feedback, *, agent: AgentName | None = None
     ) -> tuple[Feedback, bool]:
         """See `FeedbackStore`."""
-        made = await self._database.fetch_json(
+        made = await self._database.get(
             _StoredFeedback,
             "select add_feedback($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             owner.tenant,
@@ -57,12 +57,12 @@ class PostgresFeedbackStore:
     ) -> FeedbackPage:
         """See `FeedbackStore`."""
         query, args = _newest("feedback", "feedback_json", owner, session, agent, limit, before)
-        found = await self._database.fetch_json(list[tuple[int, Feedback]], query, *args)
+        found = await self._database.get(list[tuple[int, Feedback]], query, *args)
         return FeedbackPage([one for _, one in found[:limit]], _next_token([n for n, _ in found], limit))
 
     async def add_event(self, owner: Owner, event: ClientEvent) -> tuple[ClientEvent, bool]:
         """See `FeedbackStore`."""
-        made = await self._database.fetch_json(
+        made = await self._database.get(
             _StoredEvent,
             "select add_client_event($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
             owner.tenant,
@@ -92,7 +92,7 @@ class PostgresFeedbackStore:
     ) -> ClientEventPage:
         """See `FeedbackStore`."""
         query, args = _newest("client_events", "client_event_json", owner, session, agent, limit, before)
-        found = await self._database.fetch_json(list[tuple[int, ClientEvent]], query, *args)
+        found = await self._database.get(list[tuple[int, ClientEvent]], query, *args)
         return ClientEventPage([one for _, one in found[:limit]], _next_token([n for n, _ in found], limit))
 
 

@@ -77,7 +77,7 @@ class PostgresRunStore:
             case Submit() as submit:
                 return await self._submit(admission, submit)
             case Regenerate(target):
-                return await self.database.fetch_json(
+                return await self.database.get(
                     Admitted,
                     "select with_operation_set("
                     "  regenerate_run($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12), $1)",
@@ -93,7 +93,7 @@ class PostgresRunStore:
                 $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18),
               $1)
         """
-        return await self.database.fetch_json(
+        return await self.database.get(
             Admitted,
             query,
             *_arguments(admission),
@@ -108,7 +108,7 @@ class PostgresRunStore:
 
     async def check_limits(self, owner: Owner) -> None:
         """See `RunStore`."""
-        await self.database.fetch_text("select check_limits($1, $2)::text", *_columns(owner))
+        await self.database.value("select check_limits($1, $2)::text", *_columns(owner))
 
     async def find_duplicate(
         self,
@@ -121,7 +121,7 @@ class PostgresRunStore:
     ) -> Run | None:
         """See `RunStore`."""
         query = "select repeated_run($1, $2, $3, $4, $5, $6, $7)"
-        return await self.database.fetch_json_or_none(Run, query, *_columns(owner), session, agent, key, message, digest)
+        return await self.database.find(Run, query, *_columns(owner), session, agent, key, message, digest)
 
     async def interrupt(
         self,
@@ -134,14 +134,14 @@ class PostgresRunStore:
     ) -> Interrupted:
         """See `RunStore`."""
         query = "select interrupt_run($1, $2, $3, $4, $5, $6)"
-        return await self.database.fetch_json(
+        return await self.database.get(
             Interrupted, query, *_columns(owner), session, run, message, json_or_null(seen)
         )
 
     async def find_seen(self, run: RunId) -> dict[str, Any] | None:
         """See `RunStore`."""
         query = "select seen from runs where id = $1 and seen is not null"
-        return await self.database.fetch_json_or_none(dict[str, Any], query, run)
+        return await self.database.find(dict[str, Any], query, run)
 
     async def find_run(self, owner: Owner, run: RunId) -> Run | None:
         """See `RunStore`."""
@@ -149,7 +149,7 @@ class PostgresRunStore:
             select run_json(r) from runs r
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self.database.fetch_json_or_none(Run, query, *_columns(owner), run)
+        return await self.database.find(Run, query, *_columns(owner), run)
 
     async def has_ended(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
         """See `RunStore`."""
@@ -166,7 +166,7 @@ class PostgresRunStore:
             left join runs r on r.id = asked.id and r.tenant_id = asked.tenant_id
               and (asked.user_id is null or r.user_id = asked.user_id)
         """
-        return await self.database.fetch_json(list[bool], query, *map(list, zip(*runs, strict=True)))
+        return await self.database.get(list[bool], query, *map(list, zip(*runs, strict=True)))
 
     async def current_run(self, owner: Owner, session: SessionId) -> Run | None:
         """See `RunStore`."""
@@ -176,14 +176,14 @@ class PostgresRunStore:
               (select id from runs where tenant_id = $1 and session_id = $3 order by position desc limit 1))
             and ($2::text is null or user_id = $2)
         """
-        return await self.database.fetch_json_or_none(Run, query, *_columns(owner), session)
+        return await self.database.find(Run, query, *_columns(owner), session)
 
     async def history(
         self, owner: Owner, session: SessionId, *, after: int = -1, bytes_max: int = PAGE_BYTES_MAX
     ) -> History | None:
         """See `RunStore`."""
         query = message_pages.HISTORY
-        return await self.database.fetch_json_or_none(History, query, *_columns(owner), session, after, bytes_max)
+        return await self.database.find(History, query, *_columns(owner), session, after, bytes_max)
 
     async def find_message(
         self, owner: Owner, session: SessionId, message: MessageId
@@ -198,7 +198,7 @@ class PostgresRunStore:
             where id = $4 and exists (
               select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3)
         """
-        return await self.database.fetch_json_or_none(MessageWithNext, query, *_columns(owner), session, message)
+        return await self.database.find(MessageWithNext, query, *_columns(owner), session, message)
 
     async def messages_before(
         self,
@@ -214,7 +214,7 @@ class PostgresRunStore:
         query = message_pages.EARLIER
         bounds = limit, 1 if oldest_first else -1, PAGE_BYTES_MAX
         arguments = *_columns(owner), session, message, after, *bounds
-        return await self.database.fetch_json_or_none(EarlierMessages, query, *arguments)
+        return await self.database.find(EarlierMessages, query, *arguments)
 
     async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
         """See `RunStore`."""
@@ -222,7 +222,7 @@ class PostgresRunStore:
             select json_build_array(bytes_json(context)) from sessions
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        row = await self.database.fetch_json_or_none(tuple[bytes | None], query, *_columns(owner), session)
+        row = await self.database.find(tuple[bytes | None], query, *_columns(owner), session)
         return row[0] if row is not None else None
 
     async def claim(
@@ -230,7 +230,7 @@ class PostgresRunStore:
     ) -> Claim | None:
         """See `RunStore`."""
         arguments = request.run, request.turn, runner, *msgspec.structs.astuple(bounds)
-        found = await self.database.fetch_json_or_none(
+        found = await self.database.find(
             tuple[Claim, list[MessageDict], int, int, bool],
             "select claim_recent($1, $2, $3, $4, $5, $6)",
             *arguments,
@@ -251,13 +251,13 @@ class PostgresRunStore:
         if claim.history_from is None:
             return claim
         query = "select history_from($1, $2)"
-        history = await self.database.fetch_json(list[MessageDict], query, claim.run.id, claim.history_from)
+        history = await self.database.get(list[MessageDict], query, claim.run.id, claim.history_from)
         return msgspec.structs.replace(claim, history=history, history_from=None)
 
     async def release(self, run: RunId, attempt: int) -> bool:
         """See `RunStore`."""
         query = "update runs set released_attempt = attempt where id = $1 and attempt = $2 returning 'true'"
-        return await self.database.fetch_json_or_none(bool, query, run, attempt) is not None
+        return await self.database.find(bool, query, run, attempt) is not None
 
     async def find_losses(self, run: RunId) -> Sequence[Loss]:
         """See `RunStore`."""
@@ -267,7 +267,7 @@ class PostgresRunStore:
               order by attempt), '[]')
             from run_losses where run_id = $1
         """
-        return await self.database.fetch_json(list[Loss], query, run)
+        return await self.database.get(list[Loss], query, run)
 
     async def report_loss(self, run: RunId, attempt: int | None, loss: Loss) -> None:
         """See `RunStore`."""
@@ -281,11 +281,11 @@ class PostgresRunStore:
             where run_losses.cause = 'silent'
             returning 'true'
         """
-        await self.database.fetch_text(query, run, attempt, loss.cause, loss.code, loss.call, loss.seconds)
+        await self.database.value(query, run, attempt, loss.cause, loss.code, loss.call, loss.seconds)
 
     async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
         """See `RunStore`."""
-        await self.database.fetch_text(
+        await self.database.value(
             "select ask_run($1, $2, $3, $4, $5, $6, $7, $8, $9)::text",
             run,
             attempt,
@@ -300,7 +300,7 @@ class PostgresRunStore:
 
     async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
         """See `RunStore`."""
-        decided = await self.database.fetch_text_as_actor(
+        decided = await self.database.value_by_actor(
             "select decide_run($1, $2, $3, $4, $5, $6, $7, $8)",
             *_columns(owner),
             session,
@@ -315,7 +315,7 @@ class PostgresRunStore:
     async def suspend(self, run: RunId, attempt: int, answer: MessageDict) -> RunRequest | None:
         """See `RunStore`."""
         query = "select suspend_run($1, $2, $3, $4, $5)"
-        return await self.database.fetch_json_or_none(RunRequest, query, run, attempt, json_text(answer), *_tokens(answer))
+        return await self.database.find(RunRequest, query, run, attempt, json_text(answer), *_tokens(answer))
 
     async def end(
         self, run: RunId, attempt: int, state: State, answer: MessageDict | None, error: str | None
@@ -323,7 +323,7 @@ class PostgresRunStore:
         """See `RunStore`."""
         if state not in TERMINAL:
             raise ValueError(f"{state} is not a terminal state")
-        return await self.database.fetch_json_or_none(
+        return await self.database.find(
             RunRequest,
             "select end_run($1, $2, $3, $4, $5, $6, $7)",
             run,
@@ -342,7 +342,7 @@ class PostgresRunStore:
             where a.tenant_id = $1 and ($2::text is null or s.user_id = $2) and session_id = $3
               and state = 'pending'
         """
-        return await self.database.fetch_json(list[Approval], query, *_columns(owner), session)
+        return await self.database.get(list[Approval], query, *_columns(owner), session)
 
     async def find_approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
         """See `RunStore`."""
@@ -351,7 +351,7 @@ class PostgresRunStore:
             where a.tenant_id = $1 and ($2::text is null or r.user_id = $2) and run_id = $3 and call_id = $4
             order by a.number desc limit 1
         """
-        return await self.database.fetch_json_or_none(Approval, query, *_columns(owner), run, call)
+        return await self.database.find(Approval, query, *_columns(owner), run, call)
 
     async def find_calls(
         self, owner: Owner, call: CallId, session: SessionId | None = None
@@ -366,11 +366,11 @@ class PostgresRunStore:
                 and ($4::text is null or a.session_id = $4)
               order by (a.state = 'pending') desc, a.number desc limit $5) calls
         """
-        return await self.database.fetch_json(list[AskedCall], query, *_columns(owner), call, session, CALLS_MAX)
+        return await self.database.get(list[AskedCall], query, *_columns(owner), call, session, CALLS_MAX)
 
     async def expire_approvals(self) -> Sequence[RunRequest]:
         """See `RunStore`."""
-        return await self.database.fetch_json(list[RunRequest], "select expire_approvals($1)", EXPIRED_MAX)
+        return await self.database.get(list[RunRequest], "select expire_approvals($1)", EXPIRED_MAX)
 
     async def list_runs(
         self, owner: Owner, state: State | None = None, limit: int = 20
@@ -383,7 +383,7 @@ class PostgresRunStore:
               where tenant_id = $1 and ($2::text is null or user_id = $2) and ($3::text is null or state = $3)
               order by id desc limit $4) r
         """
-        return await self.database.fetch_json(list[RunSummary], query, *_columns(owner), state, limit)
+        return await self.database.get(list[RunSummary], query, *_columns(owner), state, limit)
 
     async def run_summary(self, owner: Owner, run: RunId) -> RunSummary | None:
         """See `RunStore`."""
@@ -391,7 +391,7 @@ class PostgresRunStore:
             select listed_json(r) from runs r
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self.database.fetch_json_or_none(RunSummary, query, *_columns(owner), run)
+        return await self.database.find(RunSummary, query, *_columns(owner), run)
 
     async def find_interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
         """See `RunStore`."""
@@ -400,7 +400,7 @@ class PostgresRunStore:
             from unnest($1::text[]) as asked (id) left join runs r on r.id = asked.id
             where r.id is null or r.interrupted_at is not null
         """
-        return await self.database.fetch_json(list[RunId], query, list(runs))
+        return await self.database.get(list[RunId], query, list(runs))
 
     async def recover_stranded(
         self, age_s: float, *, republish_interval_s: float = 60.0
@@ -423,7 +423,7 @@ class PostgresRunStore:
               from (select * from due union all select * from republished) r
               union all select json_array_elements(promote_waiting($3)), null) requests
         """
-        return await self.database.fetch_json(list[RunRequest], query, age_s, republish_interval_s, STRANDED_MAX)
+        return await self.database.get(list[RunRequest], query, age_s, republish_interval_s, STRANDED_MAX)
 
     async def logs_to_purge(self, limit: int = 100) -> Sequence[RunId]:
         """See `RunStore`."""
@@ -431,7 +431,7 @@ class PostgresRunStore:
             select coalesce(json_agg(run_id), '[]') from (
               select run_id from purges where due_at <= statement_timestamp() order by due_at limit $1) due
         """
-        return await self.database.fetch_json(list[RunId], query, limit)
+        return await self.database.get(list[RunId], query, limit)
 
     async def mark_purged(self, runs: Sequence[RunId]) -> None:
         """See `RunStore`."""
@@ -441,11 +441,11 @@ class PostgresRunStore:
             update purges set again = true, due_at = statement_timestamp() + $2 * interval '1 second'
             where run_id = any ($1) and not again
         """
-        await self.database.fetch_text(query, list(runs), PURGED_AGAIN_S)
+        await self.database.value(query, list(runs), PURGED_AGAIN_S)
 
     async def ping(self) -> None:
         """See `RunStore`."""
-        await self.database.fetch_text(PING)
+        await self.database.value(PING)
 
 
 def _columns(owner: Owner) -> tuple[str, str | None]:

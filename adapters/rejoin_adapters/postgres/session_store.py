@@ -66,7 +66,7 @@ class PostgresSessionStore:
                   or (updated_at, id) < (timestamptz 'epoch' + $4 * interval '1 microsecond', $5::text))
               order by updated_at desc, id desc limit $6 offset $7) s
         """  # noqa: S608
-        sessions = await self._database.fetch_json(
+        sessions = await self._database.get(
             list[SessionSummary],
             query,
             owner.tenant,
@@ -94,7 +94,7 @@ class PostgresSessionStore:
                 and not ($5 and is_fork(sessions))
               limit $4) counted
         """  # noqa: S608
-        return await self._database.fetch_json(int, query, owner.tenant, owner.user, agent, count_max, roots)
+        return await self._database.get(int, query, owner.tenant, owner.user, agent, count_max, roots)
 
     async def openings(self, owner: Owner, sessions: Sequence[SessionId]) -> Mapping[SessionId, str]:
         """See `SessionStore`."""
@@ -102,7 +102,7 @@ class PostgresSessionStore:
             select coalesce(json_object_agg(id, session_opening(tenant_id, id)), '{}') from sessions
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = any($3::text[])
         """
-        found = await self._database.fetch_json(
+        found = await self._database.get(
             dict[SessionId, str | None], query, owner.tenant, owner.user, sessions
         )
         return {session: text for session, text in found.items() if text is not None}
@@ -123,7 +123,7 @@ class PostgresSessionStore:
               select f.root, s.* from family f join sessions s on s.tenant_id = $1 and s.id = f.id
               where f.id <> f.root order by s.created_at, s.id limit $4) forks
         """
-        return await self._database.fetch_json(list[Fork], query, owner.tenant, owner.user, sessions, FORKS_MAX)
+        return await self._database.get(list[Fork], query, owner.tenant, owner.user, sessions, FORKS_MAX)
 
     async def origin(self, owner: Owner, session: SessionId) -> ForkOrigin | None:
         """See `SessionStore`."""
@@ -135,7 +135,7 @@ class PostgresSessionStore:
             from sessions s
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3 and is_fork(s)
         """
-        return await self._database.fetch_json_or_none(ForkOrigin, query, owner.tenant, owner.user, session)
+        return await self._database.find(ForkOrigin, query, owner.tenant, owner.user, session)
 
     async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:
         """See `SessionStore`."""
@@ -143,7 +143,7 @@ class PostgresSessionStore:
             select thread_json(s) from sessions s
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self._database.fetch_json_or_none(SessionSummary, query, owner.tenant, owner.user, session)
+        return await self._database.find(SessionSummary, query, owner.tenant, owner.user, session)
 
     async def messages(
         self,
@@ -188,7 +188,7 @@ class PostgresSessionStore:
         return await self._get(SessionUsage, query, owner, session)
 
     async def _get[T](self, kind: type[T], query: str, owner: Owner, session: SessionId, *args: Any) -> T:
-        answer = await self._database.fetch_json_or_none(kind, query, owner.tenant, owner.user, session, *args)
+        answer = await self._database.find(kind, query, owner.tenant, owner.user, session, *args)
         if answer is None:
             raise NotFound(f"there is no session {session!r}")
         return answer
@@ -198,14 +198,14 @@ class PostgresSessionStore:
     ) -> SessionSummary:
         """See `SessionStore`."""
         query = "select fork_session($1, $2, $3, $4, $5)"
-        return await self._database.fetch_json(
+        return await self._database.get(
             SessionSummary, query, owner.tenant, owner.user, session, message, into
         )
 
     async def rewind(self, owner: Owner, session: SessionId, message: MessageId) -> SessionSummary:
         """See `SessionStore`."""
         query = "select rewind_session($1, $2, $3, $4)"
-        return await self._database.fetch_json(SessionSummary, query, owner.tenant, owner.user, session, message)
+        return await self._database.get(SessionSummary, query, owner.tenant, owner.user, session, message)
 
     async def update(
         self,
@@ -234,14 +234,14 @@ class PostgresSessionStore:
     async def delete(self, owner: Owner, session: SessionId) -> Sequence[RunId] | None:
         """See `SessionStore`."""
         query = "select delete_session($1, $2, $3)"
-        runs = await self._database.fetch_text_as_actor(query, owner.tenant, owner.user, session)
+        runs = await self._database.value_by_actor(query, owner.tenant, owner.user, session)
         return None if runs is None else msgspec.json.decode(runs, type=list[RunId])
 
     async def delete_user(self, tenant: TenantId, user: UserId) -> int:
         """See `SessionStore`."""
         keys = "delete from api_keys where tenant_id = $1 and user_id = $2"
-        await self._database.fetch_text_as_actor(keys, tenant, user)
-        await self._database.fetch_text(
+        await self._database.value_by_actor(keys, tenant, user)
+        await self._database.value(
             "delete from client_events where tenant_id = $1 and user_id = $2", tenant, user
         )
         query = """
@@ -253,7 +253,7 @@ class PostgresSessionStore:
         """
         total, deleted = 0, DELETE_BATCH_MAX
         while deleted == DELETE_BATCH_MAX:
-            gone = await self._database.fetch_text_as_actor(query, tenant, user, DELETE_BATCH_MAX)
+            gone = await self._database.value_by_actor(query, tenant, user, DELETE_BATCH_MAX)
             deleted = int(gone or 0)
             total += deleted
         return total
@@ -273,7 +273,7 @@ class PostgresSessionStore:
               returning s.id)
             select to_json(count(*)) from gone
         """
-        deleted = await self._database.fetch_json(int, query, age_s, DELETE_BATCH_MAX)
+        deleted = await self._database.get(int, query, age_s, DELETE_BATCH_MAX)
         await self._delete_old_events(age_s)
         return deleted
 
@@ -284,4 +284,4 @@ class PostgresSessionStore:
               where created_at < clock_timestamp() - $1 * interval '1 second'
               order by created_at limit $2)
         """
-        await self._database.fetch_text(query, age_s, EVENTS_DELETED_MAX)
+        await self._database.value(query, age_s, EVENTS_DELETED_MAX)

@@ -15,7 +15,7 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.response import abort_on_error
 from rejoin_gateway.http.routes import Route, RouteDoc
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_formats, file_ids
 from rejoin_protocol.errors import NotFound
 
 HEADERS = {
@@ -66,7 +66,7 @@ def _signed_headers(request: web.Request) -> dict[str, str]:
 ROUTES = (
     Route(
         "GET",
-        f"{file_formats.URL}{{id}}",
+        f"{file_ids.FILE_URL_PREFIX}{{id}}",
         get_file,
         Scope.CHAT,
         RouteDoc(

@@ -43,8 +43,8 @@ SHARED_KEY_CHARS_MIN = 32
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """An authenticated caller. `name`: what logs, the audit log and rate limits call it. `agent`: the only agent
-    it may use; None: all. `expires_at`: the end of its credential; None: it has none.
+    """An authenticated caller. `name`: what logs, the audit log and rate limits call it. `agent`: the only
+    agent it may use; None: all. `expires_at`: the end of its credential; None: it has none.
     """
 
     owner: Owner

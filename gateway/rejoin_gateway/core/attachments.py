@@ -18,9 +18,9 @@ from rejoin_adapters.store_types import Owner
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.remote_fetch import RemoteFetcher
 from rejoin_gateway.images.image_pool import ImagePool
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_formats, file_ids
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
-from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.limits import FILES_BYTES_MAX, FILES_MAX, IMPORTED_FILES_MAX
 
@@ -122,7 +122,7 @@ class Attachments:
     async def _put(self, owner: Owner, part: Part, file: _CheckedFile) -> Part:
         id = await self.files.put(owner.tenant, owner.user, file.data, file.media_type)
         log.info("file_stored", file=id, media_type=file.media_type, size_bytes=len(file.data))
-        return part | {"mediaType": file.media_type, "url": file_formats.file_url(id)}
+        return part | {"mediaType": file.media_type, "url": file_ids.file_url(id)}
 
     async def check(self, data: bytes, tenant: TenantId, *claims: str | None, filename: str = "") -> str:
         """The media type of a complete file. Raises `Invalid` if it is damaged or not what `claims` say."""
@@ -140,9 +140,9 @@ class Attachments:
 def _read_part(part: Part, pointer: str, owner: Owner) -> ReceivedFile:
     url = part["url"]
     if not url.startswith("data:"):
-        stored = file_formats.find_file_id(url)
+        stored = file_ids.parse_client_url(url)
         # Signed and absolute forms of one file's URL are one request: the signature changes from day to day.
-        digest_part = part if stored is None else part | {"url": file_formats.file_url(stored)}
+        digest_part = part if stored is None else part | {"url": file_ids.file_url(stored)}
         return ReceivedFile(part, pointer, digest_part, stored=stored)
     try:
         declared, data = file_formats.parse_data_url(url)
@@ -152,7 +152,7 @@ def _read_part(part: Part, pointer: str, owner: Owner) -> ReceivedFile:
     claim, filename = part.get("mediaType"), part.get("filename", "")
     digest_part = part | {
         "mediaType": file_formats.guess_media_type(data, claim, declared, filename=filename),
-        "url": file_formats.file_url(file_formats.file_id(owner.user, data)),
+        "url": file_ids.file_url(file_ids.file_id(owner.user, data)),
     }
     return ReceivedFile(part, pointer, digest_part, data, declared)
 
@@ -208,7 +208,7 @@ class _RequestFiles:
             return stored
         if received.data is not None:
             declared, data = received.declared, received.data
-        elif url.startswith(file_formats.URL):
+        elif url.startswith(file_ids.FILE_URL_PREFIX):
             raise Invalid("there is no such file")
         elif self._fetch_urls:
             fetched = await self._attachments.fetch(url, self._owner.tenant)
@@ -231,11 +231,11 @@ class _RequestFiles:
         the owner has no such file. Raises `Invalid` if it is not what `claim` says.
         """
         files, tenant = self._attachments.files, self._owner.tenant
-        is_owned = file_formats.is_visible_to(id, self._owner.user) and await files.touch(tenant, id)
+        is_owned = file_ids.is_visible_to(id, self._owner.user) and await files.touch(tenant, id)
         file = await files.get(tenant, id) if is_owned else None
         if file is None:
             return None
-        if not file_formats.fits(file.media_type, claim):
+        if not file_formats.is_acceptable_claim(claim, file.media_type):
             raise Invalid(f"the file is {file.media_type}")
         return file.media_type
 

@@ -21,7 +21,7 @@ from rejoin_adapters.store_types import (
 )
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.session import Session
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_ids
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import RUN_PREFIX, AgentName, CallId, RunId, SessionId
 from rejoin_protocol.run_request import AgentEntry
@@ -125,8 +125,8 @@ class Directory(msgspec.Struct, frozen=True):
         """A message's file, ready to be read, and its id in canonical form. A caller that may use one agent
         reads the files of that agent's sessions.
         """
-        file_id, attachments = file_formats.parse_file_id(id), self.backend.attachments
-        if file_id is None or attachments is None or not file_formats.is_visible_to(file_id, self.owner.user):
+        file_id, attachments = file_ids.parse_file_id(id), self.backend.attachments
+        if file_id is None or attachments is None or not file_ids.is_visible_to(file_id, self.owner.user):
             return None
         tenant = self.owner.tenant
         if self.agent is not None and not await attachments.files.is_used_by(tenant, file_id, self.agent):

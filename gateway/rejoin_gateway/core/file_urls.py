@@ -27,10 +27,10 @@ from urllib.parse import quote
 import msgspec
 from yarl import URL
 
-from rejoin_protocol import file_formats, ids
+from rejoin_protocol import file_ids, ids
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import MessageId, TenantId
 
 FILE_URL_TTL_S = 24 * 3600
@@ -38,7 +38,8 @@ EXPIRES_DIGITS_MAX = 12
 FILE_PARTS = frozenset({"file", "reasoning-file"})
 _PURPOSE = b"rejoin file url 1"
 _FILE_EVENT = re.compile(
-    rb'(\ndata: \{"type":"(?:reasoning-)?file","url":")%b([0-9a-f-]{81})(?=")' % file_formats.URL.encode()
+    rb'(\ndata: \{"type":"(?:reasoning-)?file","url":")%b([0-9a-f-]{81})(?=")'
+    % file_ids.FILE_URL_PREFIX.encode()
 )
 """The frame of a stored file, up to its id. A chunk's JSON begins with its type and has no raw line break, so
 this cannot match inside a text.
@@ -82,7 +83,7 @@ class FileUrls:
 
     def url(self, id: FileId, tenant: TenantId, message: MessageId | str) -> str:
         """Where a client reads a file of a message."""
-        path = self.base + file_formats.file_url(id)
+        path = self.base + file_ids.file_url(id)
         if not self._keys:
             return path
         expires = self._expires(message)
@@ -111,16 +112,16 @@ class FileUrls:
         return message | {"parts": [self._with_url(part, tenant, message.get("id", "")) for part in parts]}
 
     def _with_url(self, part: dict[str, Any], tenant: TenantId, message: str) -> dict[str, Any]:
-        id = file_formats.parse_file_url(part["url"]) if part["type"] in FILE_PARTS else None
+        id = file_ids.parse_stored_url(part["url"]) if part["type"] in FILE_PARTS else None
         return part if id is None else part | {"url": self.url(id, tenant, message)}
 
     def rewrite_frames(self, frames: bytes, tenant: TenantId, message: MessageId) -> bytes:
         """Frames of a message's log as a client receives them. All but those of files stay as they are."""
-        if file_formats.URL.encode() not in frames:
+        if file_ids.FILE_URL_PREFIX.encode() not in frames:
             return frames
 
         def replace(match: re.Match[bytes]) -> bytes:
-            id = file_formats.parse_file_id(match[2].decode())
+            id = file_ids.parse_file_id(match[2].decode())
             return match[0] if id is None else match[1] + self.url(id, tenant, message).encode()
 
         return _FILE_EVENT.sub(replace, frames)

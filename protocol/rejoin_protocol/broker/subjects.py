@@ -5,7 +5,7 @@ No other module contains such a name. Tokens are ids and agent names, which cont
 
 from typing import NamedTuple
 
-from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import AgentName, RunId
 
 REQUESTS = "REQUESTS"

@@ -33,7 +33,8 @@ class UnsealError(RejoinError):
 
 
 class Sealer:
-    """Encrypts and decrypts. `keys` is `id:base64,…`, 32 bytes each; `randomness(n)` returns n random bytes.
+    """Encrypts and decrypts. `keys` is a comma-separated list `id:base64,id:base64`, each key 32 bytes; the
+    first key encrypts, all decrypt. `randomness(n)` returns n random bytes.
 
     Raises `Invalid`, whose text contains no key.
     """

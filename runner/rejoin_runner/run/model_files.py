@@ -15,7 +15,7 @@ import msgspec
 
 from rejoin_adapters.ports.files import FileReference, FileStore, StoredFile
 from rejoin_adapters.store_types import Run
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_formats, file_ids
 from rejoin_protocol.errors import Invalid, Limited
 from rejoin_protocol.events.chunks import DATA_PREFIX, Chunk, File, ReasoningFile
 from rejoin_protocol.events.fold import MessageDict
@@ -77,7 +77,7 @@ async def store_generated_file(chunk: Chunk, files: FileStore | None, run: Run) 
         id = await files.put(run.tenant, run.user, data, media_type, FileReference(run.session, run.answer))
     except Limited as fault:
         raise _file_error(fault) from fault
-    return msgspec.structs.replace(chunk, url=file_formats.file_url(id))
+    return msgspec.structs.replace(chunk, url=file_ids.file_url(id))
 
 
 def _file_error(fault: Invalid | Limited) -> ModelError:
@@ -96,7 +96,7 @@ async def inline_files(
     for message in reversed(history):
         parts: list[Part] = []
         for part in reversed(message["parts"]):
-            id = file_formats.parse_file_url(part["url"]) if part["type"] in FILE_PARTS else None
+            id = file_ids.parse_stored_url(part["url"]) if part["type"] in FILE_PARTS else None
             file = await files.get(tenant, id) if id is not None and bytes_left > 0 else None
             if id is None:
                 parts.append(part)

@@ -1,7 +1,8 @@
-"""`client_tool`: a tool that the client runs, for example in the browser; in the AI SDK, without `execute`.
+"""`client_tool`: a tool that the client runs, for example in the browser. The AI SDK has the same: a tool
+without `execute`.
 
-The model calls it like any other tool. The run then waits for the client's output, as it waits for an
-approval: nothing is held meanwhile, and the output may come through any gateway.
+The model calls a client tool like any other tool. The run is then suspended until the client sends the
+output, as it is for an approval. The output may arrive at any gateway.
 """
 
 from typing import Any
@@ -18,18 +19,23 @@ from rejoin_runner.tools.tool_error import ToolError
 
 
 class NoArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The arguments of a tool that takes none."""
+    """No arguments: the `input` of a client tool that takes none, and the `arguments_type` of all client
+    tools.
+    """
 
 
 class ClientTool(Tool, frozen=True, kw_only=True):
     """A tool whose calls a client answers. Made by `client_tool`."""
 
     input_type: Any
+    """The arguments: a type, or a JSON schema. `arguments_type` is for a function's parameters, and a client
+    tool has no function.
+    """
     output_schema: dict[str, Any] | None = None
-    """What the output must be. None: any JSON."""
+    """The JSON schema of the output. None: any JSON."""
 
     def check_arguments(self, input: Any) -> None:
-        """Raises `ToolError` if the arguments do not fit; the text says where."""
+        """Check a call's arguments against `input_type`. Raises `ToolError`, whose text names the place."""
         if isinstance(self.input_type, dict):
             _check_by_schema(input, self.input_type)
             return
@@ -71,7 +77,7 @@ def client_tool(
     return ClientTool(
         spec=ToolSpec(name, description, schema),
         function=_never_called,
-        arguments_type=NoArguments,
+        arguments_type=NoArguments,  # no function takes them: see `input_type`
         takes_context=False,
         needs_approval=False,
         on_crash="retry",
@@ -91,4 +97,4 @@ def _check_by_schema(input: Any, schema: dict[str, Any]) -> None:
 
 
 def _never_called() -> None:
-    raise RuntimeError("a client's tool is not called by a runner")
+    raise RuntimeError("a runner does not call a client tool")

@@ -13,7 +13,7 @@ from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.store_types import Limits
 from rejoin_gateway.http.gateway_service import SERVICE
-from rejoin_protocol import file_formats, limits
+from rejoin_protocol import file_ids, limits
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.worker.worker import Worker
 from tests.support.clients.attachments import (
@@ -57,7 +57,7 @@ async def limited(system: LocalSystem, base: str) -> AsyncIterator[PostgresTenan
 
 async def aged(system: LocalSystem, url: str) -> None:
     """Make the file two hours old."""
-    id = file_formats.parse_file_url(url)
+    id = file_ids.parse_stored_url(url)
     for change in (
         "update files set touched_at = touched_at - interval '2 hours' where id = $1",
         "update file_checks set since = since - interval '2 hours' where file_id = $1",
@@ -211,7 +211,7 @@ async def test_a_new_session_may_bring_the_files_of_its_earlier_turns(
     assert [part["type"] for part in said[1]["parts"]] == ["text"]
     kept = (await messages_of(system, base, chat["id"]))[0]["parts"]
     assert [part["url"] for part in kept] == [
-        file_formats.file_url(file_formats.file_id(None, data)) for data in (PNG, WEBP)
+        file_ids.file_url(file_ids.file_id(None, data)) for data in (PNG, WEBP)
     ]
     more = chat_with_parts(system, inline_file_part(PNG, "image/png"))
     chat["messages"][:] = [*earlier, *more["messages"]]

@@ -15,7 +15,7 @@ from rejoin_adapters.store_types import Owner
 from rejoin_gateway.core import attachments as checking
 from rejoin_gateway.core import remote_fetch
 from rejoin_gateway.http.gateway_service import SERVICE
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_formats, file_ids
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import TenantId, UserId
 from rejoin_protocol.limits import FILE_BYTES_MAX
@@ -103,7 +103,7 @@ async def test_images_by_data_uri_and_by_url_are_kept_and_reach_the_model(
         assert one == {
             "type": "file",
             "mediaType": media_type,
-            "url": file_formats.file_url(file_formats.file_id(None, data)),
+            "url": file_ids.file_url(file_ids.file_id(None, data)),
         }
     [named] = await taken(system, base, model, inline_file_part(data, media_type, filename="a cat.png"))
     assert named["filename"] == "a cat.png"
@@ -134,7 +134,7 @@ async def test_a_pdf_by_data_uri_or_url_is_kept_without_its_query(
     assert one == {
         "type": "file",
         "mediaType": "application/pdf",
-        "url": file_formats.file_url(file_formats.file_id(None, PDF)),
+        "url": file_ids.file_url(file_ids.file_id(None, PDF)),
     }
     assert site.asked == ["/good/pdf?token=secret"]
 
@@ -345,7 +345,7 @@ async def test_parts_of_no_known_shape_are_refused_by_name(system: LocalSystem, 
         {"type": "image", "image": base64.b64encode(PNG).decode()},
         inline_file_part(PNG, "image/png", filename="a\nb"),
         inline_file_part(PNG, "image/png", filename="x" * 256),
-        remote_file_part(file_formats.file_url(file_formats.file_id(None, b"never sent"))),
+        remote_file_part(file_ids.file_url(file_ids.file_id(None, b"never sent"))),
     ):
         await refused(system, base, part)
 
@@ -423,9 +423,9 @@ async def test_a_file_is_served_as_nothing_but_itself(
 async def test_a_file_of_others_is_as_unknown_as_none(system: LocalSystem, base: str) -> None:
     async with nats_connection.connect(system.nats_url, "tests") as connection:
         other = await JetStreamChunkStore(connection).put(TenantId("other"), None, b"theirs", "image/png")
-    for id in (other, file_formats.file_id(None, b"nobody's"), "x", "..%2f..", "a" * 81):
-        assert_problem(await system.get(f"{base}{file_formats.URL}{id}"), 404)
-    await refused(system, base, remote_file_part(file_formats.file_url(other)))
+    for id in (other, file_ids.file_id(None, b"nobody's"), "x", "..%2f..", "a" * 81):
+        assert_problem(await system.get(f"{base}{file_ids.FILE_URL_PREFIX}{id}"), 404)
+    await refused(system, base, remote_file_part(file_ids.file_url(other)))
 
 
 async def test_a_file_that_is_gone_is_named_to_the_model(
@@ -433,7 +433,7 @@ async def test_a_file_that_is_gone_is_named_to_the_model(
 ) -> None:
     chat = chat_with_parts(system, inline_file_part(WEBP, "image/webp", filename="cat.webp"))
     await post_chat(system, base, chat)
-    id = file_formats.parse_file_url((await stored_file_parts(system, base, chat["id"]))[0]["url"])
+    id = file_ids.parse_stored_url((await stored_file_parts(system, base, chat["id"]))[0]["url"])
     assert id is not None
     async with nats_connection.connect(system.nats_url, "tests") as connection:
         files = JetStreamChunkStore(connection)

@@ -14,9 +14,9 @@ from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamChunkStore, 
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import ApiError
 from rejoin_adapters.ports.files import OpenFile
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_formats, file_ids
 from rejoin_protocol.broker import subjects
-from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.limits import FILE_BYTES_MAX
 from tests.support.clients.attachments import pdf_of_size
@@ -86,7 +86,7 @@ async def stalled(base: str, id: FileId) -> AsyncIterator[bytes]:
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, (host, int(port)))
         reader, writer = await asyncio.open_connection(sock=connection, limit=1024)
-        writer.write(f"GET {file_formats.URL}{id} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        writer.write(f"GET {file_ids.FILE_URL_PREFIX}{id} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
         try:
             yield await reader.readuntil(b"\r\n\r\n")
         finally:
@@ -103,7 +103,7 @@ async def test_readers_that_stall_hold_a_little_of_a_large_file_and_leave_nothin
         for _ in range(READERS):
             head = await clients.enter_async_context(stalled(base, id))
             assert f"content-length: {len(data)}" in head.decode().lower()
-        assert (await system.get(f"{base}{file_formats.URL}{id}")).raw == data
+        assert (await system.get(f"{base}{file_ids.FILE_URL_PREFIX}{id}")).raw == data
         whole = len(data) // CHUNK_BYTES
         # The kernel buffers some chunks for each connection.
         assert watched.chunks - whole < READERS * whole / 2
@@ -115,16 +115,16 @@ async def test_a_file_without_its_middle_is_unknown(system: LocalSystem) -> None
     """The response has no byte of the file."""
     base = await system.gateway()
     id = await stored(system, pdf_of_size(3 * CHUNK_BYTES))
-    assert (await system.get(f"{base}{file_formats.URL}{id}")).status == 200
+    assert (await system.get(f"{base}{file_ids.FILE_URL_PREFIX}{id}")).status == 200
     await replaced(system, id, 1, None)
-    assert_problem(await system.get(f"{base}{file_formats.URL}{id}"), 404)
+    assert_problem(await system.get(f"{base}{file_ids.FILE_URL_PREFIX}{id}"), 404)
 
 
 async def test_a_file_whose_bytes_are_not_its_own_is_never_taken_for_it(system: LocalSystem) -> None:
     base, data = await system.gateway(), pdf_of_size(3 * CHUNK_BYTES)
     id = await stored(system, data)
     await replaced(system, id, 1, b"x" * CHUNK_BYTES, f"3 {file_formats.PDF}")
-    async with system.http.get(f"{base}{file_formats.URL}{id}") as response:
+    async with system.http.get(f"{base}{file_ids.FILE_URL_PREFIX}{id}") as response:
         assert response.content_length == len(data)
         with pytest.raises(aiohttp.ClientError):
             await response.read()
@@ -144,7 +144,7 @@ async def test_whatever_fails_behind_the_headers_breaks_the_connection(
         return await one(self, token, id, number)
 
     monkeypatch.setattr(JetStreamChunkStore, "read_chunk", failing)
-    async with system.http.get(f"{base}{file_formats.URL}{id}") as response:
+    async with system.http.get(f"{base}{file_ids.FILE_URL_PREFIX}{id}") as response:
         assert response.status == 200
         with pytest.raises(aiohttp.ClientError):
             await response.read()
@@ -153,15 +153,17 @@ async def test_whatever_fails_behind_the_headers_breaks_the_connection(
 async def test_a_client_with_a_current_copy_gets_304(system: LocalSystem, watched: Watched) -> None:
     base = await system.gateway()
     id = await stored(system, pdf_of_size(4 * CHUNK_BYTES))
-    first = await system.get(f"{base}{file_formats.URL}{id}")
+    first = await system.get(f"{base}{file_ids.FILE_URL_PREFIX}{id}")
     assert first.headers["etag"] == f'"{id}"'
     for tags in (first.headers["etag"], f'"other", W/{first.headers["etag"]}', "*"):
         watched.chunks = 0
-        answer = await system.get(f"{base}{file_formats.URL}{id}", **{"If-None-Match": tags})
+        answer = await system.get(f"{base}{file_ids.FILE_URL_PREFIX}{id}", **{"If-None-Match": tags})
         assert (answer.status, answer.raw, answer.headers["etag"]) == (304, b"", first.headers["etag"])
         assert watched.chunks == 2, "the first and the last, to know that it is there"
-    again = await system.get(f"{base}{file_formats.URL}{id}", **{"If-None-Match": '"other"'})
+    again = await system.get(f"{base}{file_ids.FILE_URL_PREFIX}{id}", **{"If-None-Match": '"other"'})
     assert again.raw == first.raw
-    unknown = file_formats.file_id(None, b"nobody's")
-    answer = await system.get(f"{base}{file_formats.URL}{unknown}", **{"If-None-Match": f'"{unknown}"'})
+    unknown = file_ids.file_id(None, b"nobody's")
+    answer = await system.get(
+        f"{base}{file_ids.FILE_URL_PREFIX}{unknown}", **{"If-None-Match": f'"{unknown}"'}
+    )
     assert_problem(answer, 404)

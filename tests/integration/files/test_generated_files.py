@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_formats, file_ids
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold
 from rejoin_protocol.limits import EVENT_BYTES_MAX, FILE_BYTES_MAX
@@ -35,7 +35,7 @@ def noise() -> bytes:
 LARGE = noise()
 BASE64 = base64.b64encode(LARGE).decode()
 DATA_URL = file_formats.to_data_url("image/png", LARGE)
-URL = file_formats.file_url(file_formats.file_id(None, LARGE))
+URL = file_ids.file_url(file_ids.file_id(None, LARGE))
 
 
 @tool

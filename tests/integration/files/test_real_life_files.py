@@ -7,7 +7,7 @@ import pytest
 
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_gateway.http.gateway_service import SERVICE
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_ids
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import RunInput
@@ -39,7 +39,7 @@ def base64_url(media_type: str, data: bytes) -> str:
 
 
 def file_url(data: bytes) -> str:
-    return file_formats.file_url(file_formats.file_id(None, data))
+    return file_ids.file_url(file_ids.file_id(None, data))
 
 
 async def stored(system: LocalSystem, base: str, *parts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -282,7 +282,7 @@ async def test_the_database_holds_no_signature(system: LocalSystem) -> None:
     assert (await post_chat(system, base, chat)).complete
     store = system.apps[0][SERVICE].backend.store
     assert isinstance(store, PostgresRunStore)
-    body = await store.database.fetch_text(
+    body = await store.database.value(
         "select body::text from messages where id = $1", chat["messages"][0]["id"]
     )
     assert body is not None

@@ -8,7 +8,7 @@ from yarl import URL
 
 from rejoin_gateway.core import file_urls
 from rejoin_gateway.http.gateway_service import SERVICE
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_ids
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold
 from rejoin_runner.agent.agent import Agent
@@ -21,7 +21,7 @@ from tests.support.system.local_system import Answer, LocalSystem
 KEYS = "k1:" + base64.b64encode(bytes(32)).decode()
 OTHER_KEYS = "k2:" + base64.b64encode(b"2" * 32).decode()
 PUBLIC = "https://chat.example.com"
-STORED_URL = file_formats.file_url(file_formats.file_id(None, PNG))
+STORED_URL = file_ids.file_url(file_ids.file_id(None, PNG))
 
 
 def files_of(answer: Answer) -> list[str]:
@@ -106,7 +106,7 @@ async def test_an_image_element_can_load_a_signed_url(system: LocalSystem) -> No
 async def test_a_signature_opens_its_file_and_nothing_else(system: LocalSystem) -> None:
     base, url = await open_signed(system)
     query = URL(url).query_string
-    other = file_formats.file_url(file_formats.file_id(None, PDF))
+    other = file_ids.file_url(file_ids.file_id(None, PDF))
     for path in (
         f"{other}?{query}",
         f"{STORED_URL}?{query.replace('tenant=default', 'tenant=other')}",

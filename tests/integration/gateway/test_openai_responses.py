@@ -11,7 +11,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 
 from rejoin_gateway.api.openai.response_format import parse_response_id
 from rejoin_gateway.http.gateway_service import SERVICE
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_formats, file_ids
 from rejoin_runner.agent.agent import Agent
 from tests.integration.gateway.test_openai_completions import client_of, gateway, param
 from tests.support.clients.attachments import PNG, RecordingModel
@@ -456,7 +456,7 @@ async def test_what_a_response_answers_is_listed_page_by_page(
     assert [oldest["role"], oldest["content"][0]["text"]] == ["user", "count 2"]
     text, image = newest["content"]
     assert text["text"] == "count 1"
-    assert image["image_url"].startswith(file_formats.URL)
+    assert image["image_url"].startswith(file_ids.FILE_URL_PREFIX)
     for order in ("asc", "desc"):
         pages = client.responses.input_items.list(second.id, limit=1, order=order)
         items = [item async for item in pages]  # page by page

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rejoin_adapters.memory.database.files import MemoryFileStore
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_ids
 from rejoin_protocol.events.chunks import FinishStep, StartStep
 from rejoin_protocol.events.fold import MessageDict, fold
 from rejoin_protocol.ids import TenantId
@@ -61,7 +61,7 @@ class Asked:
         spec = f"{service}:{self.profile.name.replace(' ', '-')}"
         files = MemoryFileStore()
         for kind, data in FILE_KINDS.items():
-            self.stored.append(file_formats.file_url(await files.put(TENANT, None, data, kind)))
+            self.stored.append(file_ids.file_url(await files.put(TENANT, None, data, kind)))
         inner = open_model(spec, self.connections, base_url=base, api_key="k", retries_max=0)
         self._model = FileInliningModel(inner, files, TENANT)
         self.own = [await self._record_answer()]

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rejoin_protocol.file_formats import parse_file_url, to_data_url
+from rejoin_protocol.file_formats import to_data_url
+from rejoin_protocol.file_ids import parse_stored_url
 from tests.support.clients.attachments import PNG
 from tests.support.system.in_memory_system import InMemorySystem
 from tests.support.system.local_system import Answer, read_frames
@@ -93,6 +94,6 @@ async def test_an_attachment_is_stored_and_served(system: InMemorySystem) -> Non
     assert (await system.post(base, body)).complete
     messages = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json["messages"]
     url = messages[0]["parts"][1]["url"]
-    assert parse_file_url(url) is not None
+    assert parse_stored_url(url) is not None
     assert (await system.get(f"{base}{url}")).headers["content-type"] == "image/png"
     assert await system.files.sweep(0) == 0

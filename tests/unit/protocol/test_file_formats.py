@@ -1,10 +1,9 @@
-"""File types recognised by bytes, the end of each format, data URLs, and file ids of a tenant."""
+"""File types recognised by bytes, the end of each format, and data URLs."""
 
 import base64
 import io
 import struct
 import zipfile
-from hashlib import sha256
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,6 @@ from PIL import Image
 
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.ids import UserId
 from rejoin_protocol.limits import FILE_BYTES_MAX
 
 PDF = b"%PDF-1.4\n1 0 obj\n<<>>\nendobj\ntrailer\n<<>>\nstartxref\n9\n%%EOF\n"
@@ -263,70 +261,3 @@ def test_a_data_url_of_too_many_bytes_is_refused_before_it_is_decoded() -> None:
             file_formats.parse_data_url(f"data:image/png;base64,{body}")
     whole = base64.b64encode(bytes(FILE_BYTES_MAX)).decode()
     assert len(file_formats.parse_data_url(f"data:image/png;base64,{whole}")[1]) == FILE_BYTES_MAX
-
-
-def test_an_id_says_whose_it_is_and_is_made_of_the_bytes() -> None:
-    ann, bob = UserId("ann"), UserId("bob")
-    id = file_formats.file_id(ann, b"x")
-    assert id == file_formats.file_id(ann, b"x")
-    assert (
-        len(
-            {
-                id,
-                file_formats.file_id(ann, b"y"),
-                file_formats.file_id(bob, b"x"),
-                file_formats.file_id(None, b"x"),
-            }
-        )
-        == 4
-    )
-    assert [file_formats.is_visible_to(id, user) for user in (ann, bob, None)] == [True, False, True]
-    assert not file_formats.is_visible_to(file_formats.file_id(None, b"x"), ann)
-    assert file_formats.matches(id, b"x")
-    assert not file_formats.matches(id, b"y")
-    assert file_formats.matches_digest(id, sha256(b"x").hexdigest())
-    assert not file_formats.matches_digest(id, sha256(b"y").hexdigest())
-
-
-def test_no_user_can_be_called_like_the_tenant_itself() -> None:
-    assert file_formats.user_prefix(None) not in {
-        file_formats.user_prefix(UserId(name)) for name in ("", "None", "tenant")
-    }
-
-
-def test_an_id_is_read_back_from_its_url() -> None:
-    id = file_formats.file_id(None, b"x")
-    assert file_formats.parse_file_url(file_formats.file_url(id)) == id
-    assert file_formats.parse_file_id(id) == id
-    for other in (
-        id,
-        f"https://elsewhere{file_formats.file_url(id)}",
-        file_formats.file_url(id) + "/..",
-        f"{file_formats.URL}x",
-        "",
-    ):
-        assert file_formats.parse_file_url(other) is None
-
-
-@pytest.mark.feature("F120")
-def test_a_file_is_found_in_every_form_of_its_url() -> None:
-    id = file_formats.file_id(None, b"x")
-    path = file_formats.file_url(id)
-    for url in (
-        path,
-        f"{path}?tenant=a&expires=1&signature=b",
-        f"{path}#page=2",
-        f"http://localhost:8080{path}",
-        f"HTTPS://chat.example.com/base{path}?signature=b",
-    ):
-        assert file_formats.find_file_id(url) == id
-    for url in (
-        f"ftp://a{path}",
-        f"{path}/..",
-        f"{path}a",
-        f"https://a/?{path}",
-        f"x{path}",
-        path.upper(),
-        "",
-    ):
-        assert file_formats.find_file_id(url) is None

@@ -25,7 +25,7 @@ from rejoin_gateway.auth.authenticator import Authenticator, ClaimRules
 from rejoin_gateway.auth.jwt import JwtVerifier, TokenRules
 from rejoin_gateway.core import agent_context, answered_calls, message_input
 from rejoin_gateway.streaming import positions
-from rejoin_protocol import file_formats, ids
+from rejoin_protocol import file_formats, file_ids, ids
 from rejoin_protocol.errors import Invalid, Unauthenticated
 from rejoin_protocol.log import cursor
 
@@ -129,8 +129,8 @@ WORDS: Sequence[Callable[[str], Any]] = (
     ids.session_id,
     ids.agent_name,
     api_key.parse_key,
-    file_formats.parse_file_id,
-    file_formats.parse_file_url,
+    file_ids.parse_file_id,
+    file_ids.parse_stored_url,
     file_formats.parse_data_url,
     parse_response_id,
     lambda text: positions.parse_position({"Last-Event-ID": text}, {}),

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.ports.files import UNREFERENCED_AGE_S, FileReference, OpenFile, StoredFile
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_ids
 from rejoin_protocol.errors import Limited
-from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import AgentName, TenantId, UserId
 
 CHUNK_BYTES = 256 * 1024
@@ -35,7 +35,7 @@ class MemoryFileStore:
         reference: FileReference | None = None,
     ) -> FileId:
         """See `FileStore`."""
-        id = file_formats.file_id(user, data)
+        id = file_ids.file_id(user, data)
         bytes_max = self._database.limit(tenant, "file_bytes_max")
         stored = sum(len(file.data) for (owner, _), file in self.files.items() if owner == tenant)
         if (tenant, id) not in self.files and bytes_max is not None and stored + len(data) > bytes_max:
@@ -82,7 +82,7 @@ class MemoryFileStore:
         return self._is_referenced(tenant, id, agent)
 
     def _is_referenced(self, tenant: TenantId, id: FileId, agent: AgentName | None = None) -> bool:
-        text = f'"{file_formats.file_url(id)}"'.encode()
+        text = f'"{file_ids.file_url(id)}"'.encode()
         for (owner, session), row in self._database.sessions.items():
             if owner != tenant or agent not in (None, row.agent):
                 continue
@@ -96,7 +96,7 @@ class MemoryFileStore:
 
 def _may_refer(id: FileId, user: UserId | None) -> bool:
     """A message in a user's session does not keep another user's file."""
-    return file_formats.is_visible_to(id, user) or id.startswith(file_formats.user_prefix(None))
+    return file_ids.is_visible_to(id, user) or id.startswith(file_ids.user_prefix(None))
 
 
 async def _chunks(data: bytes) -> AsyncGenerator[bytes]:

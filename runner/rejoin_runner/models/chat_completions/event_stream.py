@@ -1,34 +1,36 @@
 """Splits a byte stream into server-sent events. Pure.
 
-Its law is the WHATWG's: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream.
-Bytes may be split anywhere, also inside of a character or of a line's end. It never decodes the data.
+Specification: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream. The
+stream may be cut at any byte, also inside of a character or of a line break. The data is not decoded.
 """
 
 _BOM = b"\xef\xbb\xbf"
 _DATA = b"data: "
-EVENT_BYTES_MAX = 64 * 1024 * 1024
-"""The most bytes of one event. A model's generated image is the largest that is known."""
+PROVIDER_EVENT_BYTES_MAX = 64 * 1024 * 1024
+"""The size of one event of a model provider. The largest known event is a generated image."""
 
 
 class EventTooLong(Exception):
-    """An event has more than `EVENT_BYTES_MAX` bytes."""
+    """An event has more than `PROVIDER_EVENT_BYTES_MAX` bytes."""
 
 
 class EventStreamParser:
-    """Call `feed` with every piece of the stream. What follows the last blank line is no event."""
+    """Call `feed` with every piece of the stream. Bytes after the last blank line are no event."""
 
     def __init__(self) -> None:
         self._start: bytes | None = b""
-        """The first bytes, as long as they may be those of a byte order mark; None behind them."""
+        """The stream's first bytes, while they may be the beginning of a byte order mark; then None."""
         self._skips_newline = False
-        """The piece before ended with a carriage return: a newline that follows belongs to it."""
+        """The previous piece ended with a carriage return, so a newline at the start of the next one belongs
+        to it.
+        """
         self._pieces: list[bytes] = []
         self._size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The data of each event that this piece completes; lines of one event are joined by a newline.
+        """The data of each event that this piece completes. A newline joins the data lines of one event.
 
-        Events without a `data` field are left out. Raises `EventTooLong`.
+        Leaves out events without a `data` field. Raises `EventTooLong`.
         """
         if self._start is not None:
             data = self._start + data
@@ -41,14 +43,14 @@ class EventStreamParser:
             data = self._with_newlines(data)
         self._pieces.append(data)
         self._size += len(data)
-        if b"\n" not in data:  # joined later, so that an event in many pieces costs no square of its length
-            if self._size > EVENT_BYTES_MAX:
+        if b"\n" not in data:  # joined later: joining each piece would copy a long event many times
+            if self._size > PROVIDER_EVENT_BYTES_MAX:
                 raise EventTooLong
             return []
         *events, rest = b"".join(self._pieces).split(b"\n\n")
         self._pieces = [rest]
         self._size = len(rest)
-        if self._size > EVENT_BYTES_MAX:
+        if self._size > PROVIDER_EVENT_BYTES_MAX:
             raise EventTooLong
         return [found for event in events if (found := _find_data(event)) is not None]
 

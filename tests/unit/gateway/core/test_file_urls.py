@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoin_gateway.core.file_urls import FileAccess, FileUrls
-from rejoin_protocol import file_formats, ids
+from rejoin_protocol import file_ids, ids
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events import chunks
-from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import MessageId, TenantId
 from rejoin_protocol.log.record import encode_frames
 
 SECRET, OTHER = bytes(32), bytes([1]) * 32
 ACME = TenantId("acme & co/ü")
-ID = file_formats.file_id(None, b"x")
-PATH = file_formats.file_url(ID)
+ID = file_ids.file_id(None, b"x")
+PATH = file_ids.file_url(ID)
 START = datetime(2026, 11, 30, 12, 0, 0, tzinfo=UTC)
 TTL_S = 3600
 ANSWER = ids.new_message_id(int(START.timestamp() * 1000), bytes(10))
@@ -54,7 +54,7 @@ def test_a_signed_url_names_its_file_and_allows_to_read_it(clock: Clock) -> None
     urls = make_urls(clock)
     url = urls.url(ID, ACME, ANSWER)
     assert url.startswith(f"{PATH}?tenant=acme%20%26%20co%2F%C3%BC&expires=")
-    assert file_formats.find_file_id(url) == ID
+    assert file_ids.parse_client_url(url) == ID
     assert urls.verify(ID, query_of(url)) == FileAccess(ACME, 2 * TTL_S)
 
 
@@ -108,7 +108,7 @@ def test_a_url_that_was_changed_allows_nothing(clock: Clock, change: dict[str, s
 def test_a_signature_is_of_one_file_one_tenant_and_one_key(clock: Clock) -> None:
     urls = make_urls(clock)
     query = query_of(urls.url(ID, ACME, ANSWER))
-    assert urls.verify(file_formats.file_id(None, b"y"), query) is None
+    assert urls.verify(file_ids.file_id(None, b"y"), query) is None
     assert urls.verify(ID.upper(), query) is None
     assert make_urls(clock, OTHER).verify(ID, query) is None
     moved = query_of(urls.url(ID, TenantId("other"), ANSWER)) | {"tenant": ACME}
@@ -161,7 +161,7 @@ def test_frames_of_files_are_signed_and_all_other_bytes_stay(clock: Clock) -> No
     urls = make_urls(clock, public_url="https://chat.example.com")
     text = chunks.TextDelta(id="t", delta=f'\ndata: {{"type":"file","url":"{PATH}"}}\n\n {PATH}')
     remote = chunks.File(f"https://elsewhere{PATH}", "image/png")
-    odd = chunks.File(f"{file_formats.URL}{'-' * 81}", "image/png")
+    odd = chunks.File(f"{file_ids.FILE_URL_PREFIX}{'-' * 81}", "image/png")
     data = chunks.Data(type="data-file", data={"url": PATH})
     for event in (text, remote, odd, data):
         assert urls.rewrite_frames(frames(event), ACME, ANSWER) == frames(event)

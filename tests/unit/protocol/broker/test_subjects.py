@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoin_protocol import file_formats, ids
+from rejoin_protocol import file_ids, ids
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import AgentName, RunId
 
@@ -44,7 +44,7 @@ def test_a_name_is_read_back_as_it_was_built(agent: AgentName, run: RunId, turn:
 
 @given(st.binary(), st.integers(0, 10**6))
 def test_a_chunk_of_a_file_is_read_back_and_matches_its_files_filter(data: bytes, number: int) -> None:
-    id = file_formats.file_id(None, data)
+    id = file_ids.file_id(None, data)
     subject = subjects.file("0123456789abcdef", id, number)
     assert subjects.parse_file(subject) == ("0123456789abcdef", id, number)
     assert matches(subject, subjects.FILE_SUBJECTS)
@@ -95,7 +95,7 @@ def test_no_parser_reads_anothers_name() -> None:
         subjects.log(run),
         subjects.live(run),
         subjects.agent_key(agent),
-        subjects.file("t", file_formats.file_id(None, b""), 0),
+        subjects.file("t", file_ids.file_id(None, b""), 0),
     ]
     for number, text in enumerate(built):
         for at, parser in enumerate(PARSERS):

@@ -72,7 +72,7 @@ def test_any_stream_has_the_events_of_the_standard(pieces: list[str], cuts: list
 
 
 def test_an_event_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "EVENT_BYTES_MAX", 20)
+    monkeypatch.setattr(event_stream, "PROVIDER_EVENT_BYTES_MAX", 20)
     parser = EventStreamParser()
     assert parser.feed(b"data: 0123456789\n\ndata: 0123456789") == [b"0123456789"]
     with pytest.raises(EventTooLong):

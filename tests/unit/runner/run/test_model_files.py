@@ -7,9 +7,9 @@ import pytest
 from rejoin_adapters.memory.database.files import MemoryFileStore
 from rejoin_adapters.ports.files import FileReference, OpenFile, StoredFile
 from rejoin_adapters.store_types import Run
-from rejoin_protocol import file_formats
+from rejoin_protocol import file_formats, file_ids
 from rejoin_protocol.events.chunks import Chunk, File, ReasoningFile, StartStep, TextDelta
-from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
 from rejoin_runner.models.model import ModelError, ModelRequest
@@ -77,18 +77,16 @@ async def test_a_stored_file_becomes_a_data_url_and_nothing_else_changes() -> No
     files = RecordingFileStore()
     id = await files.put(TENANT, None, b"png", "image/png")
     other = file("data:image/gif;base64,AA==")
-    history = [turn(TEXT, file(file_formats.file_url(id), filename="a.png"), other), turn(TEXT)]
+    history = [turn(TEXT, file(file_ids.file_url(id), filename="a.png"), other), turn(TEXT)]
     found = await inline_files(history, files, TENANT)
     assert found == [turn(TEXT, file("data:image/png;base64,cG5n", filename="a.png"), other), turn(TEXT)]
-    assert history[0]["parts"][1]["url"] == file_formats.file_url(id)
+    assert history[0]["parts"][1]["url"] == file_ids.file_url(id)
 
 
 async def test_a_note_replaces_a_file_that_is_gone_or_another_tenants() -> None:
     files = RecordingFileStore()
     id = await files.put(TenantId("other"), None, b"png", "image/png")
-    [found] = await inline_files(
-        [turn(file(file_formats.file_url(id), filename="a.png"), TEXT)], files, TENANT
-    )
+    [found] = await inline_files([turn(file(file_ids.file_url(id), filename="a.png"), TEXT)], files, TENANT)
     assert found == turn(
         {"type": "text", "text": "[The attachment a.png (image/png) is not there any more.]"}, TEXT
     )
@@ -98,7 +96,7 @@ async def test_of_too_many_files_the_newest_are_inlined(monkeypatch: pytest.Monk
     monkeypatch.setattr(model_files, "INLINED_BYTES_MAX", 5)
     files = RecordingFileStore()
     ids = [await files.put(TENANT, None, data, "image/png") for data in (b"1", b"22", b"333", b"44")]
-    found = await inline_files([turn(file(file_formats.file_url(id))) for id in ids], files, TENANT)
+    found = await inline_files([turn(file(file_ids.file_url(id))) for id in ids], files, TENANT)
     assert [message["parts"][0]["type"] for message in found] == ["text", "text", "file", "file"]
     assert "too many" in found[1]["parts"][0]["text"]
     assert ids[0] not in files.read
@@ -122,8 +120,8 @@ async def test_a_generated_file_is_stored_with_a_type_that_no_browser_executes(
     files, url = RecordingFileStore(), file_formats.to_data_url("image/gif", data)
     for kind in (File, ReasoningFile):
         chunk = await store_generated_file(kind(url, claimed, {"p": {"id": "1"}}), files, MINE)
-        id = file_formats.file_id(MINE.user, data)
-        assert chunk == kind(file_formats.file_url(id), claimed, {"p": {"id": "1"}})
+        id = file_ids.file_id(MINE.user, data)
+        assert chunk == kind(file_ids.file_url(id), claimed, {"p": {"id": "1"}})
         assert files.files == {(TENANT, id): StoredFile(data, kept)}
         assert set(files.references) == {FileReference(MINE.session, MINE.answer)}
 
@@ -151,13 +149,13 @@ async def test_a_generated_file_that_cannot_be_stored_is_the_models_error(url: s
 async def test_a_model_reads_the_files_of_its_own_answer_too() -> None:
     files, model = RecordingFileStore(), RecordingModel()
     id = await files.put(TENANT, None, PNG, "image/png")
-    answer = {"id": "a", "role": "assistant", "parts": [file(file_formats.file_url(id))]}
+    answer = {"id": "a", "role": "assistant", "parts": [file(file_ids.file_url(id))]}
     request = ModelRequest("", [turn(TEXT)], answer, [], 1)
     assert [item async for item in FileInliningModel(model, files, TENANT).stream(request)]
     [seen] = model.requests
     assert seen.history == [turn(TEXT)]
     assert seen.answer["parts"] == [file(file_formats.to_data_url("image/png", PNG))]
-    assert answer["parts"] == [file(file_formats.file_url(id))]
+    assert answer["parts"] == [file(file_ids.file_url(id))]
 
 
 @pytest.mark.feature("F120")
@@ -165,7 +163,7 @@ async def test_a_text_file_becomes_a_text_that_names_it() -> None:
     files = RecordingFileStore()
     note = await files.put(TENANT, None, '\ufeff# "a"\r\n'.encode(), "text/markdown")
     broken = await files.put(TENANT, None, b"\xff", "text/plain")
-    parts = (file(file_formats.file_url(note), filename='"n".md'), file(file_formats.file_url(broken)))
+    parts = (file(file_ids.file_url(note), filename='"n".md'), file(file_ids.file_url(broken)))
     [found] = await inline_files([turn(TEXT, *parts)], files, TENANT)
     shown = '<attachment name="\\"n\\".md" type="text/markdown">\n# "a"\n\n</attachment>'
     unread = "[The attachment of this message (image/png, 1 bytes) cannot be read.]"
