@@ -114,10 +114,10 @@ async def list_feedback(request: web.Request) -> web.StreamResponse:
 async def log_event(request: web.Request) -> web.StreamResponse:
     """Store an event."""
     body = await decode_body(request, EventBody)
-    agent = body.agent_id or named_agent(request)
+    named = [allowed_agent(request, name) for name in (body.agent_id, named_agent(request)) if name]
     stored, created = await feedback_book(request).report(
         body.type,
-        agent=allowed_agent(request, agent) if agent else None,
+        agent=named[0] if named else None,
         session=body.conversation_id,
         message=body.message_id,
         properties=body.properties,
