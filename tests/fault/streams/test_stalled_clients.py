@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.output import journal
 from tests.support.clients.reconnecting_client import DONE
 from tests.support.models.scripted_models import BurstModel
 from tests.support.system.local_system import LocalSystem
@@ -100,9 +101,13 @@ async def gateway(system: LocalSystem, place: Path) -> AsyncIterator[tuple[int, 
 @pytest.mark.feature("F89")
 @pytest.mark.timeout(120 + PASSING_MB * 2)
 async def test_a_stalled_client_costs_less_than_a_megabyte_and_misses_nothing(
-    system: LocalSystem, tmp_path: Path, record_measurement: RecordMeasurement
+    system: LocalSystem,
+    tmp_path: Path,
+    record_measurement: RecordMeasurement,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Eight of them; a ninth client of the same gateway reads meanwhile, so that all of it does pass."""
+    monkeypatch.setattr(journal, "ANSWER_BYTES_MAX", 2 * PASSING_MB * MB)
     pieces = BurstModel(pieces=PASSING_MB * MB // PIECE_BYTES, size=PIECE_BYTES)
     runner = await system.runner([Agent(name=system.agent, model=pieces)])
     async with gateway(system, tmp_path) as (port, process):
