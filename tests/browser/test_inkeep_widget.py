@@ -6,6 +6,7 @@ an app id and a token, as the widget's documentation says; the gateways have the
 
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, expect
@@ -24,6 +25,11 @@ from tests.support.system.observation import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 BUNDLE_S_MAX = 120.0
+VOTED_EVENTS = {
+    "user_message_submitted",
+    "assistant_message_received",
+    "assistant_positive_feedback_submitted",
+}
 FAULTS = re.compile("Type validation|onError|failed|Failed to")
 
 
@@ -233,21 +239,26 @@ async def test_its_feedback_and_events_are_stored(widget: InkeepWidget, faults: 
     await widget.page.fill("textarea[name=details]", "too short")
     await widget.button("Submit").click()
     await expect(widget.page.locator("textarea[name=details]")).to_have_count(0)
-    await widget.page.wait_for_load_state("networkidle")
     conversation = widget.conversation
-    given = (await widget.stored(f"/run/v1/feedback?conversationId={conversation}"))["data"]
+
+    async def stored(what: str) -> list[dict[str, Any]]:
+        data: list[dict[str, Any]] = (await widget.stored(f"/run/v1/{what}?conversationId={conversation}"))[
+            "data"
+        ]
+        return data
+
+    async def all_stored() -> bool:
+        types = {one["type"] for one in await stored("events")}
+        return len(await stored("feedback")) == 2 and types >= VOTED_EVENTS
+
+    await wait_until(all_stored, "both votes and the events of them")
+    given = await stored("feedback")
     assert [(one["type"], one["details"] or None) for one in given] == [
         ("negative", "too short"),
         ("positive", None),
     ]
     messages = (await widget.stored(f"/run/v1/conversations/{conversation}"))["data"]["messages"]
     assert [one["messageId"] for one in given] == [messages[3]["id"], messages[1]["id"]]
-    events = (await widget.stored(f"/run/v1/events?conversationId={conversation}"))["data"]
-    assert {
-        "user_message_submitted",
-        "assistant_message_received",
-        "assistant_positive_feedback_submitted",
-    } <= {one["type"] for one in events}
     assert faults == []
 
 
