@@ -28,7 +28,7 @@ from tests.support.faults.cutting_proxy import cut_connections
 from tests.support.system.local_system import LocalSystem
 
 CUTS = 50
-QUICK = Retry(first_s=0.005, max_s=0.05, patience_s=20, call_patience_s=5)
+QUICK = Retry(first_delay_s=0.005, delay_max_s=0.05, stream_retry_for_s=20, call_retry_for_s=5)
 NUMBERS = 1000
 
 
@@ -215,7 +215,7 @@ async def test_a_request_that_may_have_taken_effect_is_not_repeated() -> None:
 
 
 async def test_retries_end_after_their_time_with_the_last_error() -> None:
-    brief = Retry(first_s=0.005, max_s=0.01, patience_s=0.05, call_patience_s=0.05)
+    brief = Retry(first_delay_s=0.005, delay_max_s=0.01, stream_retry_for_s=0.05, call_retry_for_s=0.05)
     async with server([status(503)]) as (url, _), Client(url, retry=brief) as client:
         with pytest.raises(Unavailable):
             await client.threads.list()

@@ -29,7 +29,8 @@ class Answer:
     It closes at its end, at the end of `async with`, or by `aclose`. Closing it does not stop the run.
 
     Iteration raises `Refused` if the server refuses the stream, and `Lost` if no connection succeeds within
-    `Retry.patience_s`, or if it was closed or cancelled before. It never ends before the answer is complete.
+    `Retry.stream_retry_for_s`, or if it was closed or cancelled before. It never ends before the answer is
+    complete.
     """
 
     run: str
@@ -66,7 +67,7 @@ class Answer:
         If the log no longer has the cursor, `first` is sent again without it.
         """
         first = msgspec.structs.replace(first, query={**first.query, **UI})
-        backoff = Backoff(transport.retry, transport.retry.patience_s)
+        backoff = Backoff(transport.retry, transport.retry.stream_retry_for_s)
         restarted = False
         try:
             response = await transport.open(_after(first, cursor), backoff)

@@ -1,4 +1,4 @@
-"""The errors of a call: `Refused` by status of the response, `Lost` without a response.
+"""The errors of a call: a subclass of `Refused` for the status of a response, `Lost` if there is no response.
 
 Reads the error bodies of all APIs of the server: problems (RFC 9457), `{"error": "<text>"}`, and OpenAI's
 `{"error": {"message", "code"}}`.
@@ -16,15 +16,17 @@ class RejoinError(Exception):
 
 
 class Lost(RejoinError):
-    """No response within the time of `Retry`. The server may have executed the request or not."""
+    """No response: within the time of `Retry`, or at the first failure of a request that must not be sent
+    twice. The server may have executed the request or not.
+    """
 
 
 class Malformed(RejoinError):
     """The response is not one of a Rejoin server, or of an incompatible version."""
 
 
-class Fault(msgspec.Struct, frozen=True):
-    """One fault of a request. `pointer`: the JSON pointer of its place in the body, or empty."""
+class FieldError(msgspec.Struct, frozen=True):
+    """What is wrong with a field of a request. `pointer`: its JSON pointer in the body, or empty."""
 
     detail: str
     pointer: str = ""
@@ -40,7 +42,7 @@ class Refused(RejoinError):
         *,
         title: str = "",
         code: str = "",
-        errors: Sequence[Fault] = (),
+        errors: Sequence[FieldError] = (),
         retry_after_s: float | None = None,
         incident: str | None = None,
     ) -> None:
@@ -55,7 +57,7 @@ class Refused(RejoinError):
 
 
 class Invalid(Refused):
-    """400: the request is invalid; `errors` lists its faults."""
+    """400: the request is invalid; `errors` lists the fields that are wrong."""
 
 
 class Unauthenticated(Refused):
@@ -108,7 +110,7 @@ class _Body(msgspec.Struct):
     detail: str | None = None
     code: str = ""
     error: Any = None
-    errors: list[Fault] = []
+    errors: list[FieldError] = []
     incident: str | None = None
 
 

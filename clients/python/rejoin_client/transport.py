@@ -17,27 +17,33 @@ from rejoin_client.errors import Lost, Malformed, Refused, RejoinError, Unauthen
 type Token = str | Callable[[], Awaitable[str]]
 
 NOT_EXECUTED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
-"""With these the server has not executed the request."""
+"""Statuses of a request that the server has not executed."""
 RETRYABLE = NOT_EXECUTED | {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
-"""With these, which a proxy may send, the server may have executed the request or not."""
-CONNECTION_ERRORS = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError, OSError)
+"""Statuses after which a repetition may succeed. A proxy sends some of them, so the server may have executed
+the request or not.
+"""
+CONNECTION_ERRORS = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError)
+"""`OSError` includes `TimeoutError`."""
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """How often and for how long a client retries, in seconds.
 
-    The delay doubles from `first_s` to `max_s`. It is longer if the server asks for it (`Retry-After`).
+    The delay doubles from `first_delay_s` to `delay_max_s`. It is longer if the server asks for it
+    (`Retry-After`).
     """
 
-    first_s: float = 0.25
-    max_s: float = 5.0
-    patience_s: float = 600.0
-    """How long reading an answer is retried without success, before it raises."""
-    call_patience_s: float = 30.0
-    """The same for all other calls."""
-    connect_s: float = 10.0
-    silence_s: float = 30.0
-    """A connection without a byte for this long is dead: a gateway sends something every 10 s."""
+    first_delay_s: float = 0.25
+    delay_max_s: float = 5.0
+    stream_retry_for_s: float = 600.0
+    """How long an answer's stream is requested again without success. Then reading the answer raises the
+    error.
+    """
+    call_retry_for_s: float = 30.0
+    """The same limit for all other calls."""
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 30.0
+    """How long a connection may deliver no byte. A gateway sends something every 10 s."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,28 +87,28 @@ class Credential:
 
 
 class Backoff:
-    """The delays between retries: they double until `reset`, which is to be called after each success."""
+    """The delays between retries. A delay is twice the one before it. Call `reset` after each success."""
 
-    def __init__(self, retry: Retry, patience_s: float) -> None:
+    def __init__(self, retry: Retry, retry_for_s: float) -> None:
         self._retry = retry
-        self._patience_s = patience_s
+        self._retry_for_s = retry_for_s
         self.reset()
 
     def reset(self) -> None:
-        """Start again with the shortest delay and the whole patience."""
-        self._next_s = self._retry.first_s
-        self._until: float | None = None
+        """Start again with the first delay and the whole time for retries."""
+        self._next_s = self._retry.first_delay_s
+        self._deadline_s: float | None = None
 
     async def wait(self, cause: RejoinError) -> None:
-        """Sleep before the next try. Raises `cause` if the patience does not suffice."""
+        """Sleep before the next try. Raises `cause` if the time for retries would be over by then."""
         now_s = asyncio.get_running_loop().time()
-        if self._until is None:
-            self._until = now_s + self._patience_s
+        if self._deadline_s is None:
+            self._deadline_s = now_s + self._retry_for_s
         retry_after_s = (cause.retry_after_s or 0.0) if isinstance(cause, Refused) else 0.0
         delay_s = max(retry_after_s, self._next_s * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
-        if now_s + delay_s > self._until:
+        if now_s + delay_s > self._deadline_s:
             raise cause
-        self._next_s = min(self._next_s * 2, self._retry.max_s)
+        self._next_s = min(self._next_s * 2, self._retry.delay_max_s)
         await asyncio.sleep(delay_s)
 
 
@@ -125,7 +131,9 @@ class HttpTransport:
         self.retry = retry
 
     async def open(self, request: Request, backoff: Backoff) -> aiohttp.ClientResponse:
-        """Send a request until it succeeds. Returns the response, whose body is not read yet.
+        """Send a request, and repeat it after errors that allow that: any lost connection and `RETRYABLE`
+        statuses of an idempotent request, only `NOT_EXECUTED` statuses of any other one. Returns the
+        response, whose body is not read yet.
 
         Raises `Refused` or `Lost`, and `ClientSSLError` for a wrong certificate, which no retry mends.
         """
@@ -146,7 +154,7 @@ class HttpTransport:
 
     async def call[T](self, request: Request, kind: type[T]) -> T:
         """Send a request and decode the JSON body of the response. Raises as `open`, and `Malformed`."""
-        backoff = Backoff(self.retry, self.retry.call_patience_s)
+        backoff = Backoff(self.retry, self.retry.call_retry_for_s)
         while True:
             async with await self.open(request, backoff) as response:
                 try:
@@ -180,7 +188,7 @@ class HttpTransport:
             data = msgspec.json.encode(request.body)
             headers["Content-Type"] = "application/json"
         timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=self.retry.connect_s, sock_read=self.retry.silence_s
+            total=None, sock_connect=self.retry.connect_timeout_s, sock_read=self.retry.read_timeout_s
         )
         response = await self._http.request(
             request.method,
