@@ -27,7 +27,9 @@ class RunnerSettings(LimitSettings, frozen=True, kw_only=True):
     retry_delay_s: float = 1.0
     """Seconds before the next attempt at a run that crashed."""
     attempts_max: int = 10
-    """Attempts at one turn of a run; then the run fails with an error that the users see."""
+    """Attempts at one turn of a run that end without progress; then the run fails with an error that the
+    users see. Attempts that were lost with their process do not count: another run may have ended it.
+    """
     sweep_interval_s: float = 5.0
     """Seconds between two searches for lost runs and expired sessions, approvals and files."""
     history_bytes_max: Count = 2 * MIB

@@ -73,8 +73,8 @@ class RunState:
         """The log's first records have expired, so its events cannot be folded."""
         self.attempts = 0
         """Attempts that have written since the last suspension."""
-        self.attempts_without_progress = 0
-        """Attempts that have written since the last progress. The one that made progress does not count."""
+        self.fruitless_attempts: set[int] = set()
+        """Attempts that have written since the last progress. The one that made progress is none of them."""
         self.progress_attempt = 0
         """The attempt that made the last progress: a model response or a call that is complete, or the end
         of a step or a turn. What a crash makes void is no progress.
@@ -153,7 +153,8 @@ class RunState:
         """Apply one record of the stored log. Records come in order, without a gap."""
         head = record.head
         progress = self.progress
-        self.attempts_without_progress += head.attempt != self.attempt
+        if head.attempt != self.attempt:
+            self.fruitless_attempts.add(head.attempt)
         if head.mark is Mark.RESTORED:
             self.restart(head.turn)
         # Records expire from the oldest on. Without the first ones the rest cannot be folded, but the
@@ -169,7 +170,8 @@ class RunState:
                 self.size_bytes += len(event)
             self.apply_mark(head.mark)
         if self.progress != progress:
-            self.progress_attempt, self.attempts_without_progress = head.attempt, 0
+            self.progress_attempt = head.attempt
+            self.fruitless_attempts.clear()
         self.attempts += head.attempt != self.attempt
         self.attempt = head.attempt
         self.last_seq = record.seq

@@ -51,5 +51,21 @@ def judge(losses: Sequence[Loss], state: RunState) -> Suspicion | str:
     return Suspicion.NONE
 
 
+def failed_attempts(losses: Sequence[Loss], state: RunState) -> int:
+    """How many attempts without progress have ended by a failure of their own. An attempt that was lost with
+    its process has not: others may have ended that process, however often.
+    """
+    silent = {loss.attempt for loss in losses if loss.cause == "silent"}
+    return len(state.fruitless_attempts - silent)
+
+
+def unwritten_attempts(losses: Sequence[Loss], state: RunState, attempt: int) -> int:
+    """How many attempts before this one, and after the log's last, have ended by themselves and have not even
+    written their takeover.
+    """
+    silent = sum(loss.cause == "silent" and loss.attempt > state.attempt for loss in losses)
+    return max(0, attempt - 1 - state.attempt - silent)
+
+
 def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count} times")

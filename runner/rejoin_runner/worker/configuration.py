@@ -38,8 +38,8 @@ class WorkerLimits(msgspec.Struct, frozen=True):
     drain_grace_s: float = 10.0
     """After `drain`, running runs may continue for this long; then they are handed over."""
     attempts_max: int = 10
-    """Attempts in one turn of a run before the run fails. Each turn counts anew, because a run that people
-    decide about is claimed often without any fault.
+    """Attempts without progress before the run fails, without those that were lost with their process. Each
+    turn counts anew, because a run that people decide about is claimed often without any fault.
     """
     announce_period_s: float = 30.0
     """Interval between announcements of the agents in the registry."""

@@ -32,7 +32,7 @@ from rejoin_protocol.lifecycle import State
 from rejoin_protocol.limits import HISTORIES_BYTES_MAX, LARGE_HISTORY_BYTES
 from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.next_action.run_state import RunState
-from rejoin_runner.next_action.suspicion import Suspicion, judge
+from rejoin_runner.next_action.suspicion import Suspicion, failed_attempts, judge, unwritten_attempts
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run import executor, instrumentation
 from rejoin_runner.run.attempt import Attempt
@@ -160,17 +160,22 @@ class DeliveryExecutor:
         structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
         log.info("run_claimed", history_bytes=claim.history_bytes, history_cut=claim.history_cut)
         self._metrics.run_claimed(run.agent, delivery.age_s)
-        state, suspicion = await self._look_back(claim)
-        # Attempts that wrote nothing, and attempts that wrote nothing but their takeover.
-        fruitless = max(run.attempt - 1 - state.attempt, state.attempts_without_progress)
-        if fruitless > self._limits.attempts_max * ABANDON_FACTOR:
+        state, losses = await self._look_back(claim)
+        suspicion = judge(losses, state)
+        failed = failed_attempts(losses, state)
+        if (
+            max(unwritten_attempts(losses, state, run.attempt), failed)
+            > self._limits.attempts_max * ABANDON_FACTOR
+        ):
             await self._abandon(claim)
             await delivery.ack()
             return
         if suspicion is Suspicion.ALONE and self._quarantine is not None:
             await self._execute_alone(delivery, lease, run)
             return
-        failure = suspicion if isinstance(suspicion, str) else ""
+        failure = executor.TOO_MANY_ATTEMPTS if failed >= self._limits.attempts_max else ""
+        if isinstance(suspicion, str):
+            failure = suspicion
         async with run_alongside(lease.wait_until_lost()), self._with_history(claim) as claim:
             await self._signals.before_takeover(claim)
             journal = await self._take_over(claim, state)
@@ -183,14 +188,14 @@ class DeliveryExecutor:
         await delivery.ack()
         log.info("run_released", ended=state.ended, events=state.index)
 
-    async def _look_back(self, claim: Claim) -> tuple[RunState, Suspicion | str]:
-        """What the log and the lost attempts say about the run."""
+    async def _look_back(self, claim: Claim) -> tuple[RunState, Sequence[Loss]]:
+        """What the log says about the run, and the attempts that were lost."""
         state = RunState()
         if claim.run.attempt == 1:  # it finds no log; if there is one, the first append fails
-            return state, Suspicion.NONE
+            return state, []
         losses = await self._ports.store.find_losses(claim.run.id)
         await self._read_log(claim.run.id, state)
-        return state, judge(losses, state)
+        return state, losses
 
     async def _execute_alone(self, delivery: Delivery, lease: RunLease, run: Run) -> None:
         """Let a process of its own execute the run, and do with the request what it answers."""
@@ -277,8 +282,6 @@ class DeliveryExecutor:
         )
         if failure:
             await run.fail(failure)
-        elif state.attempts_without_progress >= self._limits.attempts_max:
-            await run.fail(executor.TOO_MANY_ATTEMPTS)
         elif state.start_expired and claim.answer is None:
             await run.fail(executor.LOG_EXPIRED)
         elif context_error:

@@ -6,7 +6,14 @@ from rejoin_adapters.store_types import Loss
 from rejoin_protocol.events import chunks
 from rejoin_protocol.ids import CallId
 from rejoin_runner.next_action.run_state import RunState
-from rejoin_runner.next_action.suspicion import DEATHS_MAX, SILENT_LOSSES_MAX, Suspicion, judge
+from rejoin_runner.next_action.suspicion import (
+    DEATHS_MAX,
+    SILENT_LOSSES_MAX,
+    Suspicion,
+    failed_attempts,
+    judge,
+    unwritten_attempts,
+)
 
 
 def state(progress_attempt: int = 0) -> RunState:
@@ -69,3 +76,21 @@ def test_a_run_that_was_alone_in_processes_that_died_fails() -> None:
         "The run failed: it ended its own process during a call of pay, 3 times."
     )
     assert judge(losses[:-1], state()) is Suspicion.ALONE
+
+
+def test_attempts_that_were_lost_with_their_process_are_no_failures_of_the_run() -> None:
+    """However often: a run that others take along never has too many attempts."""
+    many = state()
+    many.fruitless_attempts = set(range(1, 101))
+    silent = [Loss(attempt) for attempt in range(1, 98)]
+    assert failed_attempts(silent, many) == 3
+    assert failed_attempts([*silent, blocked(98), Loss(99, "died")], many) == 3
+    assert failed_attempts([], many) == 100
+
+
+def test_attempts_that_were_lost_before_they_wrote_anything_are_no_failures_either() -> None:
+    known = state()
+    known.attempt = 4
+    assert unwritten_attempts([], known, 10) == 5
+    assert unwritten_attempts([Loss(2), *(Loss(attempt) for attempt in range(5, 9))], known, 10) == 1
+    assert unwritten_attempts([Loss(attempt) for attempt in range(5, 10)], known, 10) == 0
