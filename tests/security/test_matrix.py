@@ -16,7 +16,12 @@ from rejoin_gateway.app import ROUTES
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.routes import ErrorFormat, Route
 from rejoin_protocol.ids import SessionId
-from tests.support.clients.attacked_gateway import AttackedGateway, Victim, open_attacked_gateway
+from tests.support.clients.attacked_gateway import (
+    AttackedGateway,
+    SideEffects,
+    Victim,
+    open_attacked_gateway,
+)
 
 TOOLS_CALL = {
     "jsonrpc": "2.0",
@@ -32,9 +37,9 @@ UI = [{"id": "u-matrix", "role": "user", "parts": TEXT}]
 class Example(msgspec.Struct, frozen=True):
     """A request that works for Ann. `{…}` in texts are hers. `id`: what the path's `{id}` names.
 
-    `lists`: somebody else gets what is theirs, which is nothing of hers. `makes`: another tenant's session of
-    the same name is another one. `reports`: somebody else stores a client event of his own, which may name a
-    session of any id. `tenants`: it is the tenant's, and none of its users or agents may read it.
+    `lists`: somebody else gets what is theirs, which is nothing of hers. `makes`: another tenant's or user's
+    session of the same name is another one. `reports`: somebody else stores a client event of his own, which
+    may name a session of any id. `tenants`: it is the tenant's, and none of its users or agents may read it.
     `asks`: it is for a call of a client's tool, and hers waits for an approval: she is told so.
     """
 
@@ -176,7 +181,7 @@ def expected(example: Example, wrong: str) -> int:
         return 404 if wrong == "other agent" else 201
     if example.tenants:
         return 404
-    theirs = example.lists or (example.makes and wrong == "other tenant")
+    theirs = example.lists or (example.makes and wrong != "other agent")
     return 200 if theirs else 404
 
 
@@ -205,11 +210,22 @@ async def test_who_may_not_gets_the_documented_status_and_nothing_happens(
             own = "client_events"
             assert after.hers | {own: None} == before.hers | {own: None}, wrong
         elif told.status == 200:
-            assert after.hers == before.hers, wrong
+            assert example.makes or after.hers == before.hers, wrong
+            assert lost_of(before, after) == {}, wrong
             assert not [one for one in (ann.run, ann.message) if one.encode() in told.raw], wrong
         else:
             assert after == before, wrong
             refused_in_shape(route, told)
+
+
+def lost_of(before: SideEffects, after: SideEffects) -> dict[str, Any]:
+    """What Ann's tenant had before and has no more; but for the tokens that all of its users spend."""
+    lost = {
+        table: [row for row in rows if row not in (after.hers[table] or ())]
+        for table, rows in before.hers.items()
+        if isinstance(rows, list) and table != "spending"
+    }
+    return {table: rows for table, rows in lost.items() if rows}
 
 
 def refused_in_shape(route: Route, told: Told) -> None:

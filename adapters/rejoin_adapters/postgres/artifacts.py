@@ -1,6 +1,9 @@
 """`Artifacts` in PostgreSQL."""
 
+import msgspec
+
 from rejoin_adapters.postgres.pool import Database, json_or_null, json_text
+from rejoin_adapters.session_keys import name_of
 from rejoin_adapters.store_types import Artifact, Owner
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import TenantId
@@ -49,4 +52,5 @@ class PostgresArtifacts:
             join sessions s on s.tenant_id = a.tenant_id and s.id = a.session_id
             where a.tenant_id = $1 and ($2::text is null or s.user_id = $2) and a.id = $3
         """
-        return await self._database.find(Artifact, query, owner.tenant, owner.user, id)
+        found = await self._database.find(Artifact, query, owner.tenant, owner.user, id)
+        return found and msgspec.structs.replace(found, session=name_of(owner, found.session))

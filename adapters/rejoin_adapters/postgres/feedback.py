@@ -6,6 +6,7 @@ from rejoin_adapters import page_tokens
 from rejoin_adapters.page_tokens import NumberToken
 from rejoin_adapters.ports.feedback import EVENTS_KEPT, FEEDBACK_MAX, PRUNE_INTERVAL
 from rejoin_adapters.postgres.pool import Database, json_or_null
+from rejoin_adapters.session_keys import named_entry
 from rejoin_adapters.store_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
 from rejoin_protocol.ids import AgentName, SessionId
 
@@ -32,7 +33,7 @@ class PostgresFeedbackStore:
         """See `FeedbackStore`."""
         made = await self._database.get(
             _StoredFeedback,
-            "select add_feedback($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            "select add_feedback($1, $2, $3, $4, session_key($1, $2, $5), $6, $7, $8, $9, $10)",
             owner.tenant,
             owner.user,
             agent,
@@ -44,7 +45,7 @@ class PostgresFeedbackStore:
             feedback.created_at,
             FEEDBACK_MAX,
         )
-        return made.stored, made.created
+        return named_entry(owner, made.stored), made.created
 
     async def list_feedback(
         self,
@@ -58,13 +59,16 @@ class PostgresFeedbackStore:
         """See `FeedbackStore`."""
         query, args = _newest("feedback", "feedback_json", owner, session, agent, limit, before)
         found = await self._database.get(list[tuple[int, Feedback]], query, *args)
-        return FeedbackPage([one for _, one in found[:limit]], _next_token([n for n, _ in found], limit))
+        return FeedbackPage(
+            [named_entry(owner, one) for _, one in found[:limit]], _next_token([n for n, _ in found], limit)
+        )
 
     async def add_event(self, owner: Owner, event: ClientEvent) -> tuple[ClientEvent, bool]:
         """See `FeedbackStore`."""
         made = await self._database.get(
             _StoredEvent,
-            "select add_client_event($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            "select add_client_event("
+            "  $1, $2, $3, $4, $5, session_key($1, $2, $6), $7, $8, $9, $10, $11, $12, $13)",
             owner.tenant,
             owner.user,
             event.id,
@@ -79,7 +83,7 @@ class PostgresFeedbackStore:
             EVENTS_KEPT,
             PRUNE_INTERVAL,
         )
-        return made.stored, made.created
+        return named_entry(owner, made.stored), made.created
 
     async def list_events(
         self,
@@ -93,7 +97,9 @@ class PostgresFeedbackStore:
         """See `FeedbackStore`."""
         query, args = _newest("client_events", "client_event_json", owner, session, agent, limit, before)
         found = await self._database.get(list[tuple[int, ClientEvent]], query, *args)
-        return ClientEventPage([one for _, one in found[:limit]], _next_token([n for n, _ in found], limit))
+        return ClientEventPage(
+            [named_entry(owner, one) for _, one in found[:limit]], _next_token([n for n, _ in found], limit)
+        )
 
 
 def _newest(
@@ -108,7 +114,7 @@ def _newest(
     """The query of a page and of one row more, with its arguments."""
     # `$2 is null or …` would keep the planner from using the indexes on users and sessions.
     of_user = "$2::text is null" if owner.user is None else "user_id = $2"
-    of_session = "$3::text is null" if session is None else "session_id = $3"
+    of_session = "$3::text is null" if session is None else "session_id = session_key($1, $2, $3)"
     query = f"""
         select coalesce(json_agg(json_build_array(number, {to_json}(t::{table})) order by number desc), '[]')
         from (

@@ -24,7 +24,7 @@ class PostgresMcpSessions:
                   and metadata->>'mcp' = 'open'
                 order by created_at desc offset $5 - 1 for update skip locked))
             insert into sessions (tenant_id, id, agent, user_id, metadata)
-            values ($1, $3, $4, $2, '{"mcp": "open"}')
+            values ($1, session_key($1, $2, $3), $4, $2, '{"mcp": "open"}')
             on conflict do nothing returning to_json(id)
         """
         created = await self._database.value(query, owner.tenant, owner.user, session, agent, EMPTY_MAX)
@@ -35,7 +35,7 @@ class PostgresMcpSessions:
         """See `McpSessions`."""
         query = """
             select to_json(agent) from sessions
-            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
               and metadata->>'mcp' = 'open'
         """
         return await self._database.find(AgentName, query, owner.tenant, owner.user, session)
@@ -45,14 +45,14 @@ class PostgresMcpSessions:
         query = """
             with gone as (
               delete from sessions s
-              where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+              where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
                 and metadata->>'mcp' = 'open'
                 and not exists (
                   select from messages m where m.tenant_id = s.tenant_id and m.session_id = s.id)
               returning id),
             ended as (
               update sessions s set metadata = '{"mcp": "ended"}'
-              where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+              where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
                 and metadata->>'mcp' = 'open'
                 and exists (
                   select from messages m where m.tenant_id = s.tenant_id and m.session_id = s.id)
@@ -65,8 +65,8 @@ class PostgresMcpSessions:
         """See `McpSessions`."""
         query = """
             select to_json(id) from runs
-            where tenant_id = $1 and ($2::text is null or user_id = $2) and session_id = $3
-              and starts_with(key, $4)
+            where tenant_id = $1 and ($2::text is null or user_id = $2)
+              and session_id = session_key($1, $2, $3) and starts_with(key, $4)
             order by position desc limit 1
         """
         return await self._database.find(

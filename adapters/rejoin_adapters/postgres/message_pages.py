@@ -8,10 +8,10 @@ HISTORY = """
 select json_build_object(
   'agent', agent,
   'messages', (
-    select coalesce(json_agg(body order by position), '[]') from shown_messages($1, $3)
+    select coalesce(json_agg(body order by position), '[]') from shown_messages($1, session_key($1, $2, $3))
     where position > $4 and position <= page.last),
   'active_run', (
-    select run_json(r) from turn_of($1, $3) r where id is not null),
+    select run_json(r) from turn_of($1, session_key($1, $2, $3)) r where id is not null),
   'created_at', created_at,
   'updated_at', updated_at,
   'next', case when page.more then page.last end)
@@ -21,9 +21,9 @@ from sessions, lateral (
   from (
     select position, row_number() over oldest as place,
       sum(coalesce(size_bytes, octet_length(body::text))) over oldest as bytes
-    from shown_messages($1, $3) where position > $4
+    from shown_messages($1, session_key($1, $2, $3)) where position > $4
     window oldest as (order by position)) sized) page
-where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
 """
 """`RunStore.history`: the oldest messages behind position $4, at most $5 bytes."""
 
@@ -36,18 +36,19 @@ select (
     select position, body, row_number() over listed = 1 or (row_number() over listed <= $6
       and sum(coalesce(size_bytes, octet_length(body::text))) over listed <= $8::bigint) as fits
     from (
-      select position, body, size_bytes from shown_messages($1, $3)
+      select position, body, size_bytes from shown_messages($1, session_key($1, $2, $3))
       where position < message.position
         and ($5::text is null or position * $7 > start.position * $7)
       order by position * $7 limit $6 + 1) found
     window listed as (order by position * $7)) page)
 from messages message
-left join messages start on start.tenant_id = $1 and start.session_id = $3 and start.id = $5
-  and start.position < message.position
-where message.tenant_id = $1 and message.session_id = $3 and message.id = $4
+left join messages start on start.tenant_id = $1 and start.session_id = session_key($1, $2, $3)
+  and start.id = $5 and start.position < message.position
+where message.tenant_id = $1 and message.session_id = session_key($1, $2, $3) and message.id = $4
   and ($5::text is null or start.id is not null)
   and exists (
-    select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3)
+    select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2)
+      and id = session_key($1, $2, $3))
 """
 """`RunStore.messages_before`: at most $6 messages and $8 bytes, in direction $7 (1 or -1)."""
 
@@ -64,10 +65,10 @@ select (
       row_number() over newest <= $5
       and sum(coalesce(size_bytes, octet_length(body::text))) over newest <= $7::bigint) as fits
     from (
-      select position, body, created_at, size_bytes from shown_messages($1, $3)
+      select position, body, created_at, size_bytes from shown_messages($1, session_key($1, $2, $3))
       where $4::bigint is null or position < $4
       order by position desc limit $5 + 1 offset $6) m
     window newest as (order by position desc)) sized)
-from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
 """
 """`SessionStore.messages`: the newest before position $4 without $6, at most $5 messages and $7 bytes."""

@@ -16,7 +16,9 @@ from rejoin_adapters.history_bounds import ALL_HISTORY, HistoryBounds
 from rejoin_adapters.ports.run_store import CALLS_MAX
 from rejoin_adapters.postgres import message_pages
 from rejoin_adapters.postgres.batch_loader import BatchLoader
-from rejoin_adapters.postgres.pool import PING, Database, json_or_null, json_text, open_database
+from rejoin_adapters.postgres.pool import Database, json_or_null, json_text, open_database
+from rejoin_adapters.postgres.run_recovery import PostgresRunRecovery
+from rejoin_adapters.session_keys import named_run, named_summary
 from rejoin_adapters.store_types import (
     Admission,
     Admitted,
@@ -30,7 +32,6 @@ from rejoin_adapters.store_types import (
     History,
     Interrupted,
     Limits,
-    Loss,
     MessageWithNext,
     Owner,
     Regenerate,
@@ -40,27 +41,24 @@ from rejoin_adapters.store_types import (
     Submit,
     parse_usage,
 )
+from rejoin_protocol.errors import NotFound
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.limits import PAGE_BYTES_MAX
 from rejoin_protocol.run_request import RunRequest
 
-STRANDED_MAX = 100
-"""Stranded runs returned to one sweep."""
 EXPIRED_MAX = 100
 """Approvals that one sweep expires. It locks their sessions for that time."""
-PURGED_AGAIN_S = 600.0
-"""By then every runner has found out that its run was deleted, and has stopped appending."""
 
 
-class PostgresRunStore:
+class PostgresRunStore(PostgresRunRecovery):
     """The adapter of `RunStore`. Leaving its context closes the pool, also for other adapters that use
     `database`.
     """
 
     def __init__(self, database: Database) -> None:
-        self.database = database
+        super().__init__(database)
         self._ended = BatchLoader(self._load_ended)
 
     async def __aenter__(self) -> Self:
@@ -73,6 +71,21 @@ class PostgresRunStore:
 
     async def admit(self, admission: Admission) -> Admitted:
         """See `RunStore`."""
+        try:
+            admitted = await self._admit(admission)
+        except NotFound:
+            if admission.owner.user is None:
+                raise
+            # Another user may have taken the session's name at the same moment: now it gets another id.
+            admitted = await self._admit(admission)
+        owner, interrupted = admission.owner, admitted.interrupted
+        return msgspec.structs.replace(
+            admitted,
+            run=named_run(owner, admitted.run),
+            interrupted=interrupted and named_run(owner, interrupted),
+        )
+
+    async def _admit(self, admission: Admission) -> Admitted:
         match admission.action:
             case Submit() as submit:
                 return await self._submit(admission, submit)
@@ -80,7 +93,9 @@ class PostgresRunStore:
                 return await self.database.get(
                     Admitted,
                     "select with_operation_set("
-                    "  regenerate_run($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12), $1)",
+                    "  regenerate_run("
+                    "    $2, $3, session_key($2, $3, $4), $5, $6, $7, $8, $9, $10, $11, $12),"
+                    "  $1)",
                     *_arguments(admission),
                     target,
                 )
@@ -90,7 +105,8 @@ class PostgresRunStore:
         query = """
             select with_operation_set(
               submit_run(
-                $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18),
+                $2, $3, session_key($2, $3, $4), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
+                $16, $17, $18),
               $1)
         """
         return await self.database.get(
@@ -120,8 +136,9 @@ class PostgresRunStore:
         key: str | None = None,
     ) -> Run | None:
         """See `RunStore`."""
-        query = "select repeated_run($1, $2, $3, $4, $5, $6, $7)"
-        return await self.database.find(Run, query, *_columns(owner), session, agent, key, message, digest)
+        query = "select repeated_run($1, $2, session_key($1, $2, $3), $4, $5, $6, $7)"
+        arguments = *_columns(owner), session, agent, key, message, digest
+        return await self._find_run(owner, query, *arguments)
 
     async def interrupt(
         self,
@@ -133,10 +150,10 @@ class PostgresRunStore:
         seen: Mapping[str, Any] | None = None,
     ) -> Interrupted:
         """See `RunStore`."""
-        query = "select interrupt_run($1, $2, $3, $4, $5, $6)"
-        return await self.database.get(
-            Interrupted, query, *_columns(owner), session, run, message, json_or_null(seen)
-        )
+        query = "select interrupt_run($1, $2, session_key($1, $2, $3), $4, $5, $6)"
+        arguments = *_columns(owner), session, run, message, json_or_null(seen)
+        ended = await self.database.get(Interrupted, query, *arguments)
+        return msgspec.structs.replace(ended, run=ended.run and named_run(owner, ended.run))
 
     async def find_seen(self, run: RunId) -> dict[str, Any] | None:
         """See `RunStore`."""
@@ -149,7 +166,11 @@ class PostgresRunStore:
             select run_json(r) from runs r
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self.database.find(Run, query, *_columns(owner), run)
+        return await self._find_run(owner, query, *_columns(owner), run)
+
+    async def _find_run(self, owner: Owner, query: str, *arguments: Any) -> Run | None:
+        run = await self.database.find(Run, query, *arguments)
+        return run and named_run(owner, run)
 
     async def has_ended(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
         """See `RunStore`."""
@@ -172,18 +193,23 @@ class PostgresRunStore:
         """See `RunStore`."""
         query = """
             select run_json(r) from runs r where id = coalesce(
-              (select id from turn_of($1, $3)),
-              (select id from runs where tenant_id = $1 and session_id = $3 order by position desc limit 1))
+              (select id from turn_of($1, session_key($1, $2, $3))),
+              (
+                select id from runs where tenant_id = $1 and session_id = session_key($1, $2, $3)
+                order by position desc limit 1))
             and ($2::text is null or user_id = $2)
         """
-        return await self.database.find(Run, query, *_columns(owner), session)
+        return await self._find_run(owner, query, *_columns(owner), session)
 
     async def history(
         self, owner: Owner, session: SessionId, *, after: int = -1, bytes_max: int = PAGE_BYTES_MAX
     ) -> History | None:
         """See `RunStore`."""
         query = message_pages.HISTORY
-        return await self.database.find(History, query, *_columns(owner), session, after, bytes_max)
+        found = await self.database.find(History, query, *_columns(owner), session, after, bytes_max)
+        if found is None or found.active_run is None:
+            return found
+        return msgspec.structs.replace(found, active_run=named_run(owner, found.active_run))
 
     async def find_message(
         self, owner: Owner, session: SessionId, message: MessageId
@@ -193,10 +219,12 @@ class PostgresRunStore:
             select json_build_object(
               'message', body,
               'next', (
-                select id from shown_messages($1, $3) where position > m.position order by position limit 1))
-            from shown_messages($1, $3) m
+                select id from shown_messages($1, session_key($1, $2, $3))
+                where position > m.position order by position limit 1))
+            from shown_messages($1, session_key($1, $2, $3)) m
             where id = $4 and exists (
-              select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3)
+              select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2)
+                and id = session_key($1, $2, $3))
         """
         return await self.database.find(MessageWithNext, query, *_columns(owner), session, message)
 
@@ -220,7 +248,7 @@ class PostgresRunStore:
         """See `RunStore`."""
         query = """
             select json_build_array(bytes_json(context)) from sessions
-            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
         """
         row = await self.database.find(tuple[bytes | None], query, *_columns(owner), session)
         return row[0] if row is not None else None
@@ -254,35 +282,6 @@ class PostgresRunStore:
         history = await self.database.get(list[MessageDict], query, claim.run.id, claim.history_from)
         return msgspec.structs.replace(claim, history=history, history_from=None)
 
-    async def release(self, run: RunId, attempt: int) -> bool:
-        """See `RunStore`."""
-        query = "update runs set released_attempt = attempt where id = $1 and attempt = $2 returning 'true'"
-        return await self.database.find(bool, query, run, attempt) is not None
-
-    async def find_losses(self, run: RunId) -> Sequence[Loss]:
-        """See `RunStore`."""
-        query = """
-            select coalesce(json_agg(json_build_object(
-              'attempt', attempt, 'cause', cause, 'code', code, 'call', call_id, 'seconds', seconds)
-              order by attempt), '[]')
-            from run_losses where run_id = $1
-        """
-        return await self.database.get(list[Loss], query, run)
-
-    async def report_loss(self, run: RunId, attempt: int | None, loss: Loss) -> None:
-        """See `RunStore`."""
-        query = """
-            insert into run_losses (run_id, attempt, cause, code, call_id, seconds)
-            select id, attempt, $3, $4, $5, $6 from runs
-            where id = $1 and state = 'running' and attempt = coalesce($2::integer, attempt)
-            on conflict (run_id, attempt) do update set
-              cause = excluded.cause, code = excluded.code, call_id = excluded.call_id,
-              seconds = excluded.seconds
-            where run_losses.cause = 'silent'
-            returning 'true'
-        """
-        await self.database.value(query, run, attempt, loss.cause, loss.code, loss.call, loss.seconds)
-
     async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
         """See `RunStore`."""
         await self.database.value(
@@ -301,7 +300,7 @@ class PostgresRunStore:
     async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
         """See `RunStore`."""
         decided = await self.database.value_by_actor(
-            "select decide_run($1, $2, $3, $4, $5, $6, $7, $8)",
+            "select decide_run($1, $2, session_key($1, $2, $3), $4, $5, $6, $7, $8)",
             *_columns(owner),
             session,
             [decision.approval for decision in decisions],
@@ -310,7 +309,8 @@ class PostgresRunStore:
             [decision.kind for decision in decisions],
             [json_or_null(decision.output) for decision in decisions],
         )
-        return msgspec.json.decode(decided or "null", type=Decided)
+        found = msgspec.json.decode(decided or "null", type=Decided)
+        return msgspec.structs.replace(found, run=named_run(owner, found.run))
 
     async def suspend(self, run: RunId, attempt: int, answer: MessageDict) -> RunRequest | None:
         """See `RunStore`."""
@@ -339,7 +339,8 @@ class PostgresRunStore:
         query = """
             select coalesce(json_agg(approval_json(a) order by number), '[]')
             from approvals a join sessions s on s.tenant_id = a.tenant_id and s.id = a.session_id
-            where a.tenant_id = $1 and ($2::text is null or s.user_id = $2) and session_id = $3
+            where a.tenant_id = $1 and ($2::text is null or s.user_id = $2)
+              and session_id = session_key($1, $2, $3)
               and state = 'pending'
         """
         return await self.database.get(list[Approval], query, *_columns(owner), session)
@@ -363,10 +364,12 @@ class PostgresRunStore:
             from (
               select a, r from approvals a join runs r on r.id = a.run_id
               where a.tenant_id = $1 and ($2::text is null or r.user_id = $2) and a.call_id = $3
-                and ($4::text is null or a.session_id = $4)
+                and ($4::text is null or a.session_id = session_key($1, $2, $4))
               order by (a.state = 'pending') desc, a.number desc limit $5) calls
         """
-        return await self.database.get(list[AskedCall], query, *_columns(owner), call, session, CALLS_MAX)
+        arguments = *_columns(owner), call, session, CALLS_MAX
+        calls = await self.database.get(list[AskedCall], query, *arguments)
+        return [msgspec.structs.replace(one, run=named_run(owner, one.run)) for one in calls]
 
     async def expire_approvals(self) -> Sequence[RunRequest]:
         """See `RunStore`."""
@@ -383,7 +386,8 @@ class PostgresRunStore:
               where tenant_id = $1 and ($2::text is null or user_id = $2) and ($3::text is null or state = $3)
               order by id desc limit $4) r
         """
-        return await self.database.get(list[RunSummary], query, *_columns(owner), state, limit)
+        runs = await self.database.get(list[RunSummary], query, *_columns(owner), state, limit)
+        return [named_summary(owner, run) for run in runs]
 
     async def run_summary(self, owner: Owner, run: RunId) -> RunSummary | None:
         """See `RunStore`."""
@@ -391,61 +395,8 @@ class PostgresRunStore:
             select listed_json(r) from runs r
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self.database.find(RunSummary, query, *_columns(owner), run)
-
-    async def find_interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
-        """See `RunStore`."""
-        query = """
-            select coalesce(json_agg(asked.id), '[]')
-            from unnest($1::text[]) as asked (id) left join runs r on r.id = asked.id
-            where r.id is null or r.interrupted_at is not null
-        """
-        return await self.database.get(list[RunId], query, list(runs))
-
-    async def recover_stranded(
-        self, age_s: float, *, republish_interval_s: float = 60.0
-    ) -> Sequence[RunRequest]:
-        """See `RunStore`."""
-        query = """
-            with republished as (
-              update runs set updated_at = clock_timestamp() where id in (
-                select id from runs
-                where state = 'running' and due_at is null
-                  and updated_at < statement_timestamp() - $2 * interval '1 second'
-                order by updated_at limit $3 for update skip locked)
-              returning *),
-            due as (
-              select * from runs where due_at < statement_timestamp() - $1 * interval '1 second'
-              order by due_at limit $3)
-            select coalesce(json_agg(request order by due_at), '[]')
-            from (
-              select request_json(r::runs) as request, due_at
-              from (select * from due union all select * from republished) r
-              union all select json_array_elements(promote_waiting($3)), null) requests
-        """
-        return await self.database.get(list[RunRequest], query, age_s, republish_interval_s, STRANDED_MAX)
-
-    async def logs_to_purge(self, limit: int = 100) -> Sequence[RunId]:
-        """See `RunStore`."""
-        query = """
-            select coalesce(json_agg(run_id), '[]') from (
-              select run_id from purges where due_at <= statement_timestamp() order by due_at limit $1) due
-        """
-        return await self.database.get(list[RunId], query, limit)
-
-    async def mark_purged(self, runs: Sequence[RunId]) -> None:
-        """See `RunStore`."""
-        query = """
-            with over as (
-              delete from purges where run_id = any ($1) and again and due_at <= statement_timestamp())
-            update purges set again = true, due_at = statement_timestamp() + $2 * interval '1 second'
-            where run_id = any ($1) and not again
-        """
-        await self.database.value(query, list(runs), PURGED_AGAIN_S)
-
-    async def ping(self) -> None:
-        """See `RunStore`."""
-        await self.database.value(PING)
+        found = await self.database.find(RunSummary, query, *_columns(owner), run)
+        return found and named_summary(owner, found)
 
 
 def _columns(owner: Owner) -> tuple[str, str | None]:

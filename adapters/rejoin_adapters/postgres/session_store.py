@@ -12,6 +12,7 @@ from rejoin_adapters.page_tokens import MessageToken, SessionToken
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, FORKS_MAX
 from rejoin_adapters.postgres import message_pages
 from rejoin_adapters.postgres.pool import Database, json_or_null
+from rejoin_adapters.session_keys import name_of, named_fork, named_session, named_summary
 from rejoin_adapters.store_types import (
     Fork,
     ForkOrigin,
@@ -78,9 +79,9 @@ class PostgresSessionStore:
             skip,
             roots,
         )
-        if len(sessions) <= limit:
-            return SessionPage(sessions, None)
-        return SessionPage(sessions[:limit], page_tokens.encode(SessionToken.of(sessions[limit - 1])))
+        more = len(sessions) > limit
+        following = page_tokens.encode(SessionToken.of(sessions[limit - 1])) if more else None
+        return SessionPage([named_session(owner, one) for one in sessions[:limit]], following)
 
     async def count(
         self, owner: Owner, *, agent: AgentName | None = None, count_max: int, roots: bool = False
@@ -100,19 +101,21 @@ class PostgresSessionStore:
         """See `SessionStore`."""
         query = """
             select coalesce(json_object_agg(id, session_opening(tenant_id, id)), '{}') from sessions
-            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = any($3::text[])
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = any(array(
+              select session_key($1, $2, name) from unnest($3::text[]) name))
         """
         found = await self._database.get(
             dict[SessionId, str | None], query, owner.tenant, owner.user, sessions
         )
-        return {session: text for session, text in found.items() if text is not None}
+        return {name_of(owner, session): text for session, text in found.items() if text is not None}
 
     async def forks(self, owner: Owner, sessions: Sequence[SessionId]) -> Sequence[Fork]:
         """See `SessionStore`."""
         query = """
             with recursive family (root, id, created_at) as (
               select id, id, created_at from sessions
-              where tenant_id = $1 and ($2::text is null or user_id = $2) and id = any($3::text[])
+              where tenant_id = $1 and ($2::text is null or user_id = $2) and id = any(array(
+              select session_key($1, $2, name) from unnest($3::text[]) name))
               union
               select f.root, s.id, s.created_at from family f
               join sessions s on s.tenant_id = $1 and s.forked_from = f.id and s.created_at >= f.created_at)
@@ -123,27 +126,31 @@ class PostgresSessionStore:
               select f.root, s.* from family f join sessions s on s.tenant_id = $1 and s.id = f.id
               where f.id <> f.root order by s.created_at, s.id limit $4) forks
         """
-        return await self._database.get(list[Fork], query, owner.tenant, owner.user, sessions, FORKS_MAX)
+        found = await self._database.get(list[Fork], query, owner.tenant, owner.user, sessions, FORKS_MAX)
+        return [named_fork(owner, fork) for fork in found]
 
     async def origin(self, owner: Owner, session: SessionId) -> ForkOrigin | None:
         """See `SessionStore`."""
         query = """
             select json_build_object(
               'source', forked_from, 'before', forked_before, 'copied', (
-                select count(*) from shown_messages($1, $3) m
+                select count(*) from shown_messages($1, session_key($1, $2, $3)) m
                 where m.role in ('user', 'assistant') and m.created_at < s.created_at))
             from sessions s
-            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3 and is_fork(s)
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
+              and is_fork(s)
         """
-        return await self._database.find(ForkOrigin, query, owner.tenant, owner.user, session)
+        found = await self._database.find(ForkOrigin, query, owner.tenant, owner.user, session)
+        return found and msgspec.structs.replace(found, source=name_of(owner, found.source))
 
     async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:
         """See `SessionStore`."""
         query = """
             select thread_json(s) from sessions s
-            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
         """
-        return await self._database.find(SessionSummary, query, owner.tenant, owner.user, session)
+        found = await self._database.find(SessionSummary, query, owner.tenant, owner.user, session)
+        return found and named_session(owner, found)
 
     async def messages(
         self,
@@ -168,11 +175,13 @@ class PostgresSessionStore:
             select (
               select coalesce(json_agg(listed_json(r::runs) order by position desc), '[]')
               from (
-                select * from runs where tenant_id = $1 and session_id = $3
+                select * from runs where tenant_id = $1 and session_id = session_key($1, $2, $3)
                 order by position desc limit $4) r)
-            from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+            from sessions
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
         """
-        return await self._get(list[RunSummary], query, owner, session, RUNS_MAX)
+        runs = await self._get(list[RunSummary], query, owner, session, RUNS_MAX)
+        return [named_summary(owner, run) for run in runs]
 
     async def usage(self, owner: Owner, session: SessionId) -> SessionUsage:
         """See `SessionStore`."""
@@ -182,8 +191,9 @@ class PostgresSessionStore:
                 'input_tokens', coalesce(sum(input_tokens), 0),
                 'output_tokens', coalesce(sum(output_tokens), 0),
                 'runs', count(*))
-              from runs where tenant_id = $1 and session_id = $3)
-            from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+              from runs where tenant_id = $1 and session_id = session_key($1, $2, $3))
+            from sessions
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
         """
         return await self._get(SessionUsage, query, owner, session)
 
@@ -197,15 +207,15 @@ class PostgresSessionStore:
         self, owner: Owner, session: SessionId, message: MessageId, into: SessionId
     ) -> SessionSummary:
         """See `SessionStore`."""
-        query = "select fork_session($1, $2, $3, $4, $5)"
-        return await self._database.get(
-            SessionSummary, query, owner.tenant, owner.user, session, message, into
-        )
+        query = "select fork_session($1, $2, session_key($1, $2, $3), $4, session_key($1, $2, $5))"
+        arguments = owner.tenant, owner.user, session, message, into
+        return named_session(owner, await self._database.get(SessionSummary, query, *arguments))
 
     async def rewind(self, owner: Owner, session: SessionId, message: MessageId) -> SessionSummary:
         """See `SessionStore`."""
-        query = "select rewind_session($1, $2, $3, $4)"
-        return await self._database.get(SessionSummary, query, owner.tenant, owner.user, session, message)
+        query = "select rewind_session($1, $2, session_key($1, $2, $3), $4)"
+        arguments = owner.tenant, owner.user, session, message
+        return named_session(owner, await self._database.get(SessionSummary, query, *arguments))
 
     async def update(
         self,
@@ -220,7 +230,7 @@ class PostgresSessionStore:
             update sessions s set
               title = case when $4 then $5::text else title end,
               metadata = case when $6 then $7::json else metadata end
-            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
             returning thread_json(s)
         """
         changes = (
@@ -229,11 +239,11 @@ class PostgresSessionStore:
             metadata is not UNSET,
             None if metadata is UNSET else json_or_null(metadata),
         )
-        return await self._get(SessionSummary, query, owner, session, *changes)
+        return named_session(owner, await self._get(SessionSummary, query, owner, session, *changes))
 
     async def delete(self, owner: Owner, session: SessionId) -> Sequence[RunId] | None:
         """See `SessionStore`."""
-        query = "select delete_session($1, $2, $3)"
+        query = "select delete_session($1, $2, session_key($1, $2, $3))"
         runs = await self._database.value_by_actor(query, owner.tenant, owner.user, session)
         return None if runs is None else msgspec.json.decode(runs, type=list[RunId])
 

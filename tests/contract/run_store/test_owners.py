@@ -111,11 +111,12 @@ async def test_a_user_does_not_see_the_tenants_own_sessions(store: RunStore) -> 
 
 
 async def test_another_users_session_takes_no_message(store: RunStore) -> None:
+    """The message begins a session of the same name. See `test_session_names`."""
     anns = await secret(store, ANN)
     turn = UserMessage(user("mine"), b"1")
-    with pytest.raises(NotFound):
-        await Chat(store, BEN, anns.session).admit(Submit(turn))
+    await Chat(store, BEN, anns.session).admit(Submit(turn))
     assert await Chat(store, ANN, anns.session).texts() == ["secret", "may I?"]
+    assert await Chat(store, BEN, anns.session).texts() == ["mine"]
 
 
 async def test_a_run_is_its_sessions_users_whoever_asks_for_it(store: RunStore) -> None:

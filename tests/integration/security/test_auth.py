@@ -146,7 +146,16 @@ async def test_a_users_sessions_are_nobody_elses(system: LocalSystem, base: str,
     for credential, status in ((ann, 200), (ben, 404), (all_, 200)):
         found = await system.get(url, Authorization=f"Bearer {credential}")
         assert found.status == status
-    assert (await post(system, base, system.chat(session, "count 2"), ben)).status == 404
+    # His own session may have the same name, and hers stays what it is.
+    mine = await post(system, base, system.chat(session, "count 3"), ben)
+    assert mine.text == "1 2 3"
+    assert mine.headers["x-conversation-id"] == session
+    stored = await system.get(url, Authorization=f"Bearer {ben}")
+    assert len(stored.json["messages"]) == 2
+    stream, whole = f"{url}/{mine.headers['x-workflow-run-id']}/stream", {"x-stream-start-index": "0"}
+    resumed = await system.get(stream, Authorization=f"Bearer {ben}", **whole)
+    assert resumed.text == "1 2 3"
+    assert (await system.get(url, Authorization=f"Bearer {ann}")).json["messages"] != stored.json["messages"]
 
 
 async def test_another_tenants_sessions_have_the_same_names_and_nothing_else(

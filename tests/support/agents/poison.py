@@ -1,4 +1,4 @@
-"""An agent whose tools end or block their process, and one that only takes its time.
+"""An agent whose tools end or block their process or raise what they should not, and one that takes its time.
 
 The first word of a message names the tool; the second is its argument. `TEST_CALLS` names the file of
 executions.
@@ -9,7 +9,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
@@ -50,11 +50,35 @@ async def block(context: ToolContext[None], seconds: float) -> str:
 
 
 @tool
+async def leave(context: ToolContext[None], way: str) -> str:
+    """Raise what is no `Exception`."""
+    _count(context, f"leave {way}")
+    raise SystemExit(3) if way == "SystemExit" else BaseException(way)
+
+
+@tool
+async def shout(context: ToolContext[None], text: str) -> str:
+    """Raise an exception with the user's text in it."""
+    _count(context, "shout")
+    raise RuntimeError(text)
+
+
+@tool
 async def rest(context: ToolContext[None], seconds: float) -> str:
     """Take a while."""
     _count(context, "rest")
     await asyncio.sleep(seconds)
     return "rested"
+
+
+ARGUMENTS: Mapping[str, tuple[type[str | float], str]] = {
+    "die": (str, "way"),
+    "leave": (str, "way"),
+    "shout": (str, "text"),
+    "block": (float, "seconds"),
+    "rest": (float, "seconds"),
+}
+"""The argument of each tool."""
 
 
 class WordModel:
@@ -66,9 +90,9 @@ class WordModel:
         words = "".join(part["text"] for part in parts if part["type"] == "text").split()
         results = [part for part in request.answer.get("parts", ()) if "toolCallId" in part]
         match words:
-            case [("die" | "block" | "rest") as name, value] if not results:
-                arguments = {"way": value} if name == "die" else {"seconds": float(value)}
-                yield ToolInputAvailable(tool_call_id="call_1", tool_name=name, input=arguments)
+            case [name, value] if not results and name in ARGUMENTS:
+                kind, argument = ARGUMENTS[name]
+                yield ToolInputAvailable(tool_call_id="call_1", tool_name=name, input={argument: kind(value)})
                 yield Done("tool-calls")
                 return
             case ["count", last]:
@@ -83,4 +107,4 @@ class WordModel:
         yield Done("stop")
 
 
-agent = Agent(name="poison", model=WordModel(), tools=[die, block, rest], text_interval_s=0)
+agent = Agent(name="poison", model=WordModel(), tools=[die, leave, shout, block, rest], text_interval_s=0)

@@ -103,7 +103,7 @@ class AttackedGateway:
             "expired": await self.expired(),
             "revoked": await self.revoked(),
             "other tenant": await self.key(tenant=self.system.fresh("other")),
-            "other user": await self.key(user=BEN),
+            "other user": await self.key(user=self.system.fresh(BEN)),
             "other agent": await self.key(agent="another"),
             "missing scope": await self.key(scopes=tuple(one for one in ALL if one is not scope)),
         }

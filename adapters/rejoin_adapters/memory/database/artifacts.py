@@ -1,6 +1,9 @@
 """`Artifacts` in memory, over the rows of a `MemoryDatabase`."""
 
+import msgspec
+
 from rejoin_adapters.memory.database.tables import MemoryDatabase
+from rejoin_adapters.session_keys import name_of
 from rejoin_adapters.store_types import Artifact, Owner
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import TenantId
@@ -25,4 +28,4 @@ class MemoryArtifacts:
         artifact = self._database.artifacts.get((owner.tenant, id))
         if artifact is None or self._database.find_session(owner, artifact.session) is None:
             return None
-        return artifact
+        return msgspec.structs.replace(artifact, session=name_of(owner, artifact.session))

@@ -6,6 +6,7 @@ from rejoin_adapters import page_tokens
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.page_tokens import NumberToken
 from rejoin_adapters.ports.feedback import EVENTS_KEPT, FEEDBACK_MAX
+from rejoin_adapters.session_keys import named_entry
 from rejoin_adapters.store_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
 from rejoin_protocol.errors import Conflict, NotFound
 from rejoin_protocol.ids import AgentName, SessionId, TenantId
@@ -24,17 +25,17 @@ class MemoryFeedbackStore:
         session = self._database.find_session(owner, feedback.session)
         if session is None or agent not in {None, session.agent}:
             raise NotFound("there is no such session")
-        rows = self._database.feedback
+        rows, key = self._database.feedback, self._database.key(owner, feedback.session)
         known = _find(rows, owner, feedback.id)
         if known is not None:
-            return known, False
+            return named_entry(owner, known), False
         if feedback.message is not None and session.message(feedback.message) is None:
             raise NotFound("there is no such message in the session")
-        if sum((t, one.session) == (owner.tenant, feedback.session) for t, one in rows) >= FEEDBACK_MAX:
+        if sum((t, one.session) == (owner.tenant, key) for t, one in rows) >= FEEDBACK_MAX:
             raise Conflict("the session has as much feedback as it may have")
-        stored = msgspec.structs.replace(feedback, user=owner.user, agent=session.agent)
+        stored = msgspec.structs.replace(feedback, session=key, user=owner.user, agent=session.agent)
         rows.append((owner.tenant, stored))
-        return stored, True
+        return named_entry(owner, stored), True
 
     async def list_feedback(
         self,
@@ -46,20 +47,22 @@ class MemoryFeedbackStore:
         before: str | None = None,
     ) -> FeedbackPage:
         """See `FeedbackStore`."""
-        return FeedbackPage(*_page(self._database.feedback, owner, session, agent, limit, before))
+        key = session and self._database.key(owner, session)
+        return FeedbackPage(*_page(self._database.feedback, owner, key, agent, limit, before))
 
     async def add_event(self, owner: Owner, event: ClientEvent) -> tuple[ClientEvent, bool]:
         """See `FeedbackStore`."""
         rows = self._database.client_events
         known = _find(rows, owner, event.id)
         if known is not None:
-            return known, False
-        stored = msgspec.structs.replace(event, user=owner.user)
+            return named_entry(owner, known), False
+        key = event.session and self._database.key(owner, SessionId(event.session))
+        stored = msgspec.structs.replace(event, session=key, user=owner.user)
         rows.append((owner.tenant, stored))
         mine = [row for row in rows if row[0] == owner.tenant]
         for row in mine[:-EVENTS_KEPT]:
             rows.remove(row)
-        return stored, True
+        return named_entry(owner, stored), True
 
     async def list_events(
         self,
@@ -71,7 +74,8 @@ class MemoryFeedbackStore:
         before: str | None = None,
     ) -> ClientEventPage:
         """See `FeedbackStore`."""
-        return ClientEventPage(*_page(self._database.client_events, owner, session, agent, limit, before))
+        key = session and self._database.key(owner, SessionId(session))
+        return ClientEventPage(*_page(self._database.client_events, owner, key, agent, limit, before))
 
 
 def _find[T: (Feedback, ClientEvent)](rows: list[tuple[TenantId, T]], owner: Owner, id: str) -> T | None:
@@ -97,4 +101,4 @@ def _page[T: (Feedback, ClientEvent)](
         and number < end
     ][::-1]
     older = page_tokens.encode(NumberToken(found[limit - 1][0])) if len(found) > limit else None
-    return [one for _, one in found[:limit]], older
+    return [named_entry(owner, one) for _, one in found[:limit]], older

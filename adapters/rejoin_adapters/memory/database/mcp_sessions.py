@@ -4,6 +4,7 @@ from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.rows import SessionRow
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.ports.mcp_sessions import EMPTY_MAX, request_prefix
+from rejoin_adapters.session_keys import check_new
 from rejoin_adapters.store_types import Owner
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import AgentName, RunId, SessionId
@@ -23,6 +24,7 @@ class MemoryMcpSessions:
 
     async def open(self, owner: Owner, session: SessionId, agent: AgentName) -> None:
         """See `McpSessions`."""
+        session = self._database.key(owner, session)
         if (owner.tenant, session) in self._database.sessions:
             raise Conflict(f"a session {session!r} exists already")
         empty = [
@@ -32,6 +34,7 @@ class MemoryMcpSessions:
         ]
         for old in empty[: max(0, len(empty) - EMPTY_MAX + 1)]:
             self._database.delete_session(owner.tenant, old)
+        check_new(session, owner.user)
         row = SessionRow(agent, owner.user, now_utc(), now_utc(), metadata=OPEN)
         row.may_start = self._database.may_start
         self._database.sessions[owner.tenant, session] = row
@@ -49,7 +52,7 @@ class MemoryMcpSessions:
         if row.messages:
             row.metadata = ENDED
         else:
-            self._database.delete_session(owner.tenant, session)
+            self._database.delete_session(owner.tenant, self._database.key(owner, session))
         return True
 
     async def find_run(self, owner: Owner, session: SessionId, request: str) -> RunId | None:

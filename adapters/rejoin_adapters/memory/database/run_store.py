@@ -14,6 +14,7 @@ from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.recovery import MemoryRunRecovery
 from rejoin_adapters.memory.database.rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow
 from rejoin_adapters.ports.run_store import CALLS_MAX
+from rejoin_adapters.session_keys import check_new, named_run, named_summary
 from rejoin_adapters.store_types import (
     Admission,
     Admitted,
@@ -55,9 +56,7 @@ class MemoryRunStore(MemoryRunRecovery):
     async def admit(self, admission: Admission) -> Admitted:
         """See `RunStore`."""
         owner = admission.owner
-        taken = (owner.tenant, admission.session) in self.database.sessions
-        if taken and self.database.find_session(owner, admission.session) is None:
-            raise NotFound("there is no such session")
+        admission = msgspec.structs.replace(admission, session=self.database.key(owner, admission.session))
         match admission.action:
             case Submit() as submit:
                 asked: Asked = "submit", submit.user_message.message["id"], submit.user_message.digest
@@ -69,7 +68,7 @@ class MemoryRunStore(MemoryRunRecovery):
         before = self.database.session_of(run).ready
         ours = created and admission.when_busy is WhenBusy.INTERRUPT and before is not run
         flagged = before.row if ours and before is not None and before.row.interrupted else None
-        return Admitted(run.row, created, flagged)
+        return Admitted(named_run(owner, run.row), created, flagged and named_run(owner, flagged))
 
     def _known(self, admission: Admission, asked: Asked) -> RunRow | None:
         """The run of the idempotency key, or the run that the same request has created before."""
@@ -103,7 +102,7 @@ class MemoryRunStore(MemoryRunRecovery):
             raise Conflict("the idempotency key is taken by another request")
         stored = found.message(message)
         made = named or (stored.run if stored is not None and stored.digest == digest else None)
-        return made.row if made is not None else None
+        return named_run(owner, made.row) if made is not None else None
 
     def _submit(self, admission: Admission, submit: Submit, asked: Asked) -> RunRow:
         id = MessageId(submit.user_message.message["id"])
@@ -145,6 +144,7 @@ class MemoryRunStore(MemoryRunRecovery):
         self.database.spent[today] = self.database.spent.get(today, 0) + max(more, 0)
 
     def _open(self, admission: Admission, turns: Sequence[MessageDict], taken: set[MessageId]) -> SessionRow:
+        check_new(admission.session, admission.owner.user)
         session = SessionRow(admission.agent, admission.owner.user, now_utc(), now_utc())
         session.may_start = self.database.may_start
         for turn in turns:
@@ -202,7 +202,7 @@ class MemoryRunStore(MemoryRunRecovery):
     async def find_run(self, owner: Owner, run: RunId) -> Run | None:
         """See `RunStore`."""
         found = self.database.find_run(owner, run)
-        return found.row if found is not None else None
+        return named_run(owner, found.row) if found is not None else None
 
     async def has_ended(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
         """See `RunStore`."""
@@ -215,7 +215,7 @@ class MemoryRunStore(MemoryRunRecovery):
         """See `RunStore`."""
         found = self.database.find_session(owner, session)
         run = found and (found.turn or next(reversed(found.runs), None))
-        return run.row if run else None
+        return named_run(owner, run.row) if run else None
 
     async def history(
         self, owner: Owner, session: SessionId, *, after: int = -1, bytes_max: int = PAGE_BYTES_MAX
@@ -224,7 +224,7 @@ class MemoryRunStore(MemoryRunRecovery):
         found = self.database.find_session(owner, session)
         if found is None:
             return None
-        active = found.turn.row if found.turn is not None else None
+        active = named_run(owner, found.turn.row) if found.turn is not None else None
         messages, following = found.page(after, bytes_max)
         return History(found.agent, messages, active, found.created_at, found.updated_at, following)
 
@@ -328,11 +328,11 @@ class MemoryRunStore(MemoryRunRecovery):
                 one.decision = decision
                 if decision.kind == "approval":
                     action = "approval.approved" if decision.approved else "approval.denied"
-                    detail = {"session": session, "run": one.run.row.id, "tool": one.request.tool}
+                    detail = {"session": one.run.row.session, "run": one.run.row.id, "tool": one.request.tool}
                     self.database.record_audit(owner.tenant, action, one.request.id, **detail)
         run = open_here[0].run
         found.resume(run)
-        return Decided(run.row, max(one.turn for one in open_here) + 1)
+        return Decided(named_run(owner, run.row), max(one.turn for one in open_here) + 1)
 
     async def suspend(self, run: RunId, attempt: int, answer: MessageDict) -> RunRequest | None:
         """See `RunStore`."""
@@ -384,7 +384,7 @@ class MemoryRunStore(MemoryRunRecovery):
         if run is None and stored is not None and stored.run is not None:
             run = stored.run.row.id
         if run is None and (message is not None or found is None):
-            self.database.keep_stop(owner, session, message)
+            self.database.keep_stop(owner, self.database.key(owner, session), message)
             return Interrupted(None, interrupted=False, known=found is not None)
         if found is None:
             raise NotFound("there is no such session")
@@ -393,7 +393,7 @@ class MemoryRunStore(MemoryRunRecovery):
             raise NotFound("there is no such run in the session")
         mine = found.interrupt(mine, seen)
         interrupted = mine is not None and mine.row.state not in TERMINAL
-        return Interrupted(mine.row if mine is not None else None, interrupted)
+        return Interrupted(named_run(owner, mine.row) if mine is not None else None, interrupted)
 
     async def find_seen(self, run: RunId) -> dict[str, Any] | None:
         """See `RunStore`."""
@@ -408,11 +408,11 @@ class MemoryRunStore(MemoryRunRecovery):
             one
             for one in reversed(self.database.approvals.values())
             if one.request.call == call
-            and session in {None, one.run.row.session}
+            and (session is None or one.run.row.session == self.database.key(owner, session))
             and self.database.find_run(owner, one.run.row.id) is not None
         ]
         asked.sort(key=lambda one: not one.pending)
-        return [AskedCall(one.shown, one.run.row) for one in asked[:CALLS_MAX]]
+        return [AskedCall(one.shown, named_run(owner, one.run.row)) for one in asked[:CALLS_MAX]]
 
     async def pending_approvals(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
         """See `RunStore`."""
@@ -444,7 +444,7 @@ class MemoryRunStore(MemoryRunRecovery):
     ) -> Sequence[RunSummary]:
         """See `RunStore`."""
         found = [
-            run.listed
+            named_summary(owner, run.listed)
             for run in self.database.runs.values()
             if self.database.find_run(owner, run.row.id) is not None and state in {None, run.row.state}
         ]
@@ -453,7 +453,7 @@ class MemoryRunStore(MemoryRunRecovery):
     async def run_summary(self, owner: Owner, run: RunId) -> RunSummary | None:
         """See `RunStore`."""
         found = self.database.find_run(owner, run)
-        return found.listed if found is not None else None
+        return named_summary(owner, found.listed) if found is not None else None
 
     async def ping(self) -> None:
         """See `RunStore`."""

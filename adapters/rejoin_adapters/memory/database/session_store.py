@@ -14,6 +14,7 @@ from rejoin_adapters.memory.database.rows import SessionRow, count_fitting
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.page_tokens import MessageToken, SessionToken
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, FORKS_MAX
+from rejoin_adapters.session_keys import check_new, name_of, named_fork, named_session, named_summary
 from rejoin_adapters.store_types import (
     Fork,
     ForkOrigin,
@@ -70,7 +71,7 @@ class MemorySessionStore:
         sessions = sessions[skip:]
         page = sessions[:limit]
         following = page_tokens.encode(SessionToken.of(page[-1])) if len(sessions) > limit else None
-        return SessionPage(page, following)
+        return SessionPage([named_session(owner, one) for one in page], following)
 
     async def count(
         self, owner: Owner, *, agent: AgentName | None = None, count_max: int, roots: bool = False
@@ -100,7 +101,8 @@ class MemorySessionStore:
     async def forks(self, owner: Owner, sessions: Sequence[SessionId]) -> Sequence[Fork]:
         """See `SessionStore`."""
         found: dict[tuple[SessionId, SessionId], Fork] = {}
-        pairs = [(id, id) for id in sessions if self._database.find_session(owner, id) is not None]
+        keys = [self._database.key(owner, id) for id in sessions]
+        pairs = [(id, id) for id in keys if self._database.find_session(owner, id) is not None]
         for root, source in pairs:
             for (tenant, id), row in self._database.sessions.items():
                 if tenant == owner.tenant and row.forked_from is not None and row.forked_from[0] == source:
@@ -111,7 +113,7 @@ class MemorySessionStore:
                         found[root, id] = Fork(root, id, source, before, row.title, row.updated_at, row.busy)
         rows = self._database.sessions
         ordered = sorted(found.values(), key=lambda fork: (rows[owner.tenant, fork.id].created_at, fork.id))
-        return ordered[:FORKS_MAX]
+        return [named_fork(owner, fork) for fork in ordered[:FORKS_MAX]]
 
     async def origin(self, owner: Owner, session: SessionId) -> ForkOrigin | None:
         """See `SessionStore`."""
@@ -119,7 +121,10 @@ class MemorySessionStore:
         if row is None or row.forked_from is None or not self._is_fork(owner, row):
             return None
         shown = [one for one in row.shown_rows if one.role in {"user", "assistant"}]
-        return ForkOrigin(*row.forked_from, sum(one.created_at < row.created_at for one in shown))
+        source, before = row.forked_from
+        return ForkOrigin(
+            name_of(owner, source), before, sum(one.created_at < row.created_at for one in shown)
+        )
 
     async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:
         """See `SessionStore`."""
@@ -146,7 +151,7 @@ class MemorySessionStore:
 
     async def runs(self, owner: Owner, session: SessionId) -> Sequence[RunSummary]:
         """See `SessionStore`."""
-        return [run.listed for run in reversed(self._find(owner, session).runs)]
+        return [named_summary(owner, run.listed) for run in reversed(self._find(owner, session).runs)]
 
     async def usage(self, owner: Owner, session: SessionId) -> SessionUsage:
         """See `SessionStore`."""
@@ -160,6 +165,7 @@ class MemorySessionStore:
     ) -> SessionSummary:
         """See `SessionStore`."""
         source = self._find(owner, session)
+        name, session, into = into, self._database.key(owner, session), self._database.key(owner, into)
         cut = source.message(message)
         if cut is None:
             raise NotFound("there is no such message in the session")
@@ -167,7 +173,7 @@ class MemorySessionStore:
         if existing is not None:
             if (existing.forked_from, existing.user) != ((session, message), source.user):
                 raise Conflict("the session id is taken")
-            return _summary(into, existing)
+            return _summary(name, existing)
         now = now_utc()
         fork = SessionRow(
             source.agent,
@@ -185,8 +191,9 @@ class MemorySessionStore:
                 fork.place(row.id, row.role, row.body).created_at = row.created_at
         fork.next_position = cut.position
         self._database.check_forks(owner.tenant, source.user)
+        check_new(into, source.user)
         self._database.sessions[owner.tenant, into] = fork
-        return _summary(into, fork)
+        return _summary(name, fork)
 
     async def rewind(self, owner: Owner, session: SessionId, message: MessageId) -> SessionSummary:
         """See `SessionStore`."""
@@ -219,8 +226,9 @@ class MemorySessionStore:
         """See `SessionStore`."""
         if self._database.find_session(owner, session) is None:
             return None
-        self._record_deletion(owner.tenant, [session])
-        return self._database.delete_session(owner.tenant, session)
+        key = self._database.key(owner, session)
+        self._record_deletion(owner.tenant, [key])
+        return self._database.delete_session(owner.tenant, key)
 
     def _record_deletion(self, tenant: TenantId, sessions: Sequence[SessionId]) -> None:
         if sessions:

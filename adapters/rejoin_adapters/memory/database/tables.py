@@ -11,6 +11,7 @@ from rejoin_adapters.actor import Actor, current_actor
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.rows import ApprovalRow, MessageRow, RunRow, SessionRow
 from rejoin_adapters.ports.run_store import EARLY_STOPS_MAX
+from rejoin_adapters.session_keys import mark_of
 from rejoin_adapters.store_types import ApiKeyRow, Artifact, AuditEntry, ClientEvent, Feedback, Limits, Owner
 from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId, TenantId, UserId
@@ -44,9 +45,18 @@ class MemoryDatabase:
             AuditEntry(number, now_utc(), tenant, actor.name, actor.peer, "memory", action, target, detail)
         )
 
+    def key(self, owner: Owner, name: SessionId) -> SessionId:
+        """The id of the session that the owner calls so, whether it exists or not. See `session_keys`."""
+        if owner.user is None:
+            return name
+        marked = SessionId(name + mark_of(owner.user))
+        mine, first = self.sessions.get((owner.tenant, marked)), self.sessions.get((owner.tenant, name))
+        is_marked = mine is not None and mine.user == owner.user
+        return marked if is_marked or (first is not None and first.user != owner.user) else name
+
     def find_session(self, owner: Owner, session: SessionId) -> SessionRow | None:
         """The session, if it is the owner's."""
-        row = self.sessions.get((owner.tenant, session))
+        row = self.sessions.get((owner.tenant, self.key(owner, session)))
         return row if row is not None and owner.user in {None, row.user} else None
 
     def find_run(self, owner: Owner, run: RunId) -> RunRow | None:
