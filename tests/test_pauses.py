@@ -17,7 +17,7 @@ PAUSES = {
     "tests/integration/runner/test_output_pacing.py": "models' pauses: output is paced by time",
     "tests/integration/stops/test_left_requests.py": "a gateway that is slow to publish",
     "tests/integration/stops/test_stop_and_send.py": "a tool that ignores its cancellation",
-    "tests/security/test_all_attacks.py": "the poll of processes' memory",
+    "tests/security/tenants/test_all_attacks.py": "the poll of processes' memory",
     "tests/security/test_connections.py": "a client that sends slowly, and one that pauses between requests",
     "tests/security/test_full_disks.py": "a broker that could go on by itself, and does not",
     "tests/security/test_images.py": "work that takes longer than its limit",

@@ -111,7 +111,7 @@ async def test_a_user_does_not_see_the_tenants_own_sessions(store: RunStore) -> 
 
 
 async def test_another_users_session_takes_no_message(store: RunStore) -> None:
-    """The message begins a session of the same name. See `test_session_names`."""
+    """The message begins a session of the same name. See `session_store/test_session_names`."""
     anns = await secret(store, ANN)
     turn = UserMessage(user("mine"), b"1")
     await Chat(store, BEN, anns.session).admit(Submit(turn))
