@@ -10,6 +10,8 @@ PYTHON := $(shell for p in python3.13 python3 python3.14 python3.12 python; do \
 	  && $$p -c 'import sys; print(sys.executable)' && break; done)
 export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
+# The tests start hundreds of processes; without stored bytecode each would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
 RUN := $(UV) run --frozen --all-extras
 
 ARGS ?=

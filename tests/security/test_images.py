@@ -5,7 +5,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import psutil
@@ -29,21 +29,21 @@ async def pool() -> AsyncIterator[ImagePool]:
 
 
 @pytest.mark.parametrize(
-    ("data", "media_type"),
+    ("make", "media_type"),
     [
-        (webp_of(16_000, 16_000), WEBP),
-        (png_of(60_000, 60_000), PNG),
-        (encoded(6_500, 6_500, "jpeg", progressive=True, subsampling=0), JPEG),
-        (jpeg_with_scans(200), JPEG),
-        (b"GIF89a" + struct.pack("<HH", 60_000, 60_000) + bytes(20), GIF),
+        (lambda: webp_of(16_000, 16_000), WEBP),
+        (lambda: png_of(60_000, 60_000), PNG),
+        (lambda: encoded(6_500, 6_500, "jpeg", progressive=True, subsampling=0), JPEG),
+        (lambda: jpeg_with_scans(200), JPEG),
+        (lambda: b"GIF89a" + struct.pack("<HH", 60_000, 60_000) + bytes(20), GIF),
     ],
     ids=["webp", "png", "progressive jpeg", "scans", "gif"],
 )
 async def test_an_image_that_would_cost_too_much_is_refused_by_its_header_alone(
-    pool: ImagePool, data: bytes, media_type: str
+    pool: ImagePool, make: Callable[[], bytes], media_type: str
 ) -> None:
     with pytest.raises(Invalid, match="at most"):
-        await pool.check(data, media_type, "attacker")
+        await pool.check(make(), media_type, "attacker")
     assert pool._idle == [], "no process was started for it"
 
 
@@ -80,20 +80,20 @@ def test_a_header_of_fill_bytes_is_read_in_linear_time() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("data", "media_type"),
+    ("make", "media_type"),
     [
-        (encoded(3_000, 2_000, "png"), PNG),
-        (encoded(3_000, 2_000, "webp", lossless=True), WEBP),
-        (encoded(3_000, 2_000, "jpeg", progressive=True, subsampling=0), JPEG),
-        (encoded(3_000, 2_000, "gif"), GIF),
+        (lambda: encoded(3_000, 2_000, "png"), PNG),
+        (lambda: encoded(3_000, 2_000, "webp", lossless=True), WEBP),
+        (lambda: encoded(3_000, 2_000, "jpeg", progressive=True, subsampling=0), JPEG),
+        (lambda: encoded(3_000, 2_000, "gif"), GIF),
     ],
     ids=["png", "webp", "jpeg", "gif"],
 )
 def test_no_image_takes_more_memory_than_its_header_says(
-    data: bytes, media_type: str, tmp_path: Path
+    make: Callable[[], bytes], media_type: str, tmp_path: Path
 ) -> None:
     """Measured in a process of its own, by the system's own count."""
-    path = tmp_path / "image"
+    path, data = tmp_path / "image", make()
     path.write_bytes(data)
     script = f"""
 import sys; sys.path.insert(0, {str(image_pool.DECODER.parent)!r})
