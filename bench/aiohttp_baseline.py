@@ -24,7 +24,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     body: dict[str, Any] = msgspec.json.decode(await request.read())
     words = _WORDS.fullmatch(body["messages"][-1]["parts"][0]["text"])
     count, pause_ms = (int(words[1]), int(words[2])) if words else (1, 0)
-    response = web.StreamResponse(headers=sse.HEADERS)
+    response = web.StreamResponse(headers=sse.STREAM_HEADERS)
     await response.prepare(request)
     opening: list[Chunk] = [chunks.Start(message_id="m"), chunks.StartStep(), chunks.TextStart(id="t")]
     await response.write(record.encode_frames(map(chunks.encode, opening), prev=0, index=0))

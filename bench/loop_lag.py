@@ -17,7 +17,7 @@ import structlog
 
 from bench import run_logs
 from bench.servers import run_infrastructure
-from rejoin.dev.generous_limits import LIMITS
+from rejoin.dev.generous_limits import GENEROUS_LIMITS
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
@@ -114,7 +114,7 @@ async def measure_lag(servers: Servers, agent: Agent, model: Model, runs: int, s
         database_url=servers.database_url,
         max_concurrent_runs=runs,
         drain_grace_s=0,
-        **LIMITS,
+        **GENEROUS_LIMITS,
     )
     late_ms: list[float] = []
     counting = CountingModel(model)

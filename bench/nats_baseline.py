@@ -64,7 +64,7 @@ class NatsBaseline:
             await self._client.publish(
                 f"$JS.API.DIRECT.GET.{subjects.LOG}", msgspec.json.encode(request), reply=inbox
             )
-            while subjects.STATUS not in (fields := (await queue.get()).headers or {}):
+            while subjects.STATUS_HEADER not in (fields := (await queue.get()).headers or {}):
                 count += 1
                 after = int(fields[subjects.SEQUENCE])
             more = int(fields.get(subjects.PENDING, "0")) > 0

@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from rejoin.dev.generous_limits import LIMITS, RATES
+from rejoin.dev.generous_limits import GENEROUS_LIMITS, GENEROUS_RATES
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.postgres import migrate
@@ -86,7 +86,7 @@ async def _service(servers: Servers, *arguments: str, **settings: object) -> Asy
         "nats_url": servers.nats_url,
         "database_url": servers.database_url,
         "log_level": "error",
-        **LIMITS,
+        **GENEROUS_LIMITS,
         **settings,
     }
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
@@ -102,7 +102,7 @@ async def run_gateway(servers: Servers) -> AsyncIterator[Running]:
     """A gateway whose default agent is `clock`."""
     port = free_port()
     async with _service(
-        servers, "rejoin", "gateway", port=port, allow_anonymous=True, default_agent="clock", **RATES
+        servers, "rejoin", "gateway", port=port, allow_anonymous=True, default_agent="clock", **GENEROUS_RATES
     ) as child:
         base = f"http://127.0.0.1:{port}"
         await _wait_until_ready(f"{base}/health/ready", child)

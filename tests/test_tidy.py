@@ -188,6 +188,20 @@ def test_each_class_name_is_defined_once() -> None:
     assert [name for name, count in counts.items() if count > 1] == []
 
 
+def test_each_public_constant_is_defined_once() -> None:
+    """A reader who searches for a constant finds one definition. Each route family has its `ROUTES`."""
+    counts = Counter(
+        target.id
+        for path in SOURCES
+        for node in parsed(path).body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name) and target.id.isupper() and not target.id.startswith("_")
+    )
+    assert counts["ROUTES"] > 1
+    assert [name for name, count in counts.items() if count > 1 and name != "ROUTES"] == []
+
+
 def test_the_client_imports_none_of_our_packages() -> None:
     assert CLIENT
     assert [

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from bench import http_load, nats_baseline, run_logs, servers
 from bench.figures import Figure
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import CONCURRENT_READS_MAX, JetStreamRunLog
+from rejoin_adapters.jetstream.run_log import CONCURRENT_LOG_READS_MAX, JetStreamRunLog
 from rejoin_adapters.postgres import run_store
 
 MISSED = 50
@@ -34,7 +34,7 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         for stream in streams:
             stream.close()
         await run_logs.write_in_process(infrastructure, positions, MISSED, 0)
-        began, slots = time.monotonic(), asyncio.Semaphore(CONCURRENT_READS_MAX)
+        began, slots = time.monotonic(), asyncio.Semaphore(CONCURRENT_LOG_READS_MAX)
 
         async def read(position: run_logs.LogPosition) -> None:
             async with slots:

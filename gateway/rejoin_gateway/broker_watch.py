@@ -13,7 +13,7 @@ from rejoin_protocol.errors import Unavailable
 log = structlog.get_logger("rejoin.broker")
 
 PERIOD_S = 2.0
-RETRY_AFTER_S = 5
+BROKER_RETRY_AFTER_S = 5
 
 
 class BrokerWatch:
@@ -39,7 +39,7 @@ class BrokerWatch:
     def require_writable(self) -> None:
         """Raises `Unavailable` if the last probe has failed."""
         if self._problem is not None:
-            raise Unavailable(self._problem, RETRY_AFTER_S)
+            raise Unavailable(self._problem, BROKER_RETRY_AFTER_S)
 
     async def watch(self) -> None:
         """Probe until cancelled."""

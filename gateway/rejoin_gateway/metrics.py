@@ -14,7 +14,7 @@ from rejoin_adapters.store_types import RunCount
 from rejoin_protocol.lifecycle import State
 
 UNMATCHED = "(none)"
-METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+COUNTED_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 """A client may send any other method: those share one label value."""
 
 
@@ -77,7 +77,7 @@ class GatewayMetrics(ProcessMetrics):
         self, method: str, route: str | None, status: int, duration_s: float, *, is_stream: bool
     ) -> None:
         """A request has been handled. `route`: its template; None if no route matched."""
-        method = method if method in METHODS else UNMATCHED
+        method = method if method in COUNTED_METHODS else UNMATCHED
         self._requests.labels(method, route or UNMATCHED, str(status)).inc()
         if not is_stream:
             self._request_duration.labels(method).observe(duration_s)

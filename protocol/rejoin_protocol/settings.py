@@ -11,7 +11,7 @@ import msgspec
 
 from rejoin_protocol.errors import Invalid
 
-PREFIX = "REJOIN_"
+SETTING_PREFIX = "REJOIN_"
 
 
 def load[T: msgspec.Struct](
@@ -27,7 +27,7 @@ def load[T: msgspec.Struct](
     """
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(kind):
-        name = PREFIX + field.name.upper()
+        name = SETTING_PREFIX + field.name.upper()
         if name in variables:
             values[field.name] = variables[name]
         elif f"{name}_FILE" in variables:
@@ -39,7 +39,7 @@ def load[T: msgspec.Struct](
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise Invalid(f"a {PREFIX}… setting is invalid: {error}") from error
+        raise Invalid(f"a {SETTING_PREFIX}… setting is invalid: {error}") from error
 
 
 def _read_secret(path: str, name: str, read: Callable[[str], str]) -> str:

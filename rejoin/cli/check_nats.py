@@ -77,7 +77,9 @@ async def _check_streams(connection: NatsConnection, settings: DoctorSettings) -
     ):
         name = expected["name"]
         try:
-            info = msgspec.json.decode(await connection.call_api(f"{subjects.API}.STREAM.INFO.{name}"))
+            info = msgspec.json.decode(
+                await connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.INFO.{name}")
+            )
         except RejoinError:
             yield note(
                 "broker: this user cannot see the configuration of the streams",

@@ -15,13 +15,13 @@ from rejoin.cli.check_settings import DoctorSettings, check_settings
 from rejoin.cli.finding import Finding, Severity, error
 from rejoin_protocol.errors import RejoinError
 
-CHECK_TIMEOUT_S = 5.0
+DOCTOR_TIMEOUT_S = 5.0
 
 type Check = Callable[[DoctorSettings], AsyncIterator[Finding]]
 
 
 async def examine(settings: DoctorSettings) -> list[Finding]:
-    """Run all checks. Takes at most `CHECK_TIMEOUT_S` for each server."""
+    """Run all checks. Takes at most `DOCTOR_TIMEOUT_S` for each server."""
     findings = list(check_settings(settings))
     findings += await _run_check("broker", "REJOIN_NATS_URL", check_nats, settings)
     findings += await _run_check("database", "REJOIN_DATABASE_URL", check_database, settings)
@@ -32,13 +32,13 @@ async def _run_check(name: str, url_setting: str, check: Check, settings: Doctor
     """The findings of one server's check. A server that cannot be reached is a finding, too."""
     findings: list[Finding] = []
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
+        async with asyncio.timeout(DOCTOR_TIMEOUT_S):
             async for finding in check(settings):
                 findings.append(finding)  # noqa: PERF401 - keeps the findings before a failure
     except TimeoutError:
         findings.append(
             error(
-                f"{name}: no answer within {CHECK_TIMEOUT_S:g} s",
+                f"{name}: no answer within {DOCTOR_TIMEOUT_S:g} s",
                 f"check {url_setting}, that the server runs, and the network",
             )
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from rejoin_protocol.security import sealing
-from rejoin_protocol.settings import PREFIX
+from rejoin_protocol.settings import SETTING_PREFIX
 
 CONFIG_FILE = "rejoin.toml"
 CONTEXT_KEY_FILE = "context.key"
@@ -41,7 +41,7 @@ def write_config(data_dir: Path, settings: SharedSettings) -> None:
 def variables(settings: SharedSettings) -> dict[str, str]:
     """The same settings as environment variables."""
     values = msgspec.structs.asdict(settings)
-    return {f"{PREFIX}{name.upper()}": value for name, value in values.items() if value is not None}
+    return {f"{SETTING_PREFIX}{name.upper()}": value for name, value in values.items() if value is not None}
 
 
 def context_encryption_keys(data_dir: Path) -> str:

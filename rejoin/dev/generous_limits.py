@@ -6,14 +6,14 @@ A developer's own settings come before these.
 from collections.abc import Mapping
 from typing import Any
 
-LIMITS: Mapping[str, Any] = {
+GENEROUS_LIMITS: Mapping[str, Any] = {
     "tenant_running_max": 10_000,
     "user_running_max": 10_000,
     "tenant_queued_max": 1_000_000,
     "user_queued_max": 1_000_000,
 }
 """Of gateways and runners."""
-RATES: Mapping[str, Any] = {
+GENEROUS_RATES: Mapping[str, Any] = {
     "requests_per_minute": 10_000_000,
     "user_requests_per_minute": 10_000_000,
     "tenant_requests_per_minute": 10_000_000,

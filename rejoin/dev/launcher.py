@@ -13,23 +13,26 @@ from pathlib import Path
 import msgspec
 
 from rejoin.dev.code_reload import restart_on_change
-from rejoin.dev.generous_limits import LIMITS, RATES
+from rejoin.dev.generous_limits import GENEROUS_LIMITS, GENEROUS_RATES
 from rejoin.dev.processes import DevProcesses, run_processes
 from rejoin.dev.progress import ProgressLines
 from rejoin.dev.provider_keys import as_setting, find_provider_keys
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.process.service_process import LogFormat, on_stop
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.settings import PREFIX
+from rejoin_protocol.settings import SETTING_PREFIX
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 DEV_DEFAULTS = {
     "REJOIN_DRAIN_GRACE_S": "0.5",
-    **{f"{PREFIX}{name.upper()}": str(count) for name, count in {**LIMITS, **RATES}.items()},
+    **{
+        f"{SETTING_PREFIX}{name.upper()}": str(count)
+        for name, count in {**GENEROUS_LIMITS, **GENEROUS_RATES}.items()
+    },
 }
 """A changed agent takes the running runs over at once: a developer watches, and is all tenants and users."""
-DEV_VARIABLES = {"REJOIN_HOST": HOST, "REJOIN_DEV": "true", "REJOIN_ALLOW_ANONYMOUS": "true"}
-START_TIMEOUT_S = 180.0
+DEV_VARIABLES = {"REJOIN_HOST": LOOPBACK, "REJOIN_DEV": "true", "REJOIN_ALLOW_ANONYMOUS": "true"}
+DEV_START_TIMEOUT_S = 180.0
 """The slowest start that was measured, on a loaded machine, took 10 s."""
 
 
@@ -69,7 +72,7 @@ async def run(plan: DevPlan, settings: DevSettings, variables: Mapping[str, str]
 
 
 async def _run_installation(plan: DevPlan, settings: DevSettings, variables: Mapping[str, str]) -> None:
-    progress, deadline = ProgressLines(), asyncio.timeout(START_TIMEOUT_S)
+    progress, deadline = ProgressLines(), asyncio.timeout(DEV_START_TIMEOUT_S)
     try:
         async with deadline, run_alongside(progress.remind()):
             await _serve(plan, settings, variables, progress, deadline)
@@ -77,8 +80,9 @@ async def _run_installation(plan: DevPlan, settings: DevSettings, variables: Map
         if not deadline.expired():
             raise
         raise Invalid(
-            f"the start was not complete after {START_TIMEOUT_S:.0f} s: it waited for {progress.awaited}. "
-            f"The lines above, and nats.log and postgresql.log in {plan.data_dir}, say more"
+            f"the start was not complete after {DEV_START_TIMEOUT_S:.0f} s: it waited for "
+            f"{progress.awaited}. The lines above, and nats.log and postgresql.log "
+            f"in {plan.data_dir}, say more"
         ) from None
 
 
@@ -121,8 +125,8 @@ async def _serve(
 def _announce(plan: DevPlan, progress: ProgressLines) -> None:
     progress(f"ready: {plan.gateways} gateway(s), {plan.runners} runner(s)")
     for number in range(plan.gateways):
-        progress(f"http://{HOST}:{plan.port + number}")
-    sys.stdout.write(f"ready http://{HOST}:{plan.port}\n")
+        progress(f"http://{LOOPBACK}:{plan.port + number}")
+    sys.stdout.write(f"ready http://{LOOPBACK}:{plan.port}\n")
     sys.stdout.flush()
 
 
@@ -151,7 +155,7 @@ def _check_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((LOOPBACK, port))
         except OSError as fault:
             raise Invalid(
                 f"port {port} cannot be used ({fault.strerror}): choose another with --port"

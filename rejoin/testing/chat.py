@@ -24,7 +24,7 @@ from rejoin_protocol.ids import AgentName, session_id
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Model
 
-TIMEOUT_S = 10.0
+CHAT_TIMEOUT_S = 10.0
 
 
 class Chat:
@@ -179,7 +179,7 @@ async def chat(
     context: Any = None,
     owner: Owner = DEFAULT_OWNER,
     config: str | Path | None = None,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float = CHAT_TIMEOUT_S,
 ) -> AsyncIterator[Chat]:
     """A chat with an agent whose gateway and runner live in this process, in memory.
 

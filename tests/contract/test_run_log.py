@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.live_feed import READER_BYTES_MAX, LiveReader
 from rejoin_adapters.jetstream.log_tail import open_log_tail
-from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamRunLog
+from rejoin_adapters.jetstream.run_log import LOG_READ_BYTES_MAX, JetStreamRunLog
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.ports.run_log import LiveSubscription, RunLog
 from rejoin_protocol.errors import Fenced, Invalid
@@ -194,12 +194,12 @@ async def test_behind_the_end_and_in_an_unknown_run_there_is_nothing(log: RunLog
 
 
 async def test_a_page_is_bounded_by_bytes_too_but_never_empty(log: RunLog, run: RunId) -> None:
-    size = READ_BYTES_MAX // 3
+    size = LOG_READ_BYTES_MAX // 3
     records = await write(log, run, *[bytes([65 + number]) * size for number in range(8)])
-    records += await write(log, run, b"x" * (READ_BYTES_MAX * 2), b"y")
+    records += await write(log, run, b"x" * (LOG_READ_BYTES_MAX * 2), b"y")
     page = await log.read(run, after=0)
     assert page.more
-    assert sum(len(record.payload) for record in page.records) <= READ_BYTES_MAX
+    assert sum(len(record.payload) for record in page.records) <= LOG_READ_BYTES_MAX
     assert await stored(log, run) == records
 
 

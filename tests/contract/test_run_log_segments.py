@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.log_tail import open_log_tail
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
-from rejoin_adapters.jetstream.run_log import FIRST_RECORDS, PAGE_RECORDS, READ_BYTES_MAX, JetStreamRunLog
+from rejoin_adapters.jetstream.run_log import FIRST_RECORDS, LOG_READ_BYTES_MAX, PAGE_RECORDS, JetStreamRunLog
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.ports.run_log import RunLog
 from rejoin_protocol.broker import subjects as names
@@ -67,7 +67,7 @@ async def stored(log: RunLog, run: RunId, after: int = 0) -> list[Record]:
     while more:
         page = await log.read(run, after=records[-1].seq if records else after)
         assert len(page.times) in (0, len(page.records))
-        assert sum(len(record.payload) for record in page.records) <= READ_BYTES_MAX
+        assert sum(len(record.payload) for record in page.records) <= LOG_READ_BYTES_MAX
         records += page.records
         more = page.more
     return records
@@ -175,7 +175,7 @@ async def messages(connection: NatsConnection, run: RunId) -> set[str]:
     """The subjects on which the broker has something of a run."""
     log = JetStreamRunLog(connection, connection)
     subjects = (names.log(run), names.segments(run))
-    return {one for one in subjects if (await log._get(one, 0, 1, READ_BYTES_MAX))[0]}
+    return {one for one in subjects if (await log._get(one, 0, 1, LOG_READ_BYTES_MAX))[0]}
 
 
 async def test_a_purge_leaves_nothing_at_the_broker(nats_url: str, run: RunId) -> None:

@@ -147,7 +147,7 @@ async def test_the_brokers_limit_of_storage(tmp_path: Path, database_url: str) -
             await fill_stream(admin)
             await becomes(system, base, 503, "it goes on by itself")
             await refused(system, base)
-            await admin.call_api(f"{subjects.API}.STREAM.PURGE.{subjects.FILES}")
+            await admin.call_api(f"{subjects.JETSTREAM_API}.STREAM.PURGE.{subjects.FILES}")
             await becomes(system, base, 200, "ok")
             after = await system.post(base, system.chat(system.fresh("s"), "count 3"))
             assert after.text == "1 2 3"

@@ -113,7 +113,7 @@ async def test_a_process_that_takes_too_much_memory_is_ended_and_the_next_image_
     pool: ImagePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the estimate by its header were wrong."""
-    monkeypatch.setattr(image_pool, "LIMITS", (str(100 * MIB), "5"))
+    monkeypatch.setattr(image_pool, "PROCESS_LIMITS", (str(100 * MIB), "5"))
     with pytest.raises(Invalid, match="memory"):
         await pool.check(encoded(5_000, 5_000, "png"), PNG, "attacker")
     await pool.check(encoded(1, 1, "png"), PNG, "other")
@@ -124,7 +124,7 @@ async def test_a_picture_of_many_scans_ends_at_its_cpu_time_while_another_tenant
     pool: ImagePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_pool, "check_cost", lambda *_: None)
-    monkeypatch.setattr(image_pool, "LIMITS", (str(IMAGE_MEMORY_BYTES_MAX * 2), "1"))
+    monkeypatch.setattr(image_pool, "PROCESS_LIMITS", (str(IMAGE_MEMORY_BYTES_MAX * 2), "1"))
     bomb, clock = jpeg_with_scans(2_000), asyncio.get_running_loop().time
     async with asyncio.TaskGroup() as group:
         bombs = [group.create_task(_refusal(pool, bomb)) for _ in range(4)]

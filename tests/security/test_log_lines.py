@@ -142,12 +142,12 @@ def test_one_source_is_slowed_and_the_others_are_not() -> None:
                 pass
         return kept
 
-    assert count(100_000, peer="10.0.0.1") == log_rate.BURST
+    assert count(100_000, peer="10.0.0.1") == log_rate.BURST_LINES
     assert count(10, peer="10.0.0.2") == 10
     assert count(10, peer="10.0.0.1", principal="key rk_1") == 10
     now_s = 1.0
     event = rate(None, "info", {"event": "request", "peer": "10.0.0.1"})
-    assert event["suppressed"] == 100_000 - log_rate.BURST
+    assert event["suppressed"] == 100_000 - log_rate.BURST_LINES
     assert count(1_000, peer="10.0.0.1") == log_rate.LINES_PER_S - 1
 
 

@@ -27,7 +27,7 @@ from rejoin_adapters.embedded.server import (
 )
 
 USER = DATABASE = "rejoin"
-CONNECT_TIMEOUT_S = 5.0
+POSTGRES_CONNECT_TIMEOUT_S = 5.0
 IPC_RMID = 0
 NOBODY = "nobody"
 
@@ -156,13 +156,13 @@ class PostgresServer(EmbeddedServer):
     async def _execute(self, port: int, database: str, statement: str) -> bool:
         """Execute a statement. False if there is no such database."""
         try:
-            connection = await asyncpg.connect(self._url(port, database), timeout=CONNECT_TIMEOUT_S)
+            connection = await asyncpg.connect(self._url(port, database), timeout=POSTGRES_CONNECT_TIMEOUT_S)
         except asyncpg.InvalidCatalogNameError:
             return False
         try:
             await connection.execute(statement)
         finally:
-            await connection.close(timeout=CONNECT_TIMEOUT_S)
+            await connection.close(timeout=POSTGRES_CONNECT_TIMEOUT_S)
         return True
 
 

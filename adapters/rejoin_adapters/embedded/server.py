@@ -24,7 +24,7 @@ from rejoin_adapters.embedded.child import Child, EndSignal
 from rejoin_protocol.errors import RejoinError
 
 HOST = "127.0.0.1"
-START_TIMEOUT_S = 60.0
+SERVER_START_TIMEOUT_S = 60.0
 PREDECESSOR_TIMEOUT_S = 20.0  # PostgreSQL gives its own children 5 s before it kills them
 POLL_INTERVAL_S = 0.02
 PORT_ATTEMPTS_MAX = 5
@@ -141,13 +141,15 @@ class EmbeddedServer(abc.ABC):
 
     async def _wait_until_ready(self, child: Child, port: int) -> None:
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
+            async with asyncio.timeout(SERVER_START_TIMEOUT_S):
                 while child.returncode is None:
                     if await self.ready(port):
                         return
                     await asyncio.sleep(POLL_INTERVAL_S)
         except TimeoutError:
-            raise EmbeddedError(self._report(child, f"was not ready after {START_TIMEOUT_S:.0f} s")) from None
+            raise EmbeddedError(
+                self._report(child, f"was not ready after {SERVER_START_TIMEOUT_S:.0f} s")
+            ) from None
         raise EmbeddedError(self._report(child, f"ended with code {child.returncode} instead of starting"))
 
     def _report(self, child: Child, what: str) -> str:

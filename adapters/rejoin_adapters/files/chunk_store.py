@@ -28,12 +28,12 @@ CHUNK_BYTES = 256 * 1024
 """Part of the stored format: with another size, the same file would have other chunks under the same
 names.
 """
-READ_BYTES_MAX = 4 * 1024 * 1024
-CONCURRENT_READS_MAX = 4
+FILE_READ_BYTES_MAX = 4 * 1024 * 1024
+CONCURRENT_FILE_READS_MAX = 4
 """Over all files: whole files, or single chunks of streamed files."""
 CONCURRENT_WRITES_MAX = 4
 """Chunks of one file."""
-_GET = f"{subjects.API}.DIRECT.GET.{subjects.FILES}"
+_GET = f"{subjects.JETSTREAM_API}.DIRECT.GET.{subjects.FILES}"
 
 
 class _FileChunk(msgspec.Struct, frozen=True):
@@ -62,7 +62,7 @@ class JetStreamChunkStore:
 
     def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
-        self._reads = asyncio.Semaphore(CONCURRENT_READS_MAX)
+        self._reads = asyncio.Semaphore(CONCURRENT_FILE_READS_MAX)
 
     async def put(self, tenant: TenantId, user: UserId | None, data: bytes, media_type: str) -> FileId:
         """Store a file. The same bytes of one user are stored once. Raises `Unavailable`."""
@@ -182,13 +182,13 @@ class JetStreamChunkStore:
             query = {
                 "seq": after + 1,
                 "batch": 1_000,
-                "max_bytes": READ_BYTES_MAX,
+                "max_bytes": FILE_READ_BYTES_MAX,
                 "multi_last": [subjects.file_chunks(token, id)],
             }
             *messages, end = await self._connection.request_many(_GET, msgspec.json.encode(query))
             headers = end.headers
-            if headers.get(subjects.STATUS) not in ("204", "404"):
-                raise _refused(headers.get(subjects.STATUS))
+            if headers.get(subjects.STATUS_HEADER) not in ("204", "404"):
+                raise _refused(headers.get(subjects.STATUS_HEADER))
             for message in messages:
                 message_headers = message.headers
                 number = subjects.parse_file(message_headers[subjects.SUBJECT]).number
@@ -208,7 +208,7 @@ class JetStreamChunkStore:
 
     async def end(self) -> int:
         """A sequence behind everything stored before this call. Raises `Unavailable`."""
-        response = await self._connection.call_api(f"{subjects.API}.STREAM.INFO.{subjects.FILES}")
+        response = await self._connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.INFO.{subjects.FILES}")
         return _stream_info.decode(response).state.last_seq + 1
 
     async def delete(self, tenant: TenantId, id: FileId, *, before: int) -> None:
@@ -216,7 +216,7 @@ class JetStreamChunkStore:
         `Unavailable`.
         """
         query = msgspec.json.encode({"filter": subjects.file_chunks(_token(tenant), id), "seq": before})
-        await self._connection.call_api(f"{subjects.API}.STREAM.PURGE.{subjects.FILES}", query)
+        await self._connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.PURGE.{subjects.FILES}", query)
 
 
 def _refused(status: str | None) -> Unavailable:

@@ -30,8 +30,10 @@ class JetStreamAgentRegistry:
     async def find(self, agent: AgentName) -> AgentEntry | None:
         """See `AgentRegistry`."""
         query = msgspec.json.encode({"last_by_subj": subjects.agent_key(agent)})
-        reply = await self._connection.request(f"{subjects.API}.DIRECT.GET.{subjects.AGENTS_STREAM}", query)
-        match (reply.headers or {}).get(subjects.STATUS):
+        reply = await self._connection.request(
+            f"{subjects.JETSTREAM_API}.DIRECT.GET.{subjects.AGENTS_STREAM}", query
+        )
+        match (reply.headers or {}).get(subjects.STATUS_HEADER):
             case None:
                 return _decode(reply.data, subjects.agent_key(agent))
             case "404":
@@ -43,9 +45,9 @@ class JetStreamAgentRegistry:
         """See `AgentRegistry`."""
         query = msgspec.json.encode({"multi_last": [subjects.AGENTS_SUBJECTS]})
         *messages, end = await self._connection.request_many(
-            f"{subjects.API}.DIRECT.GET.{subjects.AGENTS_STREAM}", query
+            f"{subjects.JETSTREAM_API}.DIRECT.GET.{subjects.AGENTS_STREAM}", query
         )
-        status = (end.headers or {}).get(subjects.STATUS)
+        status = (end.headers or {}).get(subjects.STATUS_HEADER)
         if status not in {"204", "404"}:
             raise Unavailable(f"the broker refused to list the agents ({status})")
         entries = [

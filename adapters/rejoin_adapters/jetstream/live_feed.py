@@ -21,7 +21,7 @@ READER_BYTES_MAX = 256 * 1024
 """Bytes of the records that wait for one reader. Beyond it they are dropped, and the reader reads the log."""
 RECORD_OVERHEAD_BYTES = 256
 """Counted for each record besides its payload: many small records use memory, too."""
-LAG_PERIOD_S = 1.0
+LIVE_LAG_PERIOD_S = 1.0
 WAIT_GRANULARITY_S = 0.1
 """Waits end at multiples of it, so that the tail checks of many idle readers leave as one write."""
 _SEQUENCE = re.compile(rb"\r\n%b: ?(\d+)\r\n" % subjects.SEQUENCE.encode())
@@ -135,7 +135,7 @@ class LagSampler:
         now_s = time.time()
         if now_s < self._next_sample_s or (stored := message.header(subjects.TIME)) is None:
             return
-        self._next_sample_s = now_s + LAG_PERIOD_S
+        self._next_sample_s = now_s + LIVE_LAG_PERIOD_S
         with suppress(ValueError):  # an invalid time stamp
             self._report_lag(now_s - datetime.fromisoformat(stored).timestamp())
 

@@ -148,7 +148,7 @@ class RawMessage(msgspec.Struct, frozen=True, gc=False):
         headers = dict(_HEADER.findall(self.raw_headers.decode("utf-8", "replace")))
         if match := _STATUS.match(self.raw_headers):
             status, description = match.groups()
-            headers |= {subjects.STATUS: status.decode(), subjects.DESCRIPTION: description.decode()}
+            headers |= {subjects.STATUS_HEADER: status.decode(), subjects.DESCRIPTION: description.decode()}
         return headers
 
 
@@ -168,7 +168,7 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
 def to_raw(message: Msg) -> RawMessage:
     """A message of nats-py's as `listen` delivers it."""
     headers = dict(message.headers or {})
-    status = headers.pop(subjects.STATUS, None)
+    status = headers.pop(subjects.STATUS_HEADER, None)
     description = headers.pop(subjects.DESCRIPTION, "")
     raw_headers = encode_headers(headers)
     if status is not None:

@@ -32,7 +32,7 @@ from rejoin_protocol.errors import RejoinError, Unavailable
 log = structlog.get_logger("rejoin.broker")
 
 REQUEST_TIMEOUT_S = 2.0
-CONNECT_TIMEOUT_S = 5.0
+NATS_CONNECT_TIMEOUT_S = 5.0
 LIVENESS_PERIOD_S = 5.0
 LIVENESS_TIMEOUT_S = 3.0
 RECONNECT_WAIT_S = 0.1
@@ -110,7 +110,7 @@ class NatsConnection:
         self._url = url
         self._client = NatsClient(INTERNALS)
         self._name = name
-        self._api_prefix = subjects.API
+        self._api_prefix = subjects.JETSTREAM_API
         self._reconnect_callbacks: set[Callable[[], None]] = set()
         self._loss_callbacks: dict[Subscription, Callable[[], None]] = {}
         self._requests = RequestMux(self._client)
@@ -130,7 +130,7 @@ class NatsConnection:
         self._client.tls_only = ssl_context is not None
         role = self._name.partition("-")[0]
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(NATS_CONNECT_TIMEOUT_S):
                 await self._client.connect(
                     list(url.servers),
                     name=self._name,
@@ -347,8 +347,8 @@ class NatsConnection:
 
     def _resolve(self, subject: str) -> str:
         """A JetStream API subject under the prefix that it has in our account."""
-        if subject.startswith(f"{subjects.API}."):
-            return self._api_prefix + subject.removeprefix(subjects.API)
+        if subject.startswith(f"{subjects.JETSTREAM_API}."):
+            return self._api_prefix + subject.removeprefix(subjects.JETSTREAM_API)
         return subject
 
     async def call_api(
@@ -372,7 +372,7 @@ class NatsConnection:
         """
         query = msgspec.json.encode({"last_by_subj": subject})
         try:
-            response = await self.call_api(f"{subjects.API}.STREAM.MSG.GET.{stream}", query)
+            response = await self.call_api(f"{subjects.JETSTREAM_API}.STREAM.MSG.GET.{stream}", query)
         except ApiError as error:
             if error.code == NOT_FOUND:
                 return None

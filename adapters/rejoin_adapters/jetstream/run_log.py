@@ -25,8 +25,8 @@ from rejoin_protocol.log.record import Head, Record, parse_head
 
 log = structlog.get_logger("rejoin.log")
 
-CONCURRENT_READS_MAX = 8
-READ_BYTES_MAX = 256 * 1024
+CONCURRENT_LOG_READS_MAX = 8
+LOG_READ_BYTES_MAX = 256 * 1024
 """Bytes of a page. A stalled client keeps two copies in memory: our write and aiohttp's buffer."""
 FIRST_RECORDS = 64
 """Records in the first request of a read."""
@@ -34,12 +34,12 @@ PAGE_RECORDS = 256
 """Records of a whole page."""
 PAGE_SEGMENTS = 12
 """Segments of a page."""
-RETRY_FIRST_S = 0.05
-RETRY_MAX_S = 0.5
+APPEND_RETRY_FIRST_S = 0.05
+APPEND_RETRY_MAX_S = 0.5
 
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """JetStream's error codes for an append whose expected last sequence is wrong."""
-_GET = f"{subjects.API}.DIRECT.GET.{subjects.LOG}"
+_GET = f"{subjects.JETSTREAM_API}.DIRECT.GET.{subjects.LOG}"
 
 
 class _PublishAck(msgspec.Struct, frozen=True):
@@ -66,7 +66,7 @@ class JetStreamRunLog:
         self._live_connection = live_connection
         self._lag_sampler = LagSampler(report_lag)
         self._api_connection = api_connection
-        self._reads = asyncio.Semaphore(CONCURRENT_READS_MAX)
+        self._reads = asyncio.Semaphore(CONCURRENT_LOG_READS_MAX)
         self._feeds: dict[RunId, LiveFeed] = {}
 
     async def append(self, run: RunId, head: Head, payload: bytes) -> int:
@@ -75,7 +75,7 @@ class JetStreamRunLog:
         # The fence: the broker stores the batch only if the last message of this subject is `head.prev`. A
         # runner that lost the run names an older message, so that its append is refused.
         headers = {subjects.EXPECTED_LAST: str(head.prev), subjects.BATCH: str(head)}
-        wait_s = RETRY_FIRST_S
+        wait_s = APPEND_RETRY_FIRST_S
         while True:
             try:
                 ack = await self._api_connection.call_api(subject, payload, headers=headers)
@@ -98,15 +98,15 @@ class JetStreamRunLog:
                 if (last.seq if last is not None else 0) != head.prev:
                     raise Fenced(f"run {run} has another writer")
             await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, RETRY_MAX_S)
+            wait_s = min(wait_s * 2, APPEND_RETRY_MAX_S)
 
     async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> LogPage:
         """See `RunLog`. Reads a few messages first. Most readers need no more, and the reply says how many
         follow; if they are many, they are read as segments.
         """
         first, pending = await self._read_page(run, after, records_max or FIRST_RECORDS)
-        bytes_left = READ_BYTES_MAX - sum(len(record.payload) for record in first.records)
-        if records_max is not None or not pending or bytes_left < READ_BYTES_MAX // 2:
+        bytes_left = LOG_READ_BYTES_MAX - sum(len(record.payload) for record in first.records)
+        if records_max is not None or not pending or bytes_left < LOG_READ_BYTES_MAX // 2:
             return first
         seq = first.records[-1].seq
         if pending > segment.RECORDS:
@@ -122,7 +122,7 @@ class JetStreamRunLog:
         return LogPage([*first.records, *rest.records], pending > 0, [*first.times, *rest.times])
 
     async def _read_page(
-        self, run: RunId, after: int, records_max: int, bytes_max: int = READ_BYTES_MAX
+        self, run: RunId, after: int, records_max: int, bytes_max: int = LOG_READ_BYTES_MAX
     ) -> tuple[LogPage, int]:
         """A page of messages, and the number of messages behind it."""
         messages, pending = await self._get(subjects.log(run), after, records_max, bytes_max)
@@ -142,7 +142,7 @@ class JetStreamRunLog:
         async with self._reads:
             *messages, end = await self._api_connection.request_many(_GET, msgspec.json.encode(query))
         headers = end.headers
-        match headers.get(subjects.STATUS):
+        match headers.get(subjects.STATUS_HEADER):
             case "204":
                 return messages, int(headers.get(subjects.PENDING, "0"))
             case "404":
@@ -186,7 +186,7 @@ class JetStreamRunLog:
             return None
         reply = await self._api_connection.request(_GET, msgspec.json.encode({"seq": sequence}))
         headers = reply.headers
-        match headers.get(subjects.STATUS):
+        match headers.get(subjects.STATUS_HEADER):
             case None:
                 with suppress(ValueError):  # raised for the sequence of a segment
                     return subjects.parse_log(headers[subjects.SUBJECT])
@@ -199,7 +199,7 @@ class JetStreamRunLog:
     async def purge(self, run: RunId) -> None:
         """See `RunLog`."""
         query = msgspec.json.encode({"filter": subjects.run_messages(run)})
-        await self._api_connection.call_api(f"{subjects.API}.STREAM.PURGE.{subjects.LOG}", query)
+        await self._api_connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.PURGE.{subjects.LOG}", query)
 
     @asynccontextmanager
     async def follow(self, run: RunId) -> AsyncIterator[LiveReader]:

@@ -159,7 +159,9 @@ class _Puller:
         self._connection = connection
         self._agent = agent
         self._settings = settings
-        self._subject = f"{subjects.API}.CONSUMER.MSG.NEXT.{subjects.REQUESTS}.{subjects.consumer(agent)}"
+        self._subject = (
+            f"{subjects.JETSTREAM_API}.CONSUMER.MSG.NEXT.{subjects.REQUESTS}.{subjects.consumer(agent)}"
+        )
         self._pending: _PendingPull | None = None
         self._pull_count = 0
         self._discards = False
@@ -267,4 +269,4 @@ def _pull_request(count: int) -> bytes:
 
 
 def _status(message: Msg) -> str | None:
-    return (message.headers or {}).get(subjects.STATUS)
+    return (message.headers or {}).get(subjects.STATUS_HEADER)

@@ -119,11 +119,11 @@ async def declare_streams(connection: NatsConnection, settings: StreamSettings) 
     for stream in stream_configs(settings):
         name, config = stream["name"], msgspec.json.encode(stream)
         try:
-            await connection.call_api(f"{subjects.API}.STREAM.CREATE.{name}", config)
+            await connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.CREATE.{name}", config)
         except ApiError as error:
             if error.code != EXISTS:
                 raise
-            await connection.call_api(f"{subjects.API}.STREAM.UPDATE.{name}", config)
+            await connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.UPDATE.{name}", config)
         log.debug("stream_declared", stream=name)
 
 
@@ -153,7 +153,7 @@ async def require_streams(connection: NatsConnection) -> None:
 
 async def find_missing_streams(connection: NatsConnection) -> list[str]:
     """The names of the streams that do not exist. Raises `Unavailable`."""
-    response = await connection.call_api(f"{subjects.API}.STREAM.NAMES")
+    response = await connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.NAMES")
     existing = set(_stream_list.decode(response).streams or ())
     return [stream["name"] for stream in stream_configs(StreamSettings()) if stream["name"] not in existing]
 
@@ -174,13 +174,14 @@ async def declare_consumer(connection: NatsConnection, agent: AgentName, setting
         },
     }
     await connection.call_api(
-        f"{subjects.API}.CONSUMER.DURABLE.CREATE.{subjects.REQUESTS}.{durable}", msgspec.json.encode(config)
+        f"{subjects.JETSTREAM_API}.CONSUMER.DURABLE.CREATE.{subjects.REQUESTS}.{durable}",
+        msgspec.json.encode(config),
     )
 
 
 async def check_log_readable(connection: NatsConnection) -> None:
     """Raises `Unavailable` unless the log can be read."""
-    subject = f"{subjects.API}.DIRECT.GET.{subjects.LOG}"
+    subject = f"{subjects.JETSTREAM_API}.DIRECT.GET.{subjects.LOG}"
     *_, end = await connection.request_many(subject, b'{"seq":1,"batch":1}')
     status = end.status
     if status not in ("204", "404"):

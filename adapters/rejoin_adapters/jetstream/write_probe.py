@@ -16,8 +16,8 @@ from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unavailable
 
 STREAMS = (subjects.LOG, subjects.REQUESTS, subjects.FILES)
-TIMEOUT_S = 2.0
-TTL = {subjects.TTL: "1s"}
+WRITE_PROBE_TIMEOUT_S = 2.0
+WRITE_PROBE_HEADERS = {subjects.TTL_HEADER: "1s"}
 FULL = (
     "the broker's storage is full: delete messages or raise max_file_store; it goes on by itself as soon as "
     "there is space"
@@ -49,8 +49,8 @@ async def probe_writes(connection: NatsConnection, token: str) -> None:
 
 async def _probe(connection: NatsConnection, stream: str, token: str) -> Exception | None:
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            await connection.call_api(subjects.probe(stream, token), headers=TTL)
+        async with asyncio.timeout(WRITE_PROBE_TIMEOUT_S):
+            await connection.call_api(subjects.probe(stream, token), headers=WRITE_PROBE_HEADERS)
     except (ApiError, Unavailable, TimeoutError) as fault:
         return fault
     return None

@@ -10,7 +10,7 @@ from traceback import extract_tb
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-FRAMES_MAX = 20
+TRACE_FRAMES_MAX = 20
 
 
 def log_exception(
@@ -36,10 +36,10 @@ def without_text(logger: WrappedLogger, method: str, event: EventDict) -> EventD
 def report_exception(fault: BaseException) -> dict[str, object]:
     """Fields for a log line.
 
-    `error` is the type. `frames` are `file:line function`, the innermost last, at most `FRAMES_MAX`. `causes`
-    are the types of the exceptions behind it, and of the members of a group.
+    `error` is the type. `frames` are `file:line function`, the innermost last, at most `TRACE_FRAMES_MAX`.
+    `causes` are the types of the exceptions behind it, and of the members of a group.
     """
-    frames = extract_tb(fault.__traceback__)[-FRAMES_MAX:]
+    frames = extract_tb(fault.__traceback__)[-TRACE_FRAMES_MAX:]
     report: dict[str, object] = {
         "error": type(fault).__qualname__,
         "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
@@ -54,7 +54,7 @@ def _causes(fault: BaseException) -> list[str]:
     causes: list[str] = []
     seen = {id(fault)}
     waiting = _direct_causes(fault)
-    while waiting and len(causes) < FRAMES_MAX:
+    while waiting and len(causes) < TRACE_FRAMES_MAX:
         cause = waiting.pop(0)
         if id(cause) in seen:
             continue

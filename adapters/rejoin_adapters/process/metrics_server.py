@@ -16,7 +16,7 @@ from rejoin_protocol.errors import Invalid
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """Buckets of all histograms of seconds."""
-LAG_PERIOD_S = 0.5
+LOOP_LAG_PERIOD_S = 0.5
 
 
 class ProcessMetrics:
@@ -52,8 +52,8 @@ class ProcessMetrics:
         """Measure the lag, and look for overload, forever."""
         clock = asyncio.get_running_loop().time
         while True:
-            due = clock() + LAG_PERIOD_S
-            await asyncio.sleep(LAG_PERIOD_S)
+            due = clock() + LOOP_LAG_PERIOD_S
+            await asyncio.sleep(LOOP_LAG_PERIOD_S)
             lag_s = max(0.0, clock() - due)
             self._lag.set(lag_s)
             self.overload.look(lag_s)

@@ -54,7 +54,7 @@ VALUE_CHARS_MIN = 4
 VALUE_CHARS_MAX = 1_024
 """A longer value is hidden piece by piece."""
 VALUES_MAX = 1_000
-DEPTH_MAX = 32
+REDACTION_DEPTH_MAX = 32
 TEXT_CHARS_MAX = 4_096
 """A text in a log line is cut after this many characters."""
 LINE_CHARS_MAX = 16_384
@@ -70,7 +70,7 @@ _hidden: ContextVar[tuple[str, ...]] = ContextVar("hidden", default=())
 
 def hide(value: Any) -> None:
     """Hide the values inside this JSON value in all further log lines of this task and its child tasks."""
-    values = {*_hidden.get(), *_leaves(value, DEPTH_MAX)}
+    values = {*_hidden.get(), *_leaves(value, REDACTION_DEPTH_MAX)}
     _hidden.set(tuple(sorted(values, key=len, reverse=True)[:VALUES_MAX]))
 
 
@@ -85,7 +85,7 @@ def hide_only(value: Any) -> None:
 def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Log processor; must run last before rendering."""
     del logger, method
-    return _Line(_hidden.get()).clean_fields(event, DEPTH_MAX)
+    return _Line(_hidden.get()).clean_fields(event, REDACTION_DEPTH_MAX)
 
 
 def _leaves(value: Any, depth: int) -> Iterator[str]:

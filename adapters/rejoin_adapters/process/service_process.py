@@ -21,7 +21,7 @@ from rejoin_adapters.process import exception_report, redaction, tracing
 from rejoin_adapters.process.log_rate import LogRate
 
 SUPERVISOR = "REJOIN_SUPERVISOR_FD"
-FILES_MAX = 65_536
+OPEN_FILES_MAX = 65_536
 
 type LogFormat = Literal["auto", "json", "console"]
 
@@ -109,11 +109,11 @@ def _on_retry(details: stamina.instrumentation.RetryDetails) -> None:
 
 
 def raise_open_file_limit() -> int:
-    """Raise the soft limit of open files to the hard one, at most `FILES_MAX`: each stream is an open file,
-    and the default soft limit is often 1,024. Returns the limit.
+    """Raise the soft limit of open files to the hard one, at most `OPEN_FILES_MAX`: each stream is an open
+    file, and the default soft limit is often 1,024. Returns the limit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    target = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    target = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
     if soft == resource.RLIM_INFINITY or soft >= target:
         return soft
     try:

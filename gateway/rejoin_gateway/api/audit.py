@@ -15,7 +15,7 @@ from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_protocol.errors import Invalid, NotFound
 
 LIMIT_DEFAULT = 50
-NUMBER_DIGITS_MAX = 18
+ENTRY_NUMBER_DIGITS_MAX = 18
 
 
 class AuditEvent(msgspec.Struct, frozen=True, rename="camel"):
@@ -60,7 +60,7 @@ def _before(request: web.Request) -> int | None:
     text = request.query.get("before")
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= NUMBER_DIGITS_MAX):
+    if not (text.isascii() and text.isdigit() and len(text) <= ENTRY_NUMBER_DIGITS_MAX):
         raise Invalid("before is the `next` of the page before")
     return int(text)
 

@@ -18,7 +18,7 @@ from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_protocol import file_formats, file_ids
 from rejoin_protocol.errors import NotFound
 
-HEADERS = {
+FILE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cache-Control": "private, max-age=31536000, immutable",  # the id is a hash of the bytes
 }
@@ -30,7 +30,7 @@ async def get_file(request: web.Request) -> web.StreamResponse:
     if opened is None:
         raise NotFound("there is no such file")
     id, file = opened
-    headers = HEADERS | {"ETag": f'"{id}"'} | _signed_headers(request)
+    headers = FILE_HEADERS | {"ETag": f'"{id}"'} | _signed_headers(request)
     if any(tag.value in (id, "*") for tag in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
     disposition = "inline" if file.media_type.startswith("image/") else "attachment"

@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from rejoin_gateway.broker_watch import RETRY_AFTER_S
+from rejoin_gateway.broker_watch import BROKER_RETRY_AFTER_S
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.readiness import OK, Readiness
 from rejoin_gateway.http.response import json_response
@@ -46,7 +46,7 @@ async def get_readiness(request: web.Request) -> web.StreamResponse:
     status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
     response = json_response(ReadinessReport("ok" if ok else "unavailable", checks), status)
     if not ok:
-        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+        response.headers["Retry-After"] = str(BROKER_RETRY_AFTER_S)
     return response
 
 

@@ -22,7 +22,9 @@ type FindOwner = Callable[[Scope], Owner | Awaitable[Owner]]
 
 LAST_CHUNK = b"0\r\n\r\n"
 PATH_CHARS = "/-._~!$&'()*+,;=:@"
-LEFT_OUT = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"expect"})
+DROPPED_REQUEST_HEADERS = frozenset(
+    {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"expect"}
+)
 """Headers of the connection between the client and the ASGI server."""
 
 
@@ -112,7 +114,7 @@ def _head(scope: Scope, *, has_length: bool) -> Iterator[bytes]:
     target = quote(path, safe=PATH_CHARS).encode() + (b"?" + query if query else b"")
     yield b"%b %b HTTP/1.1" % (scope["method"].encode(), target)
     for name, value in scope["headers"]:
-        if name not in LEFT_OUT:
+        if name not in DROPPED_REQUEST_HEADERS:
             yield b"%b: %b" % (name, value)
     yield b"connection: close"
     if not has_length:

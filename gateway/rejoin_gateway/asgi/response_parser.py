@@ -5,7 +5,7 @@ from typing import Any
 
 HEAD_END = b"\r\n\r\n"
 LINE_END = b"\r\n"
-LEFT_OUT = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"date", b"server"})
+DROPPED_RESPONSE_HEADERS = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"date", b"server"})
 """Headers that the ASGI server writes itself."""
 WITHOUT_BODY = frozenset({204, 304})
 
@@ -50,7 +50,7 @@ class ResponseParser:
             self._is_chunked, self._body_bytes = False, 0
         elif not self._is_chunked:
             self._body_bytes = int(by_name.get(b"content-length", b"0"))
-        sent = [(name, value) for name, value in headers if name not in LEFT_OUT]
+        sent = [(name, value) for name, value in headers if name not in DROPPED_RESPONSE_HEADERS]
         return {"type": "http.response.start", "status": status, "headers": sent}
 
     def _take_body(self) -> bytes:

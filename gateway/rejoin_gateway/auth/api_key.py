@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 SECRET_BYTES = 32
-ID_BYTES = 9
+KEY_ID_BYTES = 9
 PEPPER_BYTES_MIN = 16
 _KEY = re.compile(r"(rk_[A-Za-z0-9_-]{12})\.([A-Za-z0-9_-]{43})")
 
@@ -29,7 +29,7 @@ class ApiKey(NamedTuple):
 
 def generate_key(randomness: Callable[[int], bytes]) -> ApiKey:
     """A new key. `randomness` returns that many random bytes."""
-    return ApiKey(f"rk_{_base64(randomness(ID_BYTES))}", _base64(randomness(SECRET_BYTES)))
+    return ApiKey(f"rk_{_base64(randomness(KEY_ID_BYTES))}", _base64(randomness(SECRET_BYTES)))
 
 
 def parse_key(text: str) -> ApiKey | None:

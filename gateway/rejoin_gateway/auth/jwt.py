@@ -21,7 +21,7 @@ JWKS_TTL_S = 300.0
 """How long the issuer's keys are used before they are fetched again."""
 UNKNOWN_KEY_REFETCH_S = 10.0
 """Least time between two fetches for unknown key ids: forged tokens must not make us flood the issuer."""
-FETCH_TIMEOUT_S = 5.0
+JWKS_FETCH_TIMEOUT_S = 5.0
 LEEWAY_S = 30
 """Accepted difference between the issuer's clock and ours."""
 INVALID_JWKS_ERRORS = (AttributeError, KeyError, TypeError)
@@ -101,7 +101,7 @@ def jwks_fetcher(session: aiohttp.ClientSession, url: str) -> FetchJwks:
     """
 
     async def fetch() -> Any:
-        async with session.get(url, timeout=aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S)) as response:
+        async with session.get(url, timeout=aiohttp.ClientTimeout(total=JWKS_FETCH_TIMEOUT_S)) as response:
             response.raise_for_status()
             return await response.json(content_type=None)
 

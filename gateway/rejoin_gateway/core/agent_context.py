@@ -33,7 +33,7 @@ QUOTABLE_RULES = (
 )
 """JSON Schema keywords that an error quotes. Others could quote a secret, for example a `const`."""
 
-RETRY_AFTER_S = 60
+CONTEXT_RETRY_AFTER_S = 60
 """For a missing encryption key: only an operator can add it."""
 
 
@@ -79,7 +79,7 @@ def seal_context(
         raise SealingUnavailable(
             "the agent needs a context, which this gateway cannot encrypt: "
             "set REJOIN_CONTEXT_ENCRYPTION_KEYS, the same for gateways and runners",
-            RETRY_AFTER_S,
+            CONTEXT_RETRY_AFTER_S,
         )
     redaction.hide(received.body)
     if received.body is not None:

@@ -28,7 +28,7 @@ log = structlog.get_logger("rejoin.attachments")
 
 type Part = dict[str, Any]
 
-CHECK_TIMEOUT_S = 14.0
+FILE_CHECK_TIMEOUT_S = 14.0
 """For one file, fetching and waiting for a decoder included."""
 
 
@@ -181,7 +181,7 @@ class _RequestFiles:
 
         async def check_one(number: int, file: ReceivedFile) -> None:
             try:
-                async with asyncio.timeout(CHECK_TIMEOUT_S):
+                async with asyncio.timeout(FILE_CHECK_TIMEOUT_S):
                     checked[number] = file.refused or await self._check_file(file)
             except Invalid as fault:
                 if not file.is_earlier:

@@ -15,7 +15,7 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, MessageId, SessionId
 from rejoin_protocol.limits import METADATA_BYTES_MAX, OBJECT_KEYS_MAX
 
-ID_BYTES = 12
+FEEDBACK_ID_BYTES = 12
 
 
 class FeedbackBook(msgspec.Struct, frozen=True):
@@ -91,7 +91,7 @@ class FeedbackBook(msgspec.Struct, frozen=True):
         )
 
     def _new_id(self, kind: str) -> str:
-        return f"{kind}_{self.random_bytes(ID_BYTES).hex()}"
+        return f"{kind}_{self.random_bytes(FEEDBACK_ID_BYTES).hex()}"
 
 
 def _check_object(name: str, value: dict[str, Any] | None) -> None:

@@ -30,12 +30,12 @@ from yarl import URL
 from rejoin_protocol import file_ids, ids
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.events.ui_message import FILE_PART_TYPES
 from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import MessageId, TenantId
 
 FILE_URL_TTL_S = 24 * 3600
 EXPIRES_DIGITS_MAX = 12
-FILE_PARTS = frozenset({"file", "reasoning-file"})
 _PURPOSE = b"rejoin file url 1"
 _FILE_EVENT = re.compile(
     rb'(\ndata: \{"type":"(?:reasoning-)?file","url":")%b([0-9a-f-]{81})(?=")'
@@ -107,12 +107,12 @@ class FileUrls:
     def with_urls(self, message: MessageDict, tenant: TenantId) -> MessageDict:
         """A stored message as a client reads it."""
         parts = message.get("parts", [])
-        if not any(part["type"] in FILE_PARTS for part in parts):
+        if not any(part["type"] in FILE_PART_TYPES for part in parts):
             return message
         return message | {"parts": [self._with_url(part, tenant, message.get("id", "")) for part in parts]}
 
     def _with_url(self, part: dict[str, Any], tenant: TenantId, message: str) -> dict[str, Any]:
-        id = file_ids.parse_stored_url(part["url"]) if part["type"] in FILE_PARTS else None
+        id = file_ids.parse_stored_url(part["url"]) if part["type"] in FILE_PART_TYPES else None
         return part if id is None else part | {"url": self.url(id, tenant, message)}
 
     def rewrite_frames(self, frames: bytes, tenant: TenantId, message: MessageId) -> bytes:

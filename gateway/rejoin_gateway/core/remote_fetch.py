@@ -28,13 +28,16 @@ type Allowed = Callable[[Address, int], bool]
 
 PORTS = frozenset({80, 443})
 REDIRECTS_MAX = 3
-FETCH_TIMEOUT_S = 10.0
+REMOTE_FETCH_TIMEOUT_S = 10.0
 FETCHES_MAX = 8
 """At the same time in one gateway, each with up to `FILE_BYTES_MAX` in memory. One tenant gets
 at most half of them.
 """
 READ_BYTES = 64 * 1024
-HEADERS = {"Accept": "image/png, image/jpeg, image/webp, application/pdf", "Accept-Encoding": "identity"}
+REMOTE_FETCH_HEADERS = {
+    "Accept": "image/png, image/jpeg, image/webp, application/pdf",
+    "Accept-Encoding": "identity",
+}
 
 
 class FetchedFile(msgspec.Struct, frozen=True):
@@ -52,7 +55,7 @@ def is_fetchable(address: Address, port: int) -> bool:
 class RemoteFetcher:
     """Fetches files. Created by `open_fetcher`."""
 
-    def __init__(self, http: aiohttp.ClientSession, timeout_s: float = FETCH_TIMEOUT_S) -> None:
+    def __init__(self, http: aiohttp.ClientSession, timeout_s: float = REMOTE_FETCH_TIMEOUT_S) -> None:
         self._http = http
         self._timeout_s = timeout_s
         self._shares = FairShare(FETCHES_MAX)
@@ -114,7 +117,7 @@ async def _read_response(response: aiohttp.ClientResponse) -> FetchedFile:
 
 @asynccontextmanager
 async def open_fetcher(
-    allowed: Allowed = is_fetchable, timeout_s: float = FETCH_TIMEOUT_S
+    allowed: Allowed = is_fetchable, timeout_s: float = REMOTE_FETCH_TIMEOUT_S
 ) -> AsyncIterator[RemoteFetcher]:
     """A fetcher that connects only to addresses that `allowed` accepts. Closes its connections at the end."""
 
@@ -130,7 +133,7 @@ async def open_fetcher(
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers=HEADERS,
+        headers=REMOTE_FETCH_HEADERS,
         auto_decompress=False,
         trust_env=False,  # a proxy would connect for us, past the guard
     ) as http:

@@ -18,7 +18,7 @@ ALLOWED_HEADERS = (
     "authorization, content-type, last-event-id, x-agent-id, x-emit-operations, x-stream-start-index, "
     "idempotency-key, x-request-id, mcp-session-id, mcp-protocol-version"
 )
-METHODS = "GET, POST, PATCH, DELETE"
+CORS_METHODS = "GET, POST, PATCH, DELETE"
 PREFLIGHT_MAX_AGE_S = 3600
 SERVER = "rejoin"
 """Without versions: they would tell an attacker which errors to try."""
@@ -66,7 +66,7 @@ def preflight_response(request: web.Request, cors: Cors) -> web.Response | None:
         return None
     requested = request.headers.get("Access-Control-Request-Headers")
     headers = {
-        "Access-Control-Allow-Methods": METHODS,
+        "Access-Control-Allow-Methods": CORS_METHODS,
         "Access-Control-Allow-Headers": requested or ALLOWED_HEADERS,
         "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
     }

@@ -19,7 +19,7 @@ REFS = "#/components/schemas/{name}"
 CHUNKS = "#/components/schemas/Chunk{name}"
 STREAM = "text/event-stream"
 EVENTS: Sequence[Any] = (Tagged.__value__, Data)
-SESSION = {
+SESSION_ID_SCHEMA = {
     "type": "string",
     "minLength": 1,
     "maxLength": ID_CHARS_MAX,
@@ -32,7 +32,7 @@ PATHS: Mapping[str, tuple[str, dict[str, Any]]] = {
         "The agent's name",
         {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$", "examples": ["demo"]},
     ),
-    "session": ("The session's id, chosen by the caller; percent-encoded", SESSION),
+    "session": ("The session's id, chosen by the caller; percent-encoded", SESSION_ID_SCHEMA),
     "id": ("The object's id", ANY_ID),
     "run": ("The run's id, `run_…`", ANY_ID),
     "call": ("The tool call's id", {"type": "string", "minLength": 1, "maxLength": ID_CHARS_MAX}),
@@ -63,7 +63,7 @@ POSITION: Mapping[str, tuple[str, str, Any]] = {
         str,
     ),
 }
-VIEW: Mapping[str, tuple[str, str, Any]] = {
+VIEW_PARAMETERS: Mapping[str, tuple[str, str, Any]] = {
     "x-emit-operations": (
         "header",
         "`true`: the stream includes operation events.",
@@ -75,11 +75,11 @@ VIEW: Mapping[str, tuple[str, str, Any]] = {
         Literal["7", "6", "5"],
     ),
 }
-SESSION_HEADER = "The session's id; `%` and all that is not ASCII is percent-encoded."
-STREAM_HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
+SESSION_HEADER_DOC = "The session's id; `%` and all that is not ASCII is percent-encoded."
+STREAM_HEADER_DOCS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "x-workflow-run-id": ("The run's id.", {"type": "string"}),
-    "X-Thread-Id": (SESSION_HEADER, SESSION),
-    "x-conversation-id": (SESSION_HEADER, SESSION),
+    "X-Thread-Id": (SESSION_HEADER_DOC, SESSION_ID_SCHEMA),
+    "x-conversation-id": (SESSION_HEADER_DOC, SESSION_ID_SCHEMA),
     "x-workflow-stream-tail-index": (
         "Index of the last stored event, for positions counted from the end.",
         {"type": "integer"},
@@ -318,7 +318,11 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     names = [piece[1:-1] for piece in route.path.split("/") if piece.startswith("{")]
     parameters = [_path_parameter(route, name) for name in names]
     stream_parameters = (
-        {} if not _is_stream(route) else VIEW if route.method == "POST" else {**POSITION, **VIEW}
+        {}
+        if not _is_stream(route)
+        else VIEW_PARAMETERS
+        if route.method == "POST"
+        else {**POSITION, **VIEW_PARAMETERS}
     )
     parameters += [
         _optional_parameter(place, name, meaning, kind)
@@ -367,7 +371,7 @@ def _success(kind: Any) -> dict[str, Any]:
         content[STREAM] = {"schema": _sse_schema({"id": _schema(Cursor)}, chunk)}
         response["headers"] = {
             name: {"description": meaning, "schema": schema}
-            for name, (meaning, schema) in STREAM_HEADERS.items()
+            for name, (meaning, schema) in STREAM_HEADER_DOCS.items()
         }
     return response | ({"content": content} if content else {})
 

@@ -18,7 +18,7 @@ type Check = Callable[[], Awaitable[None]]
 
 OK = "ok"
 RESULTS_TTL_S = 1.0
-CHECK_TIMEOUT_S = 3.0
+READINESS_TIMEOUT_S = 3.0
 
 
 class Readiness:
@@ -28,7 +28,7 @@ class Readiness:
         self,
         checks: Mapping[str, Check],
         clock_s: Callable[[], float] = time.monotonic,
-        timeout_s: float = CHECK_TIMEOUT_S,
+        timeout_s: float = READINESS_TIMEOUT_S,
     ) -> None:
         self._checks = checks
         self._clock_s = clock_s

@@ -25,7 +25,7 @@ from rejoin_protocol.limits import (
     UNCHECKED_BODY_BYTES,
 )
 
-RETRY_AFTER_S = 5
+BODY_RETRY_AFTER_S = 5
 PEEK_BYTES_MAX = 16 * 1024
 PEEK_TIMEOUT_S = 0.5
 SMALL_TIMEOUT_S = 10.0
@@ -92,7 +92,7 @@ async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> 
         async with asyncio.timeout(large_bodies.wait_s):
             share = request[_SHARE] = await large_bodies.take(tenant, size)
     except TimeoutError:
-        raise Unavailable("too many large requests at once", RETRY_AFTER_S) from None
+        raise Unavailable("too many large requests at once", BODY_RETRY_AFTER_S) from None
     async with _time_limit(large_bodies.read_timeout_s if size > SLOW_BODY_BYTES else COUNTED_TIMEOUT_S):
         body = await _read_within_limit(request, request.client_max_size)
     share.release(size - len(body) if len(body) > LARGE_BODY_BYTES else size)
@@ -101,7 +101,7 @@ async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> 
             async with asyncio.timeout(large_bodies.turn_wait_s):
                 request[_TURN] = await large_bodies.turns.take(tenant)
         except TimeoutError:
-            raise Unavailable("too many large requests at once", RETRY_AFTER_S) from None
+            raise Unavailable("too many large requests at once", BODY_RETRY_AFTER_S) from None
     return body
 
 

@@ -95,7 +95,11 @@ def stream_headers(replay: Replay) -> dict[str, str]:
 def run_headers(run: Run) -> dict[str, str]:
     """The headers of a stream of events of this run."""
     session = to_header(run.session)
-    return sse.HEADERS | {"x-workflow-run-id": run.id, "X-Thread-Id": session, "x-conversation-id": session}
+    return sse.STREAM_HEADERS | {
+        "x-workflow-run-id": run.id,
+        "X-Thread-Id": session,
+        "x-conversation-id": session,
+    }
 
 
 async def _write_frames(

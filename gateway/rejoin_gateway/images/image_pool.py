@@ -29,9 +29,9 @@ PROCESS_BYTES = 160 * MIB
 """Address space of the interpreter, Pillow and the file itself."""
 WAIT_S = 20.0
 """For a reply, by the clock: a busy machine gives a process less CPU time than it may use."""
-IDLE_S = 30.0
+IDLE_PROCESS_S = 30.0
 DECODER = Path(__file__).with_name("decoder.py")
-LIMITS = (str(IMAGE_MEMORY_BYTES_MAX + PROCESS_BYTES), str(IMAGE_CPU_S_MAX))
+PROCESS_LIMITS = (str(IMAGE_MEMORY_BYTES_MAX + PROCESS_BYTES), str(IMAGE_CPU_S_MAX))
 
 log = structlog.get_logger("rejoin.attachments")
 
@@ -96,13 +96,13 @@ class ImagePool:
                 return process
         try:
             return await asyncio.create_subprocess_exec(
-                sys.executable, "-I", DECODER, *LIMITS, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
+                sys.executable, "-I", DECODER, *PROCESS_LIMITS, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
             )
         except OSError as fault:
             raise Unavailable("images cannot be checked now: no process can be started") from fault
 
     def _keep(self, process: Process) -> None:
-        entry = process, asyncio.get_running_loop().call_later(IDLE_S, self._retire, process)
+        entry = process, asyncio.get_running_loop().call_later(IDLE_PROCESS_S, self._retire, process)
         self._idle.append(entry)
 
     def _retire(self, process: Process) -> None:

@@ -18,7 +18,7 @@ BACKLOG = 1024
 RETRY_S = 0.5
 """Pause when the system refuses to accept."""
 NO_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-BURST = 64
+ACCEPTED_AT_ONCE_MAX = 64
 """Connections accepted in one turn of the event loop: the others' work goes on between two bursts."""
 
 
@@ -92,7 +92,7 @@ class BoundedSite(web.BaseSite):
                 continue  # the client has left already
             self._serve(client, str(address[0]), group)
             accepted += 1
-            if accepted % BURST == 0:
+            if accepted % ACCEPTED_AT_ONCE_MAX == 0:
                 await asyncio.sleep(0)
 
     def _serve(self, client: socket.socket, address: str, group: TaskGroup) -> None:

@@ -20,7 +20,7 @@ from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import Audience, Mark, Record
 
 EMPTY_READS_MAX = 5
-READ_RETRY_WAIT_S = 0.1
+EVENT_READ_RETRY_WAIT_S = 0.1
 _DONE = b"[DONE]"
 
 
@@ -67,7 +67,7 @@ async def read_stored_events(run_log: RunLog, run: Run, start: ResumePoint) -> A
         else:
             # Any replica may serve the read. One that lags behind has not stored the newest records yet.
             empty_reads += 1
-            await asyncio.sleep(READ_RETRY_WAIT_S)
+            await asyncio.sleep(EVENT_READ_RETRY_WAIT_S)
 
 
 def _decode_events(records: Sequence[Record]) -> list[Chunk]:

@@ -25,7 +25,7 @@ from rejoin_protocol.log.cursor import Cursor
 from rejoin_protocol.log.record import Audience, Mark, Record, View, contains
 
 READ_TRIES = 3
-READ_RETRY_WAIT_S = 0.2
+RESUME_READ_RETRY_WAIT_S = 0.2
 
 
 class ResumePoint(msgspec.Struct, frozen=True):
@@ -105,7 +105,7 @@ async def _locate_cursor(run_log: RunLog, run: Run, cursor: Cursor) -> ResumePoi
         if page.records:
             break
         # No record: the log is shorter than the cursor says, or a replica that lags behind served the read.
-        await asyncio.sleep(READ_RETRY_WAIT_S)
+        await asyncio.sleep(RESUME_READ_RETRY_WAIT_S)
     raise Gone(f"the cursor {cursor} has expired or does not exist yet: start again without it")
 
 

@@ -23,7 +23,7 @@ from rejoin_gateway.ui.pages import page_response
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.run_request import AgentEntry
 
-HEADERS = {"Cache-Control": "no-cache", "Vary": "Authorization"}
+DOCS_HEADERS = {"Cache-Control": "no-cache", "Vary": "Authorization"}
 
 
 class ApiDescription:
@@ -60,7 +60,7 @@ async def get_openapi(request: web.Request) -> web.StreamResponse:
     """The document. Callers who may list agents also see the agents' context headers."""
     description = request.app[API_DESCRIPTION]
     body = await asyncio.to_thread(description.render, await _visible_agents(request))
-    return web.Response(body=body, content_type="application/json", headers=HEADERS)
+    return web.Response(body=body, content_type="application/json", headers=DOCS_HEADERS)
 
 
 async def _visible_agents(request: web.Request) -> Sequence[AgentEntry]:

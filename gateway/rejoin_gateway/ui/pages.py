@@ -16,7 +16,7 @@ from rejoin_gateway.ui.kill_switch import KILL
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 SWAGGER_FILES = frozenset({"swagger-ui.css", "swagger-ui-bundle.js"})
 """Files of the package `swagger-ui-bundle-v2`, which are Swagger UI's own."""
-HEADERS = {
+PAGE_HEADERS = {
     "Cache-Control": "no-cache",
     # Only own files, only own requests, and text never becomes markup. Attachments are shown from memory: as
     # a data URL before they are sent, as a blob after they were fetched with a key.
@@ -43,7 +43,7 @@ async def static_file(request: web.Request) -> web.StreamResponse:
     """A script, style or icon. Raises HTTP 404."""
     name = request.match_info["file"]
     if name in SWAGGER_FILES:
-        return web.FileResponse(Path(str(swagger_ui_bundle.swagger_ui_path)) / name, headers=HEADERS)
+        return web.FileResponse(Path(str(swagger_ui_bundle.swagger_ui_path)) / name, headers=PAGE_HEADERS)
     names = {file.name for file in (files("rejoin_gateway.ui") / "static").iterdir()}
     if name not in names or name.endswith(".html"):
         raise web.HTTPNotFound
@@ -55,7 +55,7 @@ def page_response(request: web.Request, name: str) -> web.StreamResponse:
     text = (files("rejoin_gateway.ui") / "static" / name).read_text(encoding="utf-8")
     if KILL in request.app:
         text = text.replace(_HTML, _HTML_WITH_KILL_SWITCH, 1)
-    return web.Response(text=text, content_type=TYPES[name[name.rindex(".") :]], headers=HEADERS)
+    return web.Response(text=text, content_type=TYPES[name[name.rindex(".") :]], headers=PAGE_HEADERS)
 
 
 _PAGE = {200: "text/html"}

@@ -19,7 +19,7 @@ CORE = "REJOIN"
 """The account of the streams and the administrator."""
 EDGE = "GATEWAYS"
 WORK = "RUNNERS"
-API = "JS.REJOIN"
+CORE_API = "JS.REJOIN"
 """Prefix of CORE's JetStream API in the other accounts, where `$JS.API` is their own."""
 CONTROL_SUBJECTS = "control.*"
 LIVE_SUBJECTS = "live.*"
@@ -50,7 +50,7 @@ def _as_it_is(subject: str, account: str = CORE) -> CrossAccountService:
 
 
 def _api(call: str, answers: Answers = "Singleton") -> CrossAccountService:
-    return CrossAccountService(f"{names.API}.{call}", f"{API}.{call}", answers)
+    return CrossAccountService(f"{names.JETSTREAM_API}.{call}", f"{CORE_API}.{call}", answers)
 
 
 CONTROL = _as_it_is(CONTROL_SUBJECTS, WORK)

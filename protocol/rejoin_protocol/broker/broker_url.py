@@ -32,7 +32,7 @@ class BrokerUrl(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     ca: str | None = None
     certificate: str | None = None
     key: str | None = None
-    api: str = subjects.API
+    api: str = subjects.JETSTREAM_API
 
     @property
     def hosts(self) -> str:

@@ -25,7 +25,7 @@ AGENTS = "AGENTS"
 AGENTS_STREAM = f"KV_{AGENTS}"
 AGENTS_SUBJECTS = f"$KV.{AGENTS}.>"
 
-API = "$JS.API"
+JETSTREAM_API = "$JS.API"
 """Prefix of the JetStream API (NATS ADR-1), unless the broker's URL has another one."""
 
 FILES = "FILES"
@@ -36,7 +36,7 @@ FILE = "Rejoin-File"
 
 PROBE_SUBJECTS = "probe.*.*"
 """`probe.<stream>.<token>`: a message of a second that only shows that the stream stores messages."""
-TTL = "Nats-TTL"
+TTL_HEADER = "Nats-TTL"
 """Header: how long the message is stored."""
 
 BATCH = "Rejoin-Batch"
@@ -45,7 +45,7 @@ EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
 SEQUENCE = "Nats-Sequence"
 SUBJECT = "Nats-Subject"
 TIME = "Nats-Time-Stamp"
-STATUS = "Status"
+STATUS_HEADER = "Status"
 DESCRIPTION = "Description"
 PENDING = "Nats-Num-Pending"
 

@@ -9,6 +9,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 type ProviderMetadata = dict[str, dict[str, Any]]
 """For each provider an object of its own."""
+FILE_PART_TYPES = frozenset({"file", "reasoning-file"})
+"""The parts whose `url` may be the URL of a stored file."""
 
 
 class TextPart(TypedDict):

@@ -12,7 +12,7 @@ DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
 """An SSE comment. Not an event: AI SDK clients fail on an unknown chunk type."""
 
-HEADERS = {
+STREAM_HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-cache, no-transform",  # a proxy that compresses would hold events back
     "Connection": "keep-alive",

@@ -34,7 +34,7 @@ from mcp_types import Tool as ListedTool
 from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.mcp.remote_tool import (
-    ERROR_CHARS_MAX,
+    MCP_ERROR_CHARS_MAX,
     RemoteTool,
     build_remote_tool,
     parse_result,
@@ -55,8 +55,8 @@ START_WAIT_S = 5.0
 """How long a runner's start waits for slow servers."""
 REFRESH_INTERVAL_S = 60.0
 """How often a server is asked for its tools without a notification. It is the health check too."""
-RETRY_FIRST_S = 0.2
-RETRY_MAX_S = 5.0
+RECONNECT_FIRST_S = 0.2
+RECONNECT_MAX_S = 5.0
 PAGES_MAX = 100
 SESSION_UNKNOWN_CODES = (INVALID_REQUEST, -32001)
 """Error codes of an unknown session. Servers use one or the other, with "session" in the text."""
@@ -119,16 +119,16 @@ class McpConnection:
 
     async def keep_open(self) -> None:
         """Connect, and reconnect whenever the connection fails, until cancelled."""
-        delay_s = RETRY_FIRST_S
+        delay_s = RECONNECT_FIRST_S
         async with asyncio.TaskGroup() as group:
             while True:
                 tools_before, ended = self.server_tools.tools, asyncio.Event()
                 group.create_task(self._serve(ended))
                 await ended.wait()
                 delay_s = (
-                    min(delay_s * 2, RETRY_MAX_S)
+                    min(delay_s * 2, RECONNECT_MAX_S)
                     if self.server_tools.tools is tools_before
-                    else RETRY_FIRST_S
+                    else RECONNECT_FIRST_S
                 )
                 await asyncio.sleep(delay_s)
 
@@ -169,7 +169,7 @@ class McpConnection:
                 # A server that does not know the session has not started the call.
                 raise ConnectionLost(not_started=session_unknown) from fault
             link.changed.set()
-            raise ToolError(str(fault)[:ERROR_CHARS_MAX]) from fault
+            raise ToolError(str(fault)[:MCP_ERROR_CHARS_MAX]) from fault
         except (anyio.ClosedResourceError, anyio.BrokenResourceError, httpx2.HTTPError, OSError) as fault:
             self._mark_lost(link)
             raise ConnectionLost(not_started=False) from fault
@@ -292,7 +292,7 @@ def _describe_fault(fault: BaseException) -> str:
     """Type and text of the first exception, without the groups that task groups put around it."""
     while isinstance(fault, BaseExceptionGroup):
         fault = fault.exceptions[0]
-    return f"{type(fault).__name__}: {fault}"[:ERROR_CHARS_MAX]
+    return f"{type(fault).__name__}: {fault}"[:MCP_ERROR_CHARS_MAX]
 
 
 @asynccontextmanager

@@ -22,8 +22,8 @@ TOOL_NAME_CHARS_MAX = 64
 """The longest tool name that every model provider takes."""
 DESCRIPTION_CHARS_MAX = 8_192
 SCHEMA_BYTES_MAX = 64 * 1024
-ERROR_CHARS_MAX = 500
-DIGEST_CHARS = 8
+MCP_ERROR_CHARS_MAX = 500
+TOOL_NAME_DIGEST_CHARS = 8
 
 type Send = Callable[["RemoteTool", Any, ToolContext[Any]], Awaitable[Any]]
 
@@ -50,7 +50,7 @@ class RemoteTool(Tool, frozen=True, kw_only=True):
                 "the arguments cannot be checked: the tool's schema has a broken reference"
             ) from fault
         if mismatches:
-            raise ToolError(f"the arguments do not fit: {mismatches[:ERROR_CHARS_MAX]}")
+            raise ToolError(f"the arguments do not fit: {mismatches[:MCP_ERROR_CHARS_MAX]}")
 
     async def call(self, input: Any, context: ToolContext[Any]) -> Any:
         """See `Tool.call`."""
@@ -107,8 +107,8 @@ def tool_name(server: McpServer, name: str) -> str:
     full_name = server.prefix + re.sub(r"[^A-Za-z0-9_-]", "_", name)
     if len(full_name) <= TOOL_NAME_CHARS_MAX:
         return full_name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:DIGEST_CHARS]
-    return f"{full_name[: TOOL_NAME_CHARS_MAX - DIGEST_CHARS - 1]}_{digest}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:TOOL_NAME_DIGEST_CHARS]
+    return f"{full_name[: TOOL_NAME_CHARS_MAX - TOOL_NAME_DIGEST_CHARS - 1]}_{digest}"
 
 
 def parse_result(result: Mapping[str, Any]) -> Any:

@@ -20,7 +20,7 @@ from rejoin_protocol.security.public_address import is_public
 from rejoin_runner.mcp.server_declaration import McpServer
 
 RESPONSE_BYTES_MAX = 8 * 1024 * 1024
-CONNECT_TIMEOUT_S = 10.0
+MCP_CONNECT_TIMEOUT_S = 10.0
 _EVENT_ENDS = re.compile(rb"\n\r?\n|\r\r")
 
 
@@ -120,7 +120,7 @@ def http_client(server: McpServer) -> httpx2.AsyncClient:
     """The HTTP client for one server. A stream may be silent for `timeout_s` seconds."""
     return httpx2.AsyncClient(
         headers={**server.headers, "Accept-Encoding": "identity"},
-        timeout=httpx2.Timeout(min(CONNECT_TIMEOUT_S, server.timeout_s), read=server.timeout_s),
+        timeout=httpx2.Timeout(min(MCP_CONNECT_TIMEOUT_S, server.timeout_s), read=server.timeout_s),
         transport=SafeTransport(allow_private=server.allow_private),
         trust_env=False,
     )

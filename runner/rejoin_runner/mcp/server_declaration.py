@@ -10,7 +10,7 @@ from rejoin_protocol.errors import Invalid
 from rejoin_runner.next_action.agent_stack import DELEGATE, TRANSFER
 from rejoin_runner.tools.tool import NeedsApproval, require_sync_approval
 
-TIMEOUT_S = 60.0
+MCP_TIMEOUT_S = 60.0
 SERVER_NAME = re.compile(r"[A-Za-z0-9-]{1,24}")
 
 type ApprovalPolicy = NeedsApproval[Any] | Mapping[str, NeedsApproval[Any]]
@@ -41,7 +41,7 @@ class McpServer(msgspec.Struct, frozen=True, kw_only=True):
     env: Mapping[str, str] = {}
     tools: Collection[str] | None = None
     needs_approval: ApprovalPolicy | None = None
-    timeout_s: float = TIMEOUT_S
+    timeout_s: float = MCP_TIMEOUT_S
     allow_private: bool = False
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-KIB = 1024
+from rejoin_protocol.limits import KIB, MIB
 
 
 def note_of(part: dict[str, Any], why: str, size_bytes: int | None = None) -> str:
@@ -18,4 +18,4 @@ def note_of(part: dict[str, Any], why: str, size_bytes: int | None = None) -> st
 def _size(size_bytes: int) -> str:
     if size_bytes < KIB:
         return f"{size_bytes} bytes"
-    return f"{size_bytes / KIB:.0f} KiB" if size_bytes < KIB * KIB else f"{size_bytes / KIB / KIB:.1f} MiB"
+    return f"{size_bytes / KIB:.0f} KiB" if size_bytes < MIB else f"{size_bytes / MIB:.1f} MiB"

@@ -28,7 +28,7 @@ TRANSCRIPT_CHARS_MAX = 400_000
 OUTPUT_CHARS_MAX = 2_000
 """Characters of a tool's arguments, and of its result, in the text to summarize."""
 QUESTION = "What have we said and done so far?"
-INSTRUCTIONS = (
+COMPACTION_INSTRUCTIONS = (
     "You are given the beginning of a conversation between a user and an assistant. Sum it up for the "
     "assistant, who will go on with it and see only your summary: what the user wants, what was decided and "
     "done, every name, number, identifier and file that may still matter, and what is still open. Be brief "
@@ -84,7 +84,9 @@ async def compact_history(
             history, start, end, _summary_messages(earlier_summary) if earlier_summary else []
         ), None
     new_end = find_cut_end(history, _half(window), start, end, replacement)
-    question = build_question(INSTRUCTIONS, _transcript(earlier_summary, history[end:new_end]), tenant=tenant)
+    question = build_question(
+        COMPACTION_INSTRUCTIONS, _transcript(earlier_summary, history[end:new_end]), tenant=tenant
+    )
     text, usage = await collect_answer(model, question)
     if not text.strip():
         raise ModelError("the model gave no summary of the conversation")

@@ -27,7 +27,7 @@ from rejoin_protocol.ids import CallId
 
 TRANSFER = "transfer_to_"
 DELEGATE = "delegate_to_"
-METADATA_KEY = "rejoin"
+ORIGIN_METADATA_KEY = "rejoin"
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -213,7 +213,9 @@ def with_origin(chunk: Chunk, origin: PartOrigin) -> Chunk:
 def origin_of(metadata: Metadata | None) -> PartOrigin | None:
     """The origin in a part's provider metadata. None: the part belongs to the conversation."""
     try:
-        return msgspec.convert(metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None, PartOrigin)
+        return msgspec.convert(
+            metadata.get(ORIGIN_METADATA_KEY) if isinstance(metadata, dict) else None, PartOrigin
+        )
     except msgspec.ValidationError:
         return None
 
@@ -288,7 +290,9 @@ def _frame_parts(parts: Iterable[Part], call: CallId | None) -> Iterator[Part]:
 
 
 def _as_text(part: Part) -> Part:
-    metadata = {name: value for name, value in part["providerMetadata"].items() if name != METADATA_KEY}
+    metadata = {
+        name: value for name, value in part["providerMetadata"].items() if name != ORIGIN_METADATA_KEY
+    }
     text = {"type": "text", "text": part["text"], "state": part["state"]}
     return {**text, "providerMetadata": metadata} if metadata else text
 
@@ -313,7 +317,7 @@ def _head_agent(message: MessageDict) -> str | None:
 
 
 def _add_origin(metadata: Metadata, origin: PartOrigin) -> Metadata:
-    return {**(metadata or {}), METADATA_KEY: msgspec.to_builtins(origin)}
+    return {**(metadata or {}), ORIGIN_METADATA_KEY: msgspec.to_builtins(origin)}
 
 
 def _keep_origin(metadata: Metadata, origin: PartOrigin) -> Metadata:

@@ -32,7 +32,7 @@ from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_context import build_operation
 
 DEADLINE = "deadline"
-ERROR_CHARS_MAX = 16_384
+RUN_ERROR_CHARS_MAX = 16_384
 DETAIL_BYTES_MAX = 65_536
 """Of one value in an operation."""
 REQUIRED_COUNTS = frozenset({"inputTokens", "outputTokens", "totalTokens"})
@@ -166,4 +166,4 @@ def _without_large(data: dict[str, Any]) -> dict[str, Any]:
 
 def clip_error(text: str) -> str:
     """An error text of an application or a provider, short enough for one event and valid as UTF-8."""
-    return text[:ERROR_CHARS_MAX].encode(errors="replace").decode()
+    return text[:RUN_ERROR_CHARS_MAX].encode(errors="replace").decode()

@@ -17,7 +17,7 @@ from rejoin_runner.models.context_window import fit_history
 from rejoin_runner.models.model import ModelError
 from rejoin_runner.run.attempt import Attempt, clip_error
 
-METADATA_KEY = "compaction"
+COMPACTION_METADATA_KEY = "compaction"
 
 
 async def fit_context_window(attempt: Attempt, history: Sequence[MessageDict]) -> Sequence[MessageDict]:
@@ -47,7 +47,7 @@ async def fit_context_window(attempt: Attempt, history: Sequence[MessageDict]) -
         log_exception(attempt.log, "history_summary_failed", fault)
         return fit_history(history, agent.context_window)[0]
     if new is not None:
-        await attempt.record_usage(new.usage, **{METADATA_KEY: msgspec.to_builtins(new)})
+        await attempt.record_usage(new.usage, **{COMPACTION_METADATA_KEY: msgspec.to_builtins(new)})
         await _emit_compression(attempt, new.messages, "summed up")
     return fitting
 
@@ -56,9 +56,13 @@ def last_compaction(messages: Sequence[MessageDict]) -> Compaction | None:
     """The newest compaction in the messages' metadata. None if there is none, or if it cannot be parsed."""
     for message in reversed(messages):
         metadata = message.get("metadata")
-        if message["role"] == "assistant" and isinstance(metadata, dict) and METADATA_KEY in metadata:
+        if (
+            message["role"] == "assistant"
+            and isinstance(metadata, dict)
+            and COMPACTION_METADATA_KEY in metadata
+        ):
             try:
-                return msgspec.convert(metadata[METADATA_KEY], Compaction)
+                return msgspec.convert(metadata[COMPACTION_METADATA_KEY], Compaction)
             except msgspec.ValidationError:
                 return None
     return None

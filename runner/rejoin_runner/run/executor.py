@@ -33,7 +33,7 @@ from rejoin_runner.run.status_updates import run_status_updates
 
 """Chunks of a restored message that only clients of AI SDK 7 know."""
 INTERRUPTED = "The run was interrupted."
-LIMITS = {
+LIMIT_DETAILS = {
     "length": "The answer is cut off: it reached the limit of tokens.",
     "content-filter": "The answer ended early: the model provider's content filter stopped it.",
     "tool-calls": "The agent used up its {steps} steps and has not finished.",
@@ -217,7 +217,7 @@ class RunExecutor:
         if not self._state.aborted and self._state.error is None:
             await attempt.emit_operation("completion", agent=attempt.head.name, iteration=self._state.steps)
         metadata = self._usage_metadata()
-        if not self._state.aborted and (detail := LIMITS.get(reason)) is not None:
+        if not self._state.aborted and (detail := LIMIT_DETAILS.get(reason)) is not None:
             metadata["finishDetail"] = detail.format(steps=attempt.agent.max_steps)
         await attempt.emit(chunks.Finish(reason, metadata or UNSET))
         self._journal.mark(Mark.ENDED)

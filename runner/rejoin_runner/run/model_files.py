@@ -19,6 +19,7 @@ from rejoin_protocol import file_formats, file_ids
 from rejoin_protocol.errors import Invalid, Limited
 from rejoin_protocol.events.chunks import DATA_PREFIX, Chunk, File, ReasoningFile
 from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.events.ui_message import FILE_PART_TYPES
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.limits import FILE_BYTES_MAX
 from rejoin_runner.models.attachment_note import note_of
@@ -27,7 +28,6 @@ from rejoin_runner.models.model import Done, Model, ModelChunk, ModelError, Mode
 INLINED_BYTES_MAX = 64 * 1024 * 1024
 """Files in one model call, before base64. The newest files have priority."""
 
-FILE_PARTS = ("file", "reasoning-file")
 UNKNOWN_MEDIA_TYPE = "application/octet-stream"
 _INERT_MEDIA_TYPE = re.compile(r"(?:image|audio|video)/[a-z0-9][a-z0-9.-]{0,63}")
 """Media types that a browser displays and never executes. `image/svg+xml` is not one of them."""
@@ -96,7 +96,7 @@ async def inline_files(
     for message in reversed(history):
         parts: list[Part] = []
         for part in reversed(message["parts"]):
-            id = file_ids.parse_stored_url(part["url"]) if part["type"] in FILE_PARTS else None
+            id = file_ids.parse_stored_url(part["url"]) if part["type"] in FILE_PART_TYPES else None
             file = await files.get(tenant, id) if id is not None and bytes_left > 0 else None
             if id is None:
                 parts.append(part)

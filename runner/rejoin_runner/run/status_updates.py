@@ -20,7 +20,7 @@ from rejoin_runner.tools.tool_context import build_status_update
 TICK_S = 0.1
 TRANSCRIPT_CHARS = 6_000
 LABEL_CHARS_MAX = 200
-INSTRUCTIONS = (
+STATUS_INSTRUCTIONS = (
     "You watch an assistant at work and tell the person who waits what it is doing. Write one line of at "
     "most twelve words, in the person's language, in the present tense. No greeting, no quotes, no promise. "
     "If there is more to know, add up to three short lines below it."
@@ -72,7 +72,7 @@ async def _emit_summary(attempt: Attempt, write: SummaryWriter) -> None:
 def _model_writer(attempt: Attempt, model: Model) -> SummaryWriter:
     async def write(text: str) -> Summary:
         answer, usage = await collect_answer(
-            model, build_question(INSTRUCTIONS, text, tenant=attempt.run.tenant)
+            model, build_question(STATUS_INSTRUCTIONS, text, tenant=attempt.run.tenant)
         )
         attempt.metrics.tokens_used(attempt.agent.name, usage)
         label, _, details = answer.strip().partition("\n")

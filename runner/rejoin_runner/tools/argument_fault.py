@@ -7,7 +7,7 @@ from typing import Any
 
 from rejoin_protocol.events.partial_json import names_prototype
 
-EXCERPT_CHARS = 30
+FAULT_EXCERPT_CHARS = 30
 _UNFINISHED = ("true", "false", "null", "-1", "NaN")
 _ESCAPE_CHARS = 6
 """Characters of the longest escape in a JSON text, `\\uXXXX`."""
@@ -53,7 +53,7 @@ def _describe_syntax(text: str, fault: JSONDecodeError) -> str:
         or ("escape" in fault.msg and end - position < _ESCAPE_CHARS)
     )
     end = end if is_cut else position
-    before = text[max(0, end - EXCERPT_CHARS) : end]
+    before = text[max(0, end - FAULT_EXCERPT_CHARS) : end]
     if is_cut:
         return f"the arguments are not complete JSON: they end after {end} characters, at `{before}`"
     return f"the arguments are not JSON: {fault.msg} at character {end + 1}, behind `{before}`"

@@ -25,7 +25,7 @@ from rejoin_runner.tools.json_types import from_json, to_json
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 from rejoin_runner.tools.tool_error import ToolError
 
-EXCERPT_CHARS = 2_000
+RESULT_EXCERPT_CHARS = 2_000
 """Of a result that was stored as an artifact, the model is shown this many characters."""
 
 type OnCrash = Literal["retry", "report"]
@@ -104,7 +104,7 @@ class Tool(msgspec.Struct, Generic[C_contra], frozen=True):
             return plain
         if self.overflow == "error":
             raise ToolError(f"the result has {len(raw)} bytes as JSON, and at most {self.result_bytes_max}")
-        excerpt = raw[: EXCERPT_CHARS * 4].decode(errors="ignore")[:EXCERPT_CHARS]
+        excerpt = raw[: RESULT_EXCERPT_CHARS * 4].decode(errors="ignore")[:RESULT_EXCERPT_CHARS]
         summary = f"The result of {self.name}, {len(raw)} bytes"
         id = await context.emit_artifact(type="tool-result", name=self.name, data=plain, summary=summary)
         return {"artifactId": id, "sizeBytes": len(raw), "excerpt": excerpt}

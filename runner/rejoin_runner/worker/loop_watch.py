@@ -20,7 +20,7 @@ from rejoin_runner.worker.lease import RunLease, current_lease
 
 REPORTED_S = 1.0
 """A loop that is blocked for longer is logged."""
-FRAMES_MAX = 5
+STACK_FRAMES_MAX = 5
 
 log = structlog.get_logger("rejoin.loop_watch")
 
@@ -86,7 +86,7 @@ class LoopWatch:
     def _report(self) -> None:
         task = asyncio.current_task(self.loop)
         frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - documented, and the only way
-        stack = islice(walk_stack(frame), FRAMES_MAX)
+        stack = islice(walk_stack(frame), STACK_FRAMES_MAX)
         log.warning(
             "event_loop_blocked",
             seconds=self._reported_s,

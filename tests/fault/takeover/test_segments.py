@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamRunLog
+from rejoin_adapters.jetstream.run_log import LOG_READ_BYTES_MAX, JetStreamRunLog
 from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.broker import subjects
@@ -64,7 +64,7 @@ async def whole(log: JetStreamRunLog, run: RunId) -> list[Record]:
 
 async def segments(log: JetStreamRunLog, run: RunId) -> int:
     """How many the broker has."""
-    messages, more = await log._get(subjects.segments(run), 0, 1_000, READ_BYTES_MAX)
+    messages, more = await log._get(subjects.segments(run), 0, 1_000, LOG_READ_BYTES_MAX)
     return len(messages) + more
 
 

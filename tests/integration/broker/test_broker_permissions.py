@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.nats_connection import NatsConnection, PermissionDenied
-from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamRunLog
+from rejoin_adapters.jetstream.run_log import LOG_READ_BYTES_MAX, JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_protocol.broker import broker_permissions, subjects
 from rejoin_protocol.errors import Unavailable
@@ -126,7 +126,7 @@ async def test_a_runner_copies_what_it_writes_and_a_gateway_reads_the_copies(
             written.append(Record(await log.append(run, head, b"x"), head, b"x"))
         await log.add_segment(run, written)
         await runner.flush()
-        assert len((await reader._get(subjects.segments(run), 0, 9, READ_BYTES_MAX))[0]) == 1
+        assert len((await reader._get(subjects.segments(run), 0, 9, LOG_READ_BYTES_MAX))[0]) == 1
         assert (await reader.read(run, after=0)).records == written
 
 
@@ -147,16 +147,16 @@ async def test_a_stolen_gateway_credential_writes_no_log(
     for asked, payload in (
         (subjects.request(AGENT, run, 1), b"{}"),
         (subjects.control(run), b'{"type":"interrupt"}'),
-        (f"{broker_permissions.API}.DIRECT.GET.{subjects.LOG}", last),
-        (f"{broker_permissions.API}.STREAM.MSG.GET.{subjects.LOG}", last),
-        (f"{broker_permissions.API}.STREAM.NAMES", b""),
+        (f"{broker_permissions.CORE_API}.DIRECT.GET.{subjects.LOG}", last),
+        (f"{broker_permissions.CORE_API}.STREAM.MSG.GET.{subjects.LOG}", last),
+        (f"{broker_permissions.CORE_API}.STREAM.NAMES", b""),
     ):
         with capture_logs() as lines:
             await thief.send(asked, payload, reply=subject)
             await thief.flush()
         assert lines == []  # it may ask that
     # What was asked is answered in order, and this is asked behind it.
-    await thief.request(f"{broker_permissions.API}.STREAM.NAMES")
+    await thief.request(f"{broker_permissions.CORE_API}.STREAM.NAMES")
     assert await messages(admin, subjects.LOG) == before
 
 
@@ -177,7 +177,7 @@ async def test_a_stolen_gateway_credential_writes_no_log(
         f"CONSUMER.MSG.NEXT.{subjects.REQUESTS}.{subjects.consumer(AGENT)}",
     ],
 )
-@pytest.mark.parametrize("prefix", [subjects.API, broker_permissions.API])
+@pytest.mark.parametrize("prefix", [subjects.JETSTREAM_API, broker_permissions.CORE_API])
 async def test_a_stolen_gateway_credential_has_no_such_right(
     guarded: Cluster, thief: NatsConnection, admin: NatsConnection, run: RunId, prefix: str, call: str
 ) -> None:
@@ -217,7 +217,7 @@ ADMINISTRATION = (
 """What only the administrator may do with JetStream."""
 
 
-@pytest.mark.parametrize("prefix", [subjects.API, broker_permissions.API])
+@pytest.mark.parametrize("prefix", [subjects.JETSTREAM_API, broker_permissions.CORE_API])
 @pytest.mark.parametrize("call", ADMINISTRATION)
 async def test_a_runner_cannot_change_or_delete_streams_and_consumers(
     guarded: Cluster, call: str, prefix: str
@@ -241,22 +241,22 @@ async def test_a_stolen_runner_credential_does_not_administer_jetstream_by_the_r
     async def hear(message: Msg) -> None:
         heard.append(message.subject)
 
-    calls = [f"{subjects.API}.{call}" for call in ADMINISTRATION]
+    calls = [f"{subjects.JETSTREAM_API}.{call}" for call in ADMINISTRATION]
     end = await admin.subscribe("$JS.API.STREAM.*.*", hear, lambda: None)
     before = [await messages(admin, stream) for stream in (subjects.LOG, subjects.REQUESTS, subjects.FILES)]
     last = b'{"last_by_subj":"%s"}' % subjects.log(run).encode()
     async with nats_connection.connect(guarded.url("runner").partition("/?")[0], "runner-stolen") as stolen:
         for asked, payload in (
-            (f"{broker_permissions.API}.STREAM.NAMES", b""),
-            (f"{broker_permissions.API}.STREAM.MSG.GET.{subjects.LOG}", last),
-            (f"{broker_permissions.API}.DIRECT.GET.{subjects.LOG}", last),
-            (f"{broker_permissions.API}.STREAM.INFO.{subjects.FILES}", b""),
+            (f"{broker_permissions.CORE_API}.STREAM.NAMES", b""),
+            (f"{broker_permissions.CORE_API}.STREAM.MSG.GET.{subjects.LOG}", last),
+            (f"{broker_permissions.CORE_API}.DIRECT.GET.{subjects.LOG}", last),
+            (f"{broker_permissions.CORE_API}.STREAM.INFO.{subjects.FILES}", b""),
             (subjects.control(run), b"{}"),
         ):
             for call in calls:
                 await stolen.send(asked, payload, reply=call)
         await stolen.flush()
-        await stolen.request(f"{broker_permissions.API}.STREAM.NAMES")
+        await stolen.request(f"{broker_permissions.CORE_API}.STREAM.NAMES")
     heard.clear()
     names = msgspec.json.decode(await admin.call_api("$JS.API.STREAM.NAMES"))["streams"]
     assert set(names) == {config["name"] for config in setup.stream_configs(setup.StreamSettings())}
@@ -283,7 +283,7 @@ async def test_a_refused_publish_is_unavailable_at_once_and_a_line_in_the_log(gu
             await setup.check_log_readable(gateway)  # the connection is none the worse for it
     assert [(line["log_level"], line["denied"], line["subject"]) for line in lines] == [
         ("error", "publish", "run.x.log"),
-        ("error", "publish", f"{broker_permissions.API}.DIRECT.GET.{subjects.REQUESTS}"),
+        ("error", "publish", f"{broker_permissions.CORE_API}.DIRECT.GET.{subjects.REQUESTS}"),
         ("error", "publish", "request.no"),
         ("error", "subscription", "request.>"),
     ]

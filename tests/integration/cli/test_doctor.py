@@ -57,7 +57,7 @@ def test_unreachable_servers_are_reported(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Without a traceback and without a secret."""
-    monkeypatch.setattr(doctor, "CHECK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(doctor, "DOCTOR_TIMEOUT_S", 0.3)
     port = free_ports(1)
     unreachable = DoctorSettings(
         nats_url=f"nats://s3cret@127.0.0.1:{port}",

@@ -252,7 +252,7 @@ async def test_a_file_that_waits_for_others_is_put_off_and_not_called_bad(
     system: LocalSystem, base: str, site: FileSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The seconds of a fetch begin with it."""
-    monkeypatch.setattr(checking, "CHECK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(checking, "FILE_CHECK_TIMEOUT_S", 0.3)
     async with remote_fetch.open_fetcher(site.allowed, timeout_s=0.1) as guarded:
         attachments = system.apps[0][SERVICE].backend.attachments
         assert attachments is not None

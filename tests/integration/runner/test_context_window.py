@@ -9,7 +9,7 @@ import msgspec
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.models.compaction import INSTRUCTIONS
+from rejoin_runner.models.compaction import COMPACTION_INSTRUCTIONS
 from rejoin_runner.models.context_window import ContextWindow
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, Usage
 from tests.support.system.local_system import Answer, LocalSystem
@@ -24,7 +24,7 @@ class Listens(msgspec.Struct):
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `port.Model`."""
         text, usage = "ok", Usage(1, 1)
-        if request.instructions == INSTRUCTIONS:
+        if request.instructions == COMPACTION_INSTRUCTIONS:
             self.summaries += 1
             text, usage = "They said hello.", Usage(100, 10)
         else:

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from rejoin.cli.api_keys import KeyCommands, NewKey
-from rejoin.dev.generous_limits import LIMITS, RATES
+from rejoin.dev.generous_limits import GENEROUS_LIMITS, GENEROUS_RATES
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_gateway.auth.scope import Scope
@@ -132,7 +132,7 @@ async def installation(system: LocalSystem, tmp_path: Path) -> AsyncIterator[Ins
 
 
 def _is_limit(variable: str) -> bool:
-    return variable.removeprefix("REJOIN_").lower() in {**LIMITS, **RATES}
+    return variable.removeprefix("REJOIN_").lower() in {**GENEROUS_LIMITS, **GENEROUS_RATES}
 
 
 async def test_messages_of_the_largest_size_leave_processes_and_other_tenants_alone(

@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from rejoin.dev.generous_limits import LIMITS, RATES
+from rejoin.dev.generous_limits import GENEROUS_LIMITS, GENEROUS_RATES
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.process.background import run_alongside
 from rejoin_gateway import app as gateway_app
@@ -75,7 +75,7 @@ class LocalSystem:
             "default_agent": self.agent,
             "agent_cache_ttl_s": 0,
         }
-        wanted |= {**LIMITS, **RATES, **settings}  # the tests are one tenant
+        wanted |= {**GENEROUS_LIMITS, **GENEROUS_RATES, **settings}  # the tests are one tenant
         found = GatewaySettings(nats_url=nats_url or self.nats_url, database_url=self.database_url, **wanted)
         app = await self._stack.enter_async_context(gateway_app.open_application(found))
         return await self.serve(app, connections)
@@ -101,7 +101,7 @@ class LocalSystem:
         **settings: Any,
     ) -> Worker:
         """Start a runner. Returns when it serves; it is drained at the test's end."""
-        wanted: dict[str, Any] = {"database_url": self.database_url, "drain_grace_s": 0.1, **LIMITS}
+        wanted: dict[str, Any] = {"database_url": self.database_url, "drain_grace_s": 0.1, **GENEROUS_LIMITS}
         wanted |= settings
         found = RunnerSettings(nats_url=self.nats_url, **wanted)
         serving = agents or [msgspec.structs.replace(build_demo_agent(), name=self.agent)]
@@ -124,7 +124,10 @@ class LocalSystem:
 
     def variables(self, **more: str) -> dict[str, str]:
         """The environment variables of a process that uses the same servers."""
-        generous = {f"REJOIN_{name.upper()}": str(count) for name, count in {**LIMITS, **RATES}.items()}
+        generous = {
+            f"REJOIN_{name.upper()}": str(count)
+            for name, count in {**GENEROUS_LIMITS, **GENEROUS_RATES}.items()
+        }
         return {
             "REJOIN_NATS_URL": self.nats_url,
             "REJOIN_DATABASE_URL": self.database_url,

@@ -79,7 +79,7 @@ class Cluster:
         """The URL of a user: gateway, runner or admin."""
         servers = [f"{scheme}://{role}:{role}-{self._passwords}@{HOST}:{node.port}" for node in self.nodes]
         if role in (broker_permissions.GATEWAY.user, broker_permissions.RUNNER.user):
-            parameters = "&".join(filter(None, (f"api={broker_permissions.API}", parameters)))
+            parameters = "&".join(filter(None, (f"api={broker_permissions.CORE_API}", parameters)))
         return ",".join(servers) + (f"/?{parameters}" if parameters else "")
 
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from rejoin_adapters.process.exception_report import FRAMES_MAX, report_exception
+from rejoin_adapters.process.exception_report import TRACE_FRAMES_MAX, report_exception
 
 SECRET = "hunter2"  # noqa: S105 - that is what is looked for
 
@@ -57,5 +57,5 @@ def test_a_deep_recursion_and_a_circle_of_causes_are_bounded() -> None:
         report = report_exception(fault)
     frames = report["frames"]
     assert isinstance(frames, list)
-    assert len(frames) == FRAMES_MAX
+    assert len(frames) == TRACE_FRAMES_MAX
     assert report["causes"] == ["ValueError"]

@@ -169,7 +169,7 @@ def test_the_script_generates_all_secrets_and_correct_urls(
         assert to.servers == tuple(f"nats://{name}:4222" for name in BROKERS)
         assert to.user == role
         assert f'{role}_password: "{to.password}"' in secrets["nats_passwords"]
-        assert to.api == ("$JS.API" if role == "admin" else broker_permissions.API)
+        assert to.api == ("$JS.API" if role == "admin" else broker_permissions.CORE_API)
     for role in ("owner", "gateway", "runner"):
         password = secrets[f"{role}_password"]
         url = f"postgresql://rejoin_{role}:{password}@postgres:5432/rejoin\n"

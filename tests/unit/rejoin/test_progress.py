@@ -59,7 +59,7 @@ async def test_a_start_that_is_never_complete_gives_up_with_a_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A broker that does not answer: it says for what it waited, and leaves no process behind."""
-    monkeypatch.setattr(launcher, "START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(launcher, "DEV_START_TIMEOUT_S", 0.5)
     before = set(psutil.Process().children(recursive=True))
     plan = launcher.DevPlan(None, free_port(), tmp_path, 1, 1, None)
     nowhere = f"nats://127.0.0.1:{free_port()}"

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from rejoin_adapters.jetstream.live_feed import LiveReader
-from rejoin_adapters.jetstream.run_log import PAGE_RECORDS, READ_BYTES_MAX
+from rejoin_adapters.jetstream.run_log import LOG_READ_BYTES_MAX, PAGE_RECORDS
 from rejoin_adapters.ports.run_log import LogPage
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import RunId
@@ -45,7 +45,7 @@ class MemoryRunLog:
         size_bytes = 0
         for record in stored:
             size_bytes += len(record.payload)
-            if len(page) == (records_max or PAGE_RECORDS) or (page and size_bytes > READ_BYTES_MAX):
+            if len(page) == (records_max or PAGE_RECORDS) or (page and size_bytes > LOG_READ_BYTES_MAX):
                 return LogPage(page, more=True)
             page.append(record)
         return LogPage(page, more=False)

@@ -6,6 +6,7 @@ Unlike the real one, it looks for references only when it sweeps.
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 
+from rejoin_adapters.files.chunk_store import CHUNK_BYTES
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.ports.files import UNREFERENCED_AGE_S, FileReference, OpenFile, StoredFile
@@ -13,8 +14,6 @@ from rejoin_protocol import file_ids
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import AgentName, TenantId, UserId
-
-CHUNK_BYTES = 256 * 1024
 
 
 class MemoryFileStore:

@@ -35,7 +35,7 @@ from rejoin_protocol.limits import ID_CHARS_MAX, TEXT_BYTES_MAX, Id, Text
 from rejoin_protocol.log.record import View
 
 TOOL = "send-query-to-agent"
-VIEW = View(operations=True, v7=True, v6=True)
+MCP_VIEW = View(operations=True, v7=True, v6=True)
 PROGRESS_INTERVAL_S = 1.0
 """How often progress without a text is reported."""
 
@@ -139,7 +139,9 @@ async def _send_message(
     )
     name = request_name(context.request_id if context.request_id is not None else "")
     replay = await session.send(
-        message_input.build_user_message(message, "/query"), VIEW, key=request_key(name, secrets.token_hex(8))
+        message_input.build_user_message(message, "/query"),
+        MCP_VIEW,
+        key=request_key(name, secrets.token_hex(8)),
     )
     call.active_run = session, replay.run.id
     begin_response(call.request)

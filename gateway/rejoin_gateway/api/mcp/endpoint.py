@@ -37,7 +37,7 @@ from rejoin_protocol.lifecycle import BUSY
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
-SESSION = "Mcp-Session-Id"
+SESSION_HEADER = "Mcp-Session-Id"
 VERSION = "MCP-Protocol-Version"
 WITH_SESSIONS = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"})
 """Protocol versions with sessions. A request without a version has one of these."""
@@ -141,8 +141,8 @@ async def _initialize(request: web.Request, body: bytes) -> web.StreamResponse:
     id = SessionId(message_input.new_session_id())
     await mcp_sessions.open(owner, id, agent)
     session = AgentSession(backend, owner, id, agent)
-    response = await _handle_in_session(request, body, session, {SESSION: id})
-    if SESSION not in response.headers:  # the SDK refused the request
+    response = await _handle_in_session(request, body, session, {SESSION_HEADER: id})
+    if SESSION_HEADER not in response.headers:  # the SDK refused the request
         await mcp_sessions.end(owner, id)
     return response
 
@@ -180,7 +180,7 @@ async def _find_session(request: web.Request) -> AgentSession | None:
     """The session that the header names, if it is open and the caller's."""
     principal = request[PRINCIPAL]
     try:
-        id = session_id(request.headers.get(SESSION, ""))
+        id = session_id(request.headers.get(SESSION_HEADER, ""))
     except Invalid:
         return None
     agent = await request.app[ENDPOINT].sessions.find_agent(principal.owner, id)
@@ -191,8 +191,8 @@ async def _find_session(request: web.Request) -> AgentSession | None:
 
 
 def _session_missing(request: web.Request, id: Any) -> web.Response:
-    if SESSION not in request.headers:
-        text = f"the header {SESSION} is missing: `initialize` opens a session"
+    if SESSION_HEADER not in request.headers:
+        text = f"the header {SESSION_HEADER} is missing: `initialize` opens a session"
         return _error_response(HTTPStatus.BAD_REQUEST, INVALID_PARAMS, text, id)
     return _error_response(
         HTTPStatus.NOT_FOUND, SESSION_UNKNOWN, "there is no such session: `initialize` again", id
@@ -238,7 +238,7 @@ _MESSAGE = {
     "required": ["jsonrpc"],
 }
 _HEADERS: Parameters = {
-    SESSION: "The session that `initialize` opened; it returns the id in this header.",
+    SESSION_HEADER: "The session that `initialize` opened; it returns the id in this header.",
     VERSION: "The protocol version that `initialize` returned.",
 }
 _ERRORS = dict.fromkeys((400, 403, 404), RpcErrorResponse)

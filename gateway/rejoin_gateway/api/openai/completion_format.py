@@ -14,7 +14,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, run_created_ms
 
-FINISH_REASONS = {"content-filter": "content_filter", "length": "length", "tool-calls": "length"}
+COMPLETION_FINISH_REASONS = {"content-filter": "content_filter", "length": "length", "tool-calls": "length"}
 """Our reasons → OpenAI's, where they differ. A run that ends with `tool-calls` has used up its steps."""
 
 
@@ -139,7 +139,7 @@ def completion_usage(metadata: Any) -> dict[str, Any]:
 
 def finish_reason(reason: str, calls: PendingCalls) -> str:
     """OpenAI's finish reason for ours."""
-    return "stop" if calls.pending else FINISH_REASONS.get(reason, "stop")
+    return "stop" if calls.pending else COMPLETION_FINISH_REASONS.get(reason, "stop")
 
 
 def build_completion(

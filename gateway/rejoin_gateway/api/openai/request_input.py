@@ -58,7 +58,7 @@ NEUTRAL: Mapping[str, Sequence[Any]] = {
 OWN_ITEMS = frozenset({"reasoning", "mcp_call", "mcp_approval_request"})
 """Output items that a client may send back; they have no effect."""
 SYSTEM_REFUSED = "the agent has its own instructions: messages with role {} are not taken"
-NAME_CHARS_MAX = 64
+SHOWN_NAME_CHARS_MAX = 64
 
 
 def check_fields(fields: Mapping[str, Any], taken: Collection[str]) -> None:
@@ -66,7 +66,7 @@ def check_fields(fields: Mapping[str, Any], taken: Collection[str]) -> None:
     for name, value in fields.items():
         if name in taken or name in IDLE or value is None or value in NEUTRAL.get(name, ()):
             continue
-        shown = name[:NAME_CHARS_MAX]
+        shown = name[:SHOWN_NAME_CHARS_MAX]
         allowed = " or ".join(msgspec.json.encode(value).decode() for value in NEUTRAL.get(name, ()))
         detail = f"{shown} has no effect here" + (f": only {allowed} is taken" if allowed else "")
         raise Invalid(detail, f"/{shown}")

@@ -31,22 +31,24 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import RUN_PREFIX, RunId
 
-PREFIX = "resp_"
+RESPONSE_ID_PREFIX = "resp_"
 _ULID_CHARS = 26
 INCOMPLETE = {"length": "max_output_tokens", "content-filter": "content_filter", "tool-calls": "max_steps"}
-TERMINAL = frozenset({"response.completed", "response.failed", "response.incomplete"})
+FINAL_EVENTS = frozenset({"response.completed", "response.failed", "response.incomplete"})
 CREATED = "response.created"
 
 
 def response_id(run: RunId) -> str:
     """The response's id of a run."""
-    return PREFIX + run.removeprefix(RUN_PREFIX)
+    return RESPONSE_ID_PREFIX + run.removeprefix(RUN_PREFIX)
 
 
 def parse_response_id(id: str) -> RunId | None:
     """The run's id of a response; None if the id is not a response's."""
-    ulid = id.removeprefix(PREFIX)
-    is_id = id.startswith(PREFIX) and len(ulid) == _ULID_CHARS and ulid.isascii() and ulid.isalnum()
+    ulid = id.removeprefix(RESPONSE_ID_PREFIX)
+    is_id = (
+        id.startswith(RESPONSE_ID_PREFIX) and len(ulid) == _ULID_CHARS and ulid.isascii() and ulid.isalnum()
+    )
     return RunId(RUN_PREFIX + ulid) if is_id else None
 
 

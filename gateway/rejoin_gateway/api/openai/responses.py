@@ -29,7 +29,7 @@ from rejoin_gateway.api.openai.completions import (
 from rejoin_gateway.api.openai.items import to_item, to_page
 from rejoin_gateway.api.openai.request_input import Labels
 from rejoin_gateway.api.openai.response_format import (
-    TERMINAL,
+    FINAL_EVENTS,
     ResponseEvent,
     ResponseStream,
     SequenceRange,
@@ -57,7 +57,7 @@ from rejoin_protocol.limits import MESSAGES_MAX, OBJECT_KEYS_MAX, Id, Name, Part
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 
-STATUS = {
+RESPONSE_STATUS = {
     State.QUEUED: "queued",
     State.RUNNING: "in_progress",
     State.SUSPENDED: "incomplete",
@@ -68,7 +68,7 @@ STATUS = {
 ITEMS_DEFAULT = 20
 CANCEL_WAIT_S = 5.0
 """How long a cancel request waits for the run to end. Then it returns the state as it is."""
-NUMBER_DIGITS_MAX = 12
+SEQUENCE_DIGITS_MAX = 12
 
 
 class ConversationRef(msgspec.Struct, frozen=True):
@@ -109,7 +109,7 @@ async def create_response(request: web.Request) -> web.StreamResponse:
         return await _stream_events(request, admitted.replay, admitted.after)
     if admitted.background:
         run = admitted.replay.run
-        return json_response(ResponseStream(metadata_of_run(run)).body(STATUS[run.state]))
+        return json_response(ResponseStream(metadata_of_run(run)).body(RESPONSE_STATUS[run.state]))
     request_body.release_body(request)
     begin_response(request)
     return json_response(await _await_final(admitted.replay))
@@ -257,7 +257,7 @@ async def _read_response(session: Session, run: Run) -> dict[str, Any]:
     """The response object as of now. While the run is active it has no output."""
     response = ResponseStream(metadata_of_run(run))
     if run.state in BUSY:
-        return response.body(STATUS[run.state])
+        return response.body(RESPONSE_STATUS[run.state])
     try:
         replay = await session.replay(run, FromStart(), View(), follow=True)
         response = (await _read_log(replay)).response
@@ -265,7 +265,7 @@ async def _read_response(session: Session, run: Run) -> dict[str, Any]:
         answer = await session.message(run.answer)
         for chunk in () if answer is None else unfold(answer.message):
             response.feed(chunk)
-    return response.final or response.body(STATUS[run.state], fault=run.error)
+    return response.final or response.body(RESPONSE_STATUS[run.state], fault=run.error)
 
 
 async def _await_final(replay: Replay) -> dict[str, Any]:
@@ -345,11 +345,11 @@ def _translate_stream(run: Run, after: int, void: Sequence[SequenceRange]) -> Tr
                 events += response.feed(chunk)
                 _refuse_new_voids(response, void)
             last = events[-1] if events else last
-            shown = [event for event in visible_events(events, after, void) if event.type not in TERMINAL]
+            shown = [event for event in visible_events(events, after, void) if event.type not in FINAL_EVENTS]
             if shown or not batch:
                 yield b"".join(map(_to_frame, shown)) or sse.KEEP_ALIVE
         # A terminal event is shown only at the very end: the run may have waited and then continued.
-        if last is not None and last.type in TERMINAL and last.number > after:
+        if last is not None and last.type in FINAL_EVENTS and last.number > after:
             yield _to_frame(last)
 
     return translate
@@ -370,7 +370,7 @@ def _parse_starting_after(request: web.Request) -> int | None:
     text = request.query.get("starting_after")
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= NUMBER_DIGITS_MAX):
+    if not (text.isascii() and text.isdigit() and len(text) <= SEQUENCE_DIGITS_MAX):
         raise Invalid(f"starting_after is the number of an event, not {text[:64]!r}", "/starting_after")
     return int(text)
 
@@ -386,7 +386,7 @@ _STREAM_QUERY: Parameters = {
     "stream": ("`true`: return the events as a stream.", Literal["true", "false"]),
     "starting_after": (
         "Sequence number of the last event that arrived; the stream begins behind it.",
-        Annotated[int, Meta(ge=0, lt=10**NUMBER_DIGITS_MAX)],
+        Annotated[int, Meta(ge=0, lt=10**SEQUENCE_DIGITS_MAX)],
     ),
 }
 _PAGE_QUERY: Parameters = {

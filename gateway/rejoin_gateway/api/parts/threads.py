@@ -25,7 +25,7 @@ from rejoin_protocol.limits import CheckedId, Id
 
 THREADS_DEFAULT = 100
 TOTAL_MAX = 10_000
-MESSAGES_DEFAULT = 10_000
+THREAD_MESSAGES_DEFAULT = 10_000
 """The client of this API reads a thread whole, and finds a message in it by its index."""
 NO_THREAD = "Thread not found"
 NO_MESSAGE = "Message not found in thread"
@@ -132,7 +132,7 @@ async def list_threads(request: web.Request) -> web.StreamResponse:
 async def get_thread(request: web.Request) -> web.StreamResponse:
     """A thread with its messages."""
     with _explain_missing(NO_THREAD):
-        summary, page = await page_of_messages(request, MESSAGES_DEFAULT)
+        summary, page = await page_of_messages(request, THREAD_MESSAGES_DEFAULT)
     session = await session_by_id(request, summary.id)
     forks: dict[str, list[ForkReference]] = {}
     for fork in await session.forks():
@@ -236,9 +236,9 @@ ROUTES = (
         Scope.CHAT,
         RouteDoc(
             "Read a thread's messages",
-            description=f"Returns the messages, oldest first: the newest {MESSAGES_DEFAULT:,}, or a page of "
-            f"at most {LIMIT_MAX} if `limit` is given. While `active` is true, the answer in progress is not "
-            "among the messages.",
+            description=f"Returns the messages, oldest first: the newest {THREAD_MESSAGES_DEFAULT:,}, or a "
+            f"page of at most {LIMIT_MAX} if `limit` is given. While `active` is true, the answer in "
+            "progress is not among the messages.",
             responses={200: ThreadMessages},
             query=PAGE_QUERY,
             tag="parts",

@@ -25,7 +25,7 @@ from rejoin_gateway.http.response import json_response, stream_from_position
 from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_protocol.events.fold import MessageDict
 
-MESSAGES_DEFAULT = 50
+CONVERSATION_MESSAGES_DEFAULT = 50
 
 
 class ConversationSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -109,14 +109,14 @@ async def list_conversations(request: web.Request) -> web.StreamResponse:
 
 async def get_conversation(request: web.Request) -> web.StreamResponse:
     """A session with its newest messages, or those before a page token."""
-    summary, page = await page_of_messages(request, MESSAGES_DEFAULT)
+    summary, page = await page_of_messages(request, CONVERSATION_MESSAGES_DEFAULT)
     titles = await directory_of(request).titles([summary])
     head = msgspec.structs.asdict(_to_summary(summary, titles.get(summary.id)))
     messages = [_to_message(*stored) for stored in zip(page.messages, page.times, strict=True)]
     return json_response(
         ConversationMessages(
             Conversation(**head, messages=messages),
-            _to_numbered(request, MESSAGES_DEFAULT, min(summary.messages, NUMBERED_MAX)),
+            _to_numbered(request, CONVERSATION_MESSAGES_DEFAULT, min(summary.messages, NUMBERED_MAX)),
             page.next,
         )
     )
@@ -184,9 +184,9 @@ ROUTES = (
         Scope.CHAT,
         RouteDoc(
             "Read a conversation's messages",
-            description=f"Returns the newest {MESSAGES_DEFAULT} messages, oldest first, or the page before a "
-            "page token; page 1 holds the newest. While `active` is true, the answer in progress is not "
-            "among the messages: its stream delivers all of it.",
+            description=f"Returns the newest {CONVERSATION_MESSAGES_DEFAULT} messages, oldest first, or the "
+            "page before a page token; page 1 holds the newest. While `active` is true, the answer in "
+            "progress is not among the messages: its stream delivers all of it.",
             responses={200: ConversationMessages},
             query=NUMBERED_PAGE_QUERY,
             tag="run",

@@ -43,7 +43,7 @@ from rejoin_protocol.ids import AgentName
 from rejoin_protocol.limits import MESSAGES_MAX, CheckedId, FreeObject
 from rejoin_protocol.log.record import OperationSet
 
-FINISH_REASONS = {
+RUN_FINISH_REASONS = {
     "tool-calls": "tool_calls",
     "content-filter": "content_filter",
     "length": "length",
@@ -206,7 +206,7 @@ def render_completion(created_s: int, replay: Replay, answer: CollectedAnswer) -
             {
                 "index": 0,
                 "message": {"role": "assistant", "content": answer.text},
-                "finish_reason": FINISH_REASONS.get(answer.finish_reason, "stop"),
+                "finish_reason": RUN_FINISH_REASONS.get(answer.finish_reason, "stop"),
             }
         ],
         "usage": {

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from rejoin_adapters.store_types import ClientEvent
 from rejoin_gateway.api.shared.feedback_forms import (
+    FEEDBACK_PAGE_DEFAULT,
     FeedbackBody,
     GivenFeedback,
     GivenId,
@@ -23,7 +24,6 @@ from rejoin_gateway.http.routes import AGENT_HEADER, GivenAgent, Route, RouteDoc
 from rejoin_protocol.ids import session_id
 from rejoin_protocol.limits import FreeObject, Id
 
-PAGE_DEFAULT = 50
 QUERY = {**PAGE_QUERY, "conversationId": "Only what belongs to this conversation."}
 
 
@@ -105,7 +105,7 @@ async def list_feedback(request: web.Request) -> web.StreamResponse:
     conversation = request.query.get("conversationId")
     page = await feedback_book(request).list(
         None if conversation is None else session_id(conversation),
-        limit=parse_limit(request, PAGE_DEFAULT),
+        limit=parse_limit(request, FEEDBACK_PAGE_DEFAULT),
         before=request.query.get("before"),
     )
     return json_response(FeedbackList([to_given(one) for one in page.entries], page.next))
@@ -132,7 +132,7 @@ async def list_events(request: web.Request) -> web.StreamResponse:
     """The events that the caller has reported, newest first."""
     page = await feedback_book(request).events(
         request.query.get("conversationId"),
-        limit=parse_limit(request, PAGE_DEFAULT),
+        limit=parse_limit(request, FEEDBACK_PAGE_DEFAULT),
         before=request.query.get("before"),
     )
     return json_response(EventList([_to_logged(one) for one in page.events], page.next))

@@ -18,11 +18,11 @@ from rejoin_gateway.core.answered_calls import AnsweredCall
 from rejoin_gateway.core.message_input import ClientMessage, MessageOptions
 from rejoin_gateway.core.tool_outputs import OUTPUT_KIND, ToolOutput
 from rejoin_protocol.errors import Invalid
+from rejoin_protocol.events.chunks import DATA_PREFIX
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.limits import ID_CHARS_MAX, MESSAGES_MAX, REASON_CHARS_MAX, TEXT_BYTES_MAX
 
 PART_TYPES = ("text", "file", "image", "image_url")
-DATA_PREFIX = "data-"
 
 
 class LocatedMessage(msgspec.Struct, frozen=True):

@@ -5,15 +5,19 @@ from collections.abc import Sequence
 import msgspec
 from aiohttp import web
 
-from rejoin_gateway.api.shared.feedback_forms import FeedbackBody, GivenFeedback, feedback_book, to_given
+from rejoin_gateway.api.shared.feedback_forms import (
+    FEEDBACK_PAGE_DEFAULT,
+    FeedbackBody,
+    GivenFeedback,
+    feedback_book,
+    to_given,
+)
 from rejoin_gateway.api.shared.paging import PAGE_QUERY, parse_limit
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http.request import decode_body, session_of
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc
-
-PAGE_DEFAULT = 50
 
 
 class SessionFeedback(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -35,7 +39,7 @@ async def give_feedback(request: web.Request) -> web.StreamResponse:
 
 async def list_feedback(request: web.Request) -> web.StreamResponse:
     """The session's feedback, newest first."""
-    session, limit = await _existing_session(request), parse_limit(request, PAGE_DEFAULT)
+    session, limit = await _existing_session(request), parse_limit(request, FEEDBACK_PAGE_DEFAULT)
     page = await feedback_book(request).list(session.id, limit=limit, before=request.query.get("before"))
     return json_response(SessionFeedback([to_given(one) for one in page.entries], page.next))
 

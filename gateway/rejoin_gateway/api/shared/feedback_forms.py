@@ -11,6 +11,7 @@ from rejoin_adapters.store_types import Feedback
 from rejoin_gateway.core.feedback import FeedbackBook
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
 
+FEEDBACK_PAGE_DEFAULT = 50
 DETAILS_CHARS_MAX = 10_000
 type GivenId = Annotated[str, Meta(min_length=1, max_length=256)]
 type Details = Annotated[str, Meta(max_length=DETAILS_CHARS_MAX)]

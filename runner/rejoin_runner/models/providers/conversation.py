@@ -44,7 +44,7 @@ NO_TEXT = "[The user sent a message without text.]"
 OPENING = "[The conversation begins with a message of the assistant.]"
 BROKEN_OFF = "[The answer broke off here.]"
 GO_ON = "Go on."
-DEPTH_MAX = 100
+ARGUMENTS_DEPTH_MAX = 100
 """Levels of arguments that are sent as an object."""
 NOT_AN_OBJECT = "unreadable_arguments"
 """The name under which arguments that are no object are sent, as text: providers take objects only."""
@@ -396,9 +396,11 @@ def _content_item(item: Any) -> str | Part | None:
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether a value is nested deeper than `DEPTH_MAX`: libraries cannot write it, nor servers read it."""
+    """Whether a value is nested deeper than `ARGUMENTS_DEPTH_MAX`: libraries cannot write it, nor servers
+    read it.
+    """
     level = [value]
-    for _ in range(DEPTH_MAX):
+    for _ in range(ARGUMENTS_DEPTH_MAX):
         children = [node.values() if isinstance(node, dict) else node for node in level]
         level = [child for group in children for child in group if isinstance(child, dict | list)]
         if not level:

@@ -15,7 +15,7 @@ import aiohttp
 import httpx2
 from yarl import URL
 
-IDLE_S = 5.0
+IDLE_CONNECTION_S = 5.0
 """Seconds after which an idle connection is closed: before a provider closes it."""
 
 
@@ -55,7 +55,9 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         """The session, created on first use: it belongs to the event loop that runs then."""
         if self._session is None:
             connector = aiohttp.TCPConnector(
-                limit=self._connections_max, keepalive_timeout=IDLE_S, ssl=httpx2.create_ssl_context()
+                limit=self._connections_max,
+                keepalive_timeout=IDLE_CONNECTION_S,
+                ssl=httpx2.create_ssl_context(),
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,

@@ -67,11 +67,13 @@ class ProviderConnections:
             import aiohttp
             import httpx2
 
-            from rejoin_runner.models.providers.http_transport import IDLE_S
+            from rejoin_runner.models.providers.http_transport import IDLE_CONNECTION_S
 
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    limit=self._connections_max, keepalive_timeout=IDLE_S, ssl=httpx2.create_ssl_context()
+                    limit=self._connections_max,
+                    keepalive_timeout=IDLE_CONNECTION_S,
+                    ssl=httpx2.create_ssl_context(),
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),  # the requests of all tenants would share them
                 timeout=aiohttp.ClientTimeout(

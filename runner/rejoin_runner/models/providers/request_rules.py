@@ -20,7 +20,7 @@ from rejoin_runner.models.model import ToolSpec
 
 NAME_CHARS_KEPT = 50
 """Of a name that is made fit."""
-DIGEST_CHARS = 8
+CALL_NAME_DIGEST_CHARS = 8
 ABSENT = "Not there any more: do not call it."
 """The description of a tool that the agent does not have."""
 
@@ -100,7 +100,7 @@ def fit_tool_name(name: str, rules: RequestRules) -> str:
     similar = re.sub(r"[^a-zA-Z0-9_-]+", "_", name).strip("_-")[:NAME_CHARS_KEPT]
     if not similar[:1].isalpha():
         similar = f"tool_{similar}".rstrip("_")
-    return f"{similar}_{_digest(name)[:DIGEST_CHARS]}"
+    return f"{similar}_{_digest(name)[:CALL_NAME_DIGEST_CHARS]}"
 
 
 def fit_call_id(id: str, rules: RequestRules, taken: set[str]) -> str:

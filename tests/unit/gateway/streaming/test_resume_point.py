@@ -25,7 +25,7 @@ V7 = View()
 
 @pytest.fixture(autouse=True)
 def without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resume_point, "READ_RETRY_WAIT_S", 0)
+    monkeypatch.setattr(resume_point, "RESUME_READ_RETRY_WAIT_S", 0)
 
 
 def run(state: State = State.RUNNING, *, turn: int = 0) -> Run:

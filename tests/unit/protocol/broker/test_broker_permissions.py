@@ -42,7 +42,7 @@ def test_a_gateway_asks_for_runs_reads_logs_and_reaches_runners() -> None:
     for subject in (
         names.request(AgentName("a"), run, 3),
         names.control(run),
-        f"{broker_permissions.API}.DIRECT.GET.{names.LOG}",
+        f"{broker_permissions.CORE_API}.DIRECT.GET.{names.LOG}",
     ):
         assert may(broker_permissions.GATEWAY.publish, subject), subject
     assert may(broker_permissions.GATEWAY.subscribe, names.live(run))
@@ -60,7 +60,7 @@ def test_nobody_but_the_administrator_declares_or_deletes_a_stream() -> None:
     for role in ROLES:
         for call in ("CREATE", "UPDATE", "DELETE", "MSG.DELETE"):
             for stream in (names.LOG, names.REQUESTS, names.FILES, names.AGENTS_STREAM):
-                for api in (names.API, broker_permissions.API):
+                for api in (names.JETSTREAM_API, broker_permissions.CORE_API):
                     assert not may(role.publish, f"{api}.STREAM.{call}.{stream}")
         assert not any(pattern == ">" for pattern in (*role.publish, *role.subscribe))
 
@@ -87,4 +87,4 @@ def test_what_a_service_may_say_is_what_leads_out_of_its_account(
         assert text.count(f'service: "{service.subject}"') == 1
         assert f'subject: "{service.subject}" }}, to: "{service.alias}"' in text
         if service.alias.startswith("$"):  # an account's own JetStream answers its API
-            assert not service.alias.startswith(names.API), service.alias
+            assert not service.alias.startswith(names.JETSTREAM_API), service.alias

@@ -12,7 +12,7 @@ from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.next_action import agent_stack
-from rejoin_runner.next_action.agent_stack import METADATA_KEY, PartOrigin, current_agent
+from rejoin_runner.next_action.agent_stack import ORIGIN_METADATA_KEY, PartOrigin, current_agent
 from rejoin_runner.next_action.run_state import RunState
 
 START = chunks.Start(message_id="m")
@@ -188,7 +188,7 @@ def test_a_delegated_agents_text_is_no_text_of_the_message() -> None:
     shown = [part["text"] for part in MESSAGE["parts"] if part["type"] == "reasoning"]
     assert shown == ["Hmm.", "Looking.", "It is ", "here."]
     reasoning = [part for part in MESSAGE["parts"] if part["type"] == "reasoning"]
-    names = [part["providerMetadata"][METADATA_KEY]["agent"] for part in reasoning]
+    names = [part["providerMetadata"][ORIGIN_METADATA_KEY]["agent"] for part in reasoning]
     assert set(names) == {"research"}
 
 
@@ -227,11 +227,19 @@ def test_text_and_reasoning_of_one_id_stay_apart() -> None:
 
 
 def test_metadata_of_another_kind_has_no_origin() -> None:
-    incomplete: dict[str, Any] = {METADATA_KEY: {}}
-    strange: list[Any] = [UNSET, {}, incomplete, {METADATA_KEY: {"agent": 1, "call": "c"}}, {"openai": {}}]
+    incomplete: dict[str, Any] = {ORIGIN_METADATA_KEY: {}}
+    strange: list[Any] = [
+        UNSET,
+        {},
+        incomplete,
+        {ORIGIN_METADATA_KEY: {"agent": 1, "call": "c"}},
+        {"openai": {}},
+    ]
     for metadata in strange:
         assert agent_stack.origin_of(metadata) is None
-    assert agent_stack.origin_of({METADATA_KEY: {"agent": "a", "call": "c"}}) == PartOrigin("a", CallId("c"))
+    assert agent_stack.origin_of({ORIGIN_METADATA_KEY: {"agent": "a", "call": "c"}}) == PartOrigin(
+        "a", CallId("c")
+    )
 
 
 def test_a_delegated_agent_gets_its_task_and_nothing_else() -> None:
