@@ -64,11 +64,12 @@ function claims(list, records, createdAt) {
   });
 }
 
-/** Long pauses between two events. */
+/** Long pauses between two events, and every pause of a takeover. */
 function between(previous, event, found) {
   const span = { first: event.number, last: event.number };
-  if (event.at - previous.at > GAP_MS) {
-    const waited = previous.mark === 'suspended' ? 'Waited for a decision' : 'Silence';
+  const suspended = previous.mark === 'suspended';
+  if (event.at - previous.at > GAP_MS || (event.attempt !== previous.attempt && !suspended)) {
+    const waited = suspended ? 'Waited for a decision' : 'Silence';
     found.push({ kind: 'gap', label: waited, detail: duration(event.at - previous.at), from: previous.at, to: event.at, ...span });
   }
 }
