@@ -137,8 +137,8 @@ async def _add_finished_runs(installation: Installation, stored: int, wanted: in
     """Add finished runs number `stored` + 1 to `wanted`."""
     for begin in range(stored, wanted, STEP):
         for copy in COPIES:
-            await installation.store.database.value(copy, begin + 1, min(begin + STEP, wanted))
-    await installation.store.database.value("vacuum (analyze)")
+            await installation.store.database.fetch_text(copy, begin + 1, min(begin + STEP, wanted))
+    await installation.store.database.fetch_text("vacuum (analyze)")
     async with nats_baseline.connect(installation.servers.nats_url) as nats:
         for number in range(stored, wanted):
             await _publish_log(nats, RunId(f"run_copied{number + 1}"))

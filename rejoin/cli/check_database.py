@@ -32,7 +32,7 @@ class _Rows(msgspec.Struct, frozen=True):
 async def check_database(settings: DoctorSettings) -> AsyncIterator[Finding]:
     """Check the database as the role that `database_url` names. Raises what the driver raises."""
     async with await open_database(settings.database_url, pool_max=1) as database:
-        server = await database.get(
+        server = await database.fetch_json(
             _Server,
             """select json_build_object(
               'version', current_setting('server_version_num')::int,
@@ -64,7 +64,7 @@ async def check_database(settings: DoctorSettings) -> AsyncIterator[Finding]:
 
 async def _check_rows(database: Database, settings: DoctorSettings) -> AsyncIterator[Finding]:
     """API keys must exist, runs must start, approvals must not outlive their sessions."""
-    rows = await database.get(
+    rows = await database.fetch_json(
         _Rows,
         """select json_build_object(
           'keys', (select count(*) from api_keys

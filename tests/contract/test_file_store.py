@@ -148,8 +148,8 @@ async def test_who_names_a_file_before_the_sweep_keeps_it(
     try:
         async with other.transaction(), asyncio.TaskGroup() as group:
             aged = "update files set touched_at = clock_timestamp() - interval '2 hours' where id = $1"
-            await rows._database.value(aged, id)
-            await rows._database.value(
+            await rows._database.fetch_text(aged, id)
+            await rows._database.fetch_text(
                 "update file_checks set since = clock_timestamp() - interval '2 hours' where file_id = $1", id
             )
             assert await other.fetchval("select touch_file($1, $2)", owner.tenant, id)

@@ -73,11 +73,11 @@ class PostgresFileIndex:
         """Announce that a file will be stored. False if it is being deleted. Raises `Limited`."""
         query = "select to_json(keep_file($1, $2, $3, $4, $5, $6))"
         session, message = (None, None) if reference is None else reference
-        return await self._database.get(bool, query, tenant, id, user, size_bytes, session, message)
+        return await self._database.fetch_json(bool, query, tenant, id, user, size_bytes, session, message)
 
     async def touch(self, tenant: TenantId, id: FileId) -> bool:
         """Announce that a message will refer to a file. False if it does not exist or is being deleted."""
-        return await self._database.get(bool, "select to_json(touch_file($1, $2))", tenant, id)
+        return await self._database.fetch_json(bool, "select to_json(touch_file($1, $2))", tenant, id)
 
     async def is_used_by(self, tenant: TenantId, id: FileId, agent: AgentName) -> bool:
         """Whether a message in a session of this agent refers to a file."""
@@ -86,19 +86,19 @@ class PostgresFileIndex:
               select from file_uses u join sessions s on s.tenant_id = u.tenant_id and s.id = u.session_id
               where u.tenant_id = $1 and u.file_id = $2 and s.agent = $3))
         """
-        return await self._database.get(bool, query, tenant, id, agent)
+        return await self._database.fetch_json(bool, query, tenant, id, agent)
 
     async def condemn(self, age_s: float, *, retry_s: float = CONDEMNED_RETRY_S) -> SweepBatch:
         """Condemn files that have no reference and were not touched for `age_s`. Includes files condemned
         more than `retry_s` ago that were not deleted.
         """
         query = "select doom_files($1, $2, $3)"
-        return await self._database.get(SweepBatch, query, age_s, retry_s, BATCH_MAX)
+        return await self._database.fetch_json(SweepBatch, query, age_s, retry_s, BATCH_MAX)
 
     async def remove(self, file: CondemnedFile) -> None:
         """Delete the row of a file whose chunks are deleted."""
         query = "select forget_file($1, $2, $3)::text"
-        await self._database.value(query, file.tenant, file.id, file.doomed_at)
+        await self._database.fetch_text(query, file.tenant, file.id, file.doomed_at)
 
 
 class JetStreamFileStore:

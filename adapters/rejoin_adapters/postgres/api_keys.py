@@ -30,13 +30,13 @@ class PostgresApiKeys:
             select to_json(
               exists (select from made) or exists (select from api_keys where id = $1 and hash = $3))
         """
-        if await self._database.value_by_actor(query, *msgspec.structs.astuple(row)) != "true":
+        if await self._database.fetch_text_as_actor(query, *msgspec.structs.astuple(row)) != "true":
             raise Conflict(f"an API key {row.id!r} exists already")
 
     async def find(self, id: str) -> ApiKeyRow | None:
         """See `ApiKeys`."""
         query = "select key_json(k) from api_keys k where id = $1"
-        return await self._database.find(ApiKeyRow, query, id)
+        return await self._database.find_json(ApiKeyRow, query, id)
 
     async def list(self, tenant: TenantId) -> Sequence[ApiKeyRow]:
         """See `ApiKeys`."""
@@ -44,7 +44,7 @@ class PostgresApiKeys:
             select coalesce(json_agg(key_json(k) order by created_at desc, id desc), '[]') from api_keys k
             where tenant_id = $1
         """
-        return await self._database.get(list[ApiKeyRow], query, tenant)
+        return await self._database.fetch_json(list[ApiKeyRow], query, tenant)
 
     async def revoke(self, tenant: TenantId, id: str) -> bool:
         """See `ApiKeys`."""
@@ -55,7 +55,7 @@ class PostgresApiKeys:
               returning id)
             select to_json(exists (select from revoked))
         """
-        return await self._database.value_by_actor(query, tenant, id) == "true"
+        return await self._database.fetch_text_as_actor(query, tenant, id) == "true"
 
     async def record_use(self, ids: Sequence[str]) -> None:
         """See `ApiKeys`."""
@@ -63,4 +63,4 @@ class PostgresApiKeys:
             update api_keys set last_used_at = clock_timestamp()
             where id in (select id from api_keys where id = any ($1) order by id for no key update)
         """
-        await self._database.value(query, list(ids))
+        await self._database.fetch_text(query, list(ids))

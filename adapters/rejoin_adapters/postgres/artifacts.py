@@ -29,7 +29,7 @@ class PostgresArtifacts:
               on conflict do nothing)
             select to_json(exists (select from home))
         """
-        stored = await self._database.get(
+        stored = await self._database.fetch_json(
             bool,
             query,
             tenant,
@@ -52,5 +52,5 @@ class PostgresArtifacts:
             join sessions s on s.tenant_id = a.tenant_id and s.id = a.session_id
             where a.tenant_id = $1 and ($2::text is null or s.user_id = $2) and a.id = $3
         """
-        found = await self._database.find(Artifact, query, owner.tenant, owner.user, id)
+        found = await self._database.find_json(Artifact, query, owner.tenant, owner.user, id)
         return found and msgspec.structs.replace(found, session=name_of(owner, found.session))

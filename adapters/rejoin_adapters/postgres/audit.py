@@ -21,9 +21,9 @@ class PostgresAuditLog:
               select * from audit_log where tenant_id = $1 and ($2::bigint is null or number < $2)
               order by number desc limit $3) a
         """
-        return await self._database.get(list[AuditEntry], query, tenant, before, limit)
+        return await self._database.fetch_json(list[AuditEntry], query, tenant, before, limit)
 
     async def forget(self, age_s: float) -> int:
         """See `AuditLog`."""
         query = "select to_json(forget_audit($1, $2))"
-        return await self._database.get(int, query, age_s, AUDIT_BATCH_MAX)
+        return await self._database.fetch_json(int, query, age_s, AUDIT_BATCH_MAX)

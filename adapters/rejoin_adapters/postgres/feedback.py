@@ -31,7 +31,7 @@ class PostgresFeedbackStore:
         self, owner: Owner, feedback: Feedback, *, agent: AgentName | None = None
     ) -> tuple[Feedback, bool]:
         """See `FeedbackStore`."""
-        made = await self._database.get(
+        made = await self._database.fetch_json(
             _StoredFeedback,
             "select add_feedback($1, $2, $3, $4, session_key($1, $2, $5), $6, $7, $8, $9, $10)",
             owner.tenant,
@@ -58,14 +58,14 @@ class PostgresFeedbackStore:
     ) -> FeedbackPage:
         """See `FeedbackStore`."""
         query, args = _newest("feedback", "feedback_json", owner, session, agent, limit, before)
-        found = await self._database.get(list[tuple[int, Feedback]], query, *args)
+        found = await self._database.fetch_json(list[tuple[int, Feedback]], query, *args)
         return FeedbackPage(
             [named_entry(owner, one) for _, one in found[:limit]], _next_token([n for n, _ in found], limit)
         )
 
     async def add_event(self, owner: Owner, event: ClientEvent) -> tuple[ClientEvent, bool]:
         """See `FeedbackStore`."""
-        made = await self._database.get(
+        made = await self._database.fetch_json(
             _StoredEvent,
             "select add_client_event("
             "  $1, $2, $3, $4, $5, session_key($1, $2, $6), $7, $8, $9, $10, $11, $12, $13)",
@@ -96,7 +96,7 @@ class PostgresFeedbackStore:
     ) -> ClientEventPage:
         """See `FeedbackStore`."""
         query, args = _newest("client_events", "client_event_json", owner, session, agent, limit, before)
-        found = await self._database.get(list[tuple[int, ClientEvent]], query, *args)
+        found = await self._database.fetch_json(list[tuple[int, ClientEvent]], query, *args)
         return ClientEventPage(
             [named_entry(owner, one) for _, one in found[:limit]], _next_token([n for n, _ in found], limit)
         )

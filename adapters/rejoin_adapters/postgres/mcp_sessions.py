@@ -27,7 +27,7 @@ class PostgresMcpSessions:
             values ($1, session_key($1, $2, $3), $4, $2, '{"mcp": "open"}')
             on conflict do nothing returning to_json(id)
         """
-        created = await self._database.value(query, owner.tenant, owner.user, session, agent, EMPTY_MAX)
+        created = await self._database.fetch_text(query, owner.tenant, owner.user, session, agent, EMPTY_MAX)
         if created is None:
             raise Conflict(f"a session {session!r} exists already")
 
@@ -38,7 +38,7 @@ class PostgresMcpSessions:
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
               and metadata->>'mcp' = 'open'
         """
-        return await self._database.find(AgentName, query, owner.tenant, owner.user, session)
+        return await self._database.find_json(AgentName, query, owner.tenant, owner.user, session)
 
     async def end(self, owner: Owner, session: SessionId) -> bool:
         """See `McpSessions`."""
@@ -59,7 +59,7 @@ class PostgresMcpSessions:
               returning id)
             select to_json(id) from gone union all select to_json(id) from ended
         """
-        return await self._database.value(query, owner.tenant, owner.user, session) is not None
+        return await self._database.fetch_text(query, owner.tenant, owner.user, session) is not None
 
     async def find_run(self, owner: Owner, session: SessionId, request: str) -> RunId | None:
         """See `McpSessions`."""
@@ -69,6 +69,6 @@ class PostgresMcpSessions:
               and session_id = session_key($1, $2, $3) and starts_with(key, $4)
             order by position desc limit 1
         """
-        return await self._database.find(
+        return await self._database.find_json(
             RunId, query, owner.tenant, owner.user, session, request_prefix(request)
         )

@@ -77,14 +77,16 @@ async def check_schema(database_url: str, *, exactly: bool = False) -> None:
 
 async def find_missing(database: Database) -> list[str]:
     """The versions that are not applied. Raises `Unavailable`."""
-    applied = await database.get(list[str], "select coalesce(json_agg(version), '[]') from schema_migrations")
+    applied = await database.fetch_json(
+        list[str], "select coalesce(json_agg(version), '[]') from schema_migrations"
+    )
     return [migration.version for migration in migrations() if migration.version not in applied]
 
 
 async def check_writes(database: Database) -> None:
     """Raises `Unavailable` if the database cannot store a new row."""
     try:
-        await database.value("select check_writes()::text")
+        await database.fetch_text("select check_writes()::text")
     except Unavailable as fault:
         raise Unavailable(
             "the database stores no new rows: its disk is full, or it is a standby or away; it goes on by "

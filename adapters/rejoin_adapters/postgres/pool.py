@@ -165,29 +165,29 @@ class Database:
     ) -> None:
         await self.close()
 
-    async def find[T](self, kind: type[T], query: str, *args: Any) -> T | None:
+    async def find_json[T](self, kind: type[T], query: str, *args: Any) -> T | None:
         """The first column of the first row, JSON of one `kind`; None if there is no row or it is null."""
-        text = await self.value(query, *args)
+        text = await self.fetch_text(query, *args)
         return None if text is None else msgspec.json.decode(text, type=kind)
 
-    async def get[T](self, kind: type[T], query: str, *args: Any) -> T:
+    async def fetch_json[T](self, kind: type[T], query: str, *args: Any) -> T:
         """The first column of the first row, JSON of one `kind`. No row and SQL's null count as JSON's null:
         `kind` must accept it, unless the statement always returns a value.
         """
-        return msgspec.json.decode(await self.value(query, *args) or "null", type=kind)
+        return msgspec.json.decode(await self.fetch_text(query, *args) or "null", type=kind)
 
-    async def value_by_actor(self, query: str, *args: Any) -> str | None:
-        """`value` in a transaction that tells the triggers of the audit log who acts."""
+    async def fetch_text_as_actor(self, query: str, *args: Any) -> str | None:
+        """`fetch_text` in a transaction that tells the triggers of the audit log who acts."""
         actor = current_actor()
         if actor is None:
-            return await self.value(query, *args)
+            return await self.fetch_text(query, *args)
         with map_errors():
             async with self._connection() as connection, connection.transaction():
                 await connection.execute(_SET_ACTOR, actor.name, actor.peer or "")
                 found: str | None = await connection.fetchval(query, *args)
                 return found
 
-    async def value(self, query: str, *args: Any) -> str | None:
+    async def fetch_text(self, query: str, *args: Any) -> str | None:
         """The first column of the first row as text; None if there is no row or it is null."""
         with map_errors():
             try:
@@ -281,5 +281,5 @@ async def open_database(
     )
     with _refuse_wrong_url():
         database = Database(await pool, acquire_timeout_s=acquire_timeout_s)
-    await wait_for_database(database_url, lambda: database.value(PING))
+    await wait_for_database(database_url, lambda: database.fetch_text(PING))
     return database

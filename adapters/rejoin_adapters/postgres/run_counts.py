@@ -23,4 +23,4 @@ class PostgresRunCounts:
               from runs where ready and state in ('queued', 'running')
               group by agent, state) busy
         """
-        return await self._database.get(list[RunCount], query)
+        return await self._database.fetch_json(list[RunCount], query)

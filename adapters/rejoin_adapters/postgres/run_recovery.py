@@ -22,7 +22,7 @@ class PostgresRunRecovery:
     async def release(self, run: RunId, attempt: int) -> bool:
         """See `RunStore`."""
         query = "update runs set released_attempt = attempt where id = $1 and attempt = $2 returning 'true'"
-        return await self.database.find(bool, query, run, attempt) is not None
+        return await self.database.find_json(bool, query, run, attempt) is not None
 
     async def find_losses(self, run: RunId) -> Sequence[Loss]:
         """See `RunStore`."""
@@ -32,7 +32,7 @@ class PostgresRunRecovery:
               order by attempt), '[]')
             from run_losses where run_id = $1
         """
-        return await self.database.get(list[Loss], query, run)
+        return await self.database.fetch_json(list[Loss], query, run)
 
     async def report_loss(self, run: RunId, attempt: int | None, loss: Loss) -> None:
         """See `RunStore`."""
@@ -46,7 +46,7 @@ class PostgresRunRecovery:
             where run_losses.cause = 'silent'
             returning 'true'
         """
-        await self.database.value(query, run, attempt, loss.cause, loss.code, loss.call, loss.seconds)
+        await self.database.fetch_text(query, run, attempt, loss.cause, loss.code, loss.call, loss.seconds)
 
     async def find_interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
         """See `RunStore`."""
@@ -55,7 +55,7 @@ class PostgresRunRecovery:
             from unnest($1::text[]) as asked (id) left join runs r on r.id = asked.id
             where r.id is null or r.interrupted_at is not null
         """
-        return await self.database.get(list[RunId], query, list(runs))
+        return await self.database.fetch_json(list[RunId], query, list(runs))
 
     async def recover_stranded(
         self, age_s: float, *, republish_interval_s: float = 60.0
@@ -78,7 +78,9 @@ class PostgresRunRecovery:
               from (select * from due union all select * from republished) r
               union all select json_array_elements(promote_waiting($3)), null) requests
         """
-        return await self.database.get(list[RunRequest], query, age_s, republish_interval_s, STRANDED_MAX)
+        return await self.database.fetch_json(
+            list[RunRequest], query, age_s, republish_interval_s, STRANDED_MAX
+        )
 
     async def logs_to_purge(self, limit: int = 100) -> Sequence[RunId]:
         """See `RunStore`."""
@@ -86,7 +88,7 @@ class PostgresRunRecovery:
             select coalesce(json_agg(run_id), '[]') from (
               select run_id from purges where due_at <= statement_timestamp() order by due_at limit $1) due
         """
-        return await self.database.get(list[RunId], query, limit)
+        return await self.database.fetch_json(list[RunId], query, limit)
 
     async def mark_purged(self, runs: Sequence[RunId]) -> None:
         """See `RunStore`."""
@@ -96,8 +98,8 @@ class PostgresRunRecovery:
             update purges set again = true, due_at = statement_timestamp() + $2 * interval '1 second'
             where run_id = any ($1) and not again
         """
-        await self.database.value(query, list(runs), PURGED_AGAIN_S)
+        await self.database.fetch_text(query, list(runs), PURGED_AGAIN_S)
 
     async def ping(self) -> None:
         """See `RunStore`."""
-        await self.database.value(PING)
+        await self.database.fetch_text(PING)

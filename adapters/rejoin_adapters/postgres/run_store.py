@@ -90,7 +90,7 @@ class PostgresRunStore(PostgresRunRecovery):
             case Submit() as submit:
                 return await self._submit(admission, submit)
             case Regenerate(target):
-                return await self.database.get(
+                return await self.database.fetch_json(
                     Admitted,
                     "select with_operation_set("
                     "  regenerate_run("
@@ -109,7 +109,7 @@ class PostgresRunStore(PostgresRunRecovery):
                 $16, $17, $18),
               $1)
         """
-        return await self.database.get(
+        return await self.database.fetch_json(
             Admitted,
             query,
             *_arguments(admission),
@@ -124,7 +124,7 @@ class PostgresRunStore(PostgresRunRecovery):
 
     async def check_limits(self, owner: Owner) -> None:
         """See `RunStore`."""
-        await self.database.value("select check_limits($1, $2)::text", *_columns(owner))
+        await self.database.fetch_text("select check_limits($1, $2)::text", *_columns(owner))
 
     async def find_duplicate(
         self,
@@ -152,13 +152,13 @@ class PostgresRunStore(PostgresRunRecovery):
         """See `RunStore`."""
         query = "select interrupt_run($1, $2, session_key($1, $2, $3), $4, $5, $6)"
         arguments = *_columns(owner), session, run, message, json_or_null(seen)
-        ended = await self.database.get(Interrupted, query, *arguments)
+        ended = await self.database.fetch_json(Interrupted, query, *arguments)
         return msgspec.structs.replace(ended, run=ended.run and named_run(owner, ended.run))
 
     async def find_seen(self, run: RunId) -> dict[str, Any] | None:
         """See `RunStore`."""
         query = "select seen from runs where id = $1 and seen is not null"
-        return await self.database.find(dict[str, Any], query, run)
+        return await self.database.find_json(dict[str, Any], query, run)
 
     async def find_run(self, owner: Owner, run: RunId) -> Run | None:
         """See `RunStore`."""
@@ -169,7 +169,7 @@ class PostgresRunStore(PostgresRunRecovery):
         return await self._find_run(owner, query, *_columns(owner), run)
 
     async def _find_run(self, owner: Owner, query: str, *arguments: Any) -> Run | None:
-        run = await self.database.find(Run, query, *arguments)
+        run = await self.database.find_json(Run, query, *arguments)
         return run and named_run(owner, run)
 
     async def has_ended(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
@@ -187,7 +187,7 @@ class PostgresRunStore(PostgresRunRecovery):
             left join runs r on r.id = asked.id and r.tenant_id = asked.tenant_id
               and (asked.user_id is null or r.user_id = asked.user_id)
         """
-        return await self.database.get(list[bool], query, *map(list, zip(*runs, strict=True)))
+        return await self.database.fetch_json(list[bool], query, *map(list, zip(*runs, strict=True)))
 
     async def current_run(self, owner: Owner, session: SessionId) -> Run | None:
         """See `RunStore`."""
@@ -206,7 +206,7 @@ class PostgresRunStore(PostgresRunRecovery):
     ) -> History | None:
         """See `RunStore`."""
         query = message_pages.HISTORY
-        found = await self.database.find(History, query, *_columns(owner), session, after, bytes_max)
+        found = await self.database.find_json(History, query, *_columns(owner), session, after, bytes_max)
         if found is None or found.active_run is None:
             return found
         return msgspec.structs.replace(found, active_run=named_run(owner, found.active_run))
@@ -226,7 +226,7 @@ class PostgresRunStore(PostgresRunRecovery):
               select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2)
                 and id = session_key($1, $2, $3))
         """
-        return await self.database.find(MessageWithNext, query, *_columns(owner), session, message)
+        return await self.database.find_json(MessageWithNext, query, *_columns(owner), session, message)
 
     async def messages_before(
         self,
@@ -242,7 +242,7 @@ class PostgresRunStore(PostgresRunRecovery):
         query = message_pages.EARLIER
         bounds = limit, 1 if oldest_first else -1, PAGE_BYTES_MAX
         arguments = *_columns(owner), session, message, after, *bounds
-        return await self.database.find(EarlierMessages, query, *arguments)
+        return await self.database.find_json(EarlierMessages, query, *arguments)
 
     async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
         """See `RunStore`."""
@@ -250,7 +250,7 @@ class PostgresRunStore(PostgresRunRecovery):
             select json_build_array(bytes_json(context)) from sessions
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
         """
-        row = await self.database.find(tuple[bytes | None], query, *_columns(owner), session)
+        row = await self.database.find_json(tuple[bytes | None], query, *_columns(owner), session)
         return row[0] if row is not None else None
 
     async def claim(
@@ -258,7 +258,7 @@ class PostgresRunStore(PostgresRunRecovery):
     ) -> Claim | None:
         """See `RunStore`."""
         arguments = request.run, request.turn, runner, *msgspec.structs.astuple(bounds)
-        found = await self.database.find(
+        found = await self.database.find_json(
             tuple[Claim, list[MessageDict], int, int, bool],
             "select claim_recent($1, $2, $3, $4, $5, $6)",
             *arguments,
@@ -279,12 +279,12 @@ class PostgresRunStore(PostgresRunRecovery):
         if claim.history_from is None:
             return claim
         query = "select history_from($1, $2)"
-        history = await self.database.get(list[MessageDict], query, claim.run.id, claim.history_from)
+        history = await self.database.fetch_json(list[MessageDict], query, claim.run.id, claim.history_from)
         return msgspec.structs.replace(claim, history=history, history_from=None)
 
     async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
         """See `RunStore`."""
-        await self.database.value(
+        await self.database.fetch_text(
             "select ask_run($1, $2, $3, $4, $5, $6, $7, $8, $9)::text",
             run,
             attempt,
@@ -299,7 +299,7 @@ class PostgresRunStore(PostgresRunRecovery):
 
     async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
         """See `RunStore`."""
-        decided = await self.database.value_by_actor(
+        decided = await self.database.fetch_text_as_actor(
             "select decide_run($1, $2, session_key($1, $2, $3), $4, $5, $6, $7, $8)",
             *_columns(owner),
             session,
@@ -315,7 +315,9 @@ class PostgresRunStore(PostgresRunRecovery):
     async def suspend(self, run: RunId, attempt: int, answer: MessageDict) -> RunRequest | None:
         """See `RunStore`."""
         query = "select suspend_run($1, $2, $3, $4, $5)"
-        return await self.database.find(RunRequest, query, run, attempt, json_text(answer), *_tokens(answer))
+        return await self.database.find_json(
+            RunRequest, query, run, attempt, json_text(answer), *_tokens(answer)
+        )
 
     async def end(
         self, run: RunId, attempt: int, state: State, answer: MessageDict | None, error: str | None
@@ -323,7 +325,7 @@ class PostgresRunStore(PostgresRunRecovery):
         """See `RunStore`."""
         if state not in TERMINAL:
             raise ValueError(f"{state} is not a terminal state")
-        return await self.database.find(
+        return await self.database.find_json(
             RunRequest,
             "select end_run($1, $2, $3, $4, $5, $6, $7)",
             run,
@@ -343,7 +345,7 @@ class PostgresRunStore(PostgresRunRecovery):
               and session_id = session_key($1, $2, $3)
               and state = 'pending'
         """
-        return await self.database.get(list[Approval], query, *_columns(owner), session)
+        return await self.database.fetch_json(list[Approval], query, *_columns(owner), session)
 
     async def find_approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
         """See `RunStore`."""
@@ -352,7 +354,7 @@ class PostgresRunStore(PostgresRunRecovery):
             where a.tenant_id = $1 and ($2::text is null or r.user_id = $2) and run_id = $3 and call_id = $4
             order by a.number desc limit 1
         """
-        return await self.database.find(Approval, query, *_columns(owner), run, call)
+        return await self.database.find_json(Approval, query, *_columns(owner), run, call)
 
     async def find_calls(
         self, owner: Owner, call: CallId, session: SessionId | None = None
@@ -368,12 +370,12 @@ class PostgresRunStore(PostgresRunRecovery):
               order by (a.state = 'pending') desc, a.number desc limit $5) calls
         """
         arguments = *_columns(owner), call, session, CALLS_MAX
-        calls = await self.database.get(list[AskedCall], query, *arguments)
+        calls = await self.database.fetch_json(list[AskedCall], query, *arguments)
         return [msgspec.structs.replace(one, run=named_run(owner, one.run)) for one in calls]
 
     async def expire_approvals(self) -> Sequence[RunRequest]:
         """See `RunStore`."""
-        return await self.database.get(list[RunRequest], "select expire_approvals($1)", EXPIRED_MAX)
+        return await self.database.fetch_json(list[RunRequest], "select expire_approvals($1)", EXPIRED_MAX)
 
     async def list_runs(
         self, owner: Owner, state: State | None = None, limit: int = 20
@@ -386,7 +388,7 @@ class PostgresRunStore(PostgresRunRecovery):
               where tenant_id = $1 and ($2::text is null or user_id = $2) and ($3::text is null or state = $3)
               order by id desc limit $4) r
         """
-        runs = await self.database.get(list[RunSummary], query, *_columns(owner), state, limit)
+        runs = await self.database.fetch_json(list[RunSummary], query, *_columns(owner), state, limit)
         return [named_summary(owner, run) for run in runs]
 
     async def run_summary(self, owner: Owner, run: RunId) -> RunSummary | None:
@@ -395,7 +397,7 @@ class PostgresRunStore(PostgresRunRecovery):
             select listed_json(r) from runs r
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        found = await self.database.find(RunSummary, query, *_columns(owner), run)
+        found = await self.database.find_json(RunSummary, query, *_columns(owner), run)
         return found and named_summary(owner, found)
 
 

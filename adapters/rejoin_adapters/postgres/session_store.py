@@ -67,7 +67,7 @@ class PostgresSessionStore:
                   or (updated_at, id) < (timestamptz 'epoch' + $4 * interval '1 microsecond', $5::text))
               order by updated_at desc, id desc limit $6 offset $7) s
         """  # noqa: S608
-        sessions = await self._database.get(
+        sessions = await self._database.fetch_json(
             list[SessionSummary],
             query,
             owner.tenant,
@@ -95,7 +95,7 @@ class PostgresSessionStore:
                 and not ($5 and is_fork(sessions))
               limit $4) counted
         """  # noqa: S608
-        return await self._database.get(int, query, owner.tenant, owner.user, agent, count_max, roots)
+        return await self._database.fetch_json(int, query, owner.tenant, owner.user, agent, count_max, roots)
 
     async def openings(self, owner: Owner, sessions: Sequence[SessionId]) -> Mapping[SessionId, str]:
         """See `SessionStore`."""
@@ -104,7 +104,7 @@ class PostgresSessionStore:
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = any(array(
               select session_key($1, $2, name) from unnest($3::text[]) name))
         """
-        found = await self._database.get(
+        found = await self._database.fetch_json(
             dict[SessionId, str | None], query, owner.tenant, owner.user, sessions
         )
         return {name_of(owner, session): text for session, text in found.items() if text is not None}
@@ -126,7 +126,9 @@ class PostgresSessionStore:
               select f.root, s.* from family f join sessions s on s.tenant_id = $1 and s.id = f.id
               where f.id <> f.root order by s.created_at, s.id limit $4) forks
         """
-        found = await self._database.get(list[Fork], query, owner.tenant, owner.user, sessions, FORKS_MAX)
+        found = await self._database.fetch_json(
+            list[Fork], query, owner.tenant, owner.user, sessions, FORKS_MAX
+        )
         return [named_fork(owner, fork) for fork in found]
 
     async def origin(self, owner: Owner, session: SessionId) -> ForkOrigin | None:
@@ -140,7 +142,7 @@ class PostgresSessionStore:
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
               and is_fork(s)
         """
-        found = await self._database.find(ForkOrigin, query, owner.tenant, owner.user, session)
+        found = await self._database.find_json(ForkOrigin, query, owner.tenant, owner.user, session)
         return found and msgspec.structs.replace(found, source=name_of(owner, found.source))
 
     async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:
@@ -149,7 +151,7 @@ class PostgresSessionStore:
             select thread_json(s) from sessions s
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
         """
-        found = await self._database.find(SessionSummary, query, owner.tenant, owner.user, session)
+        found = await self._database.find_json(SessionSummary, query, owner.tenant, owner.user, session)
         return found and named_session(owner, found)
 
     async def messages(
@@ -198,7 +200,7 @@ class PostgresSessionStore:
         return await self._get(SessionUsage, query, owner, session)
 
     async def _get[T](self, kind: type[T], query: str, owner: Owner, session: SessionId, *args: Any) -> T:
-        answer = await self._database.find(kind, query, owner.tenant, owner.user, session, *args)
+        answer = await self._database.find_json(kind, query, owner.tenant, owner.user, session, *args)
         if answer is None:
             raise NotFound(f"there is no session {session!r}")
         return answer
@@ -209,13 +211,13 @@ class PostgresSessionStore:
         """See `SessionStore`."""
         query = "select fork_session($1, $2, session_key($1, $2, $3), $4, session_key($1, $2, $5))"
         arguments = owner.tenant, owner.user, session, message, into
-        return named_session(owner, await self._database.get(SessionSummary, query, *arguments))
+        return named_session(owner, await self._database.fetch_json(SessionSummary, query, *arguments))
 
     async def rewind(self, owner: Owner, session: SessionId, message: MessageId) -> SessionSummary:
         """See `SessionStore`."""
         query = "select rewind_session($1, $2, session_key($1, $2, $3), $4)"
         arguments = owner.tenant, owner.user, session, message
-        return named_session(owner, await self._database.get(SessionSummary, query, *arguments))
+        return named_session(owner, await self._database.fetch_json(SessionSummary, query, *arguments))
 
     async def update(
         self,
@@ -244,14 +246,14 @@ class PostgresSessionStore:
     async def delete(self, owner: Owner, session: SessionId) -> Sequence[RunId] | None:
         """See `SessionStore`."""
         query = "select delete_session($1, $2, session_key($1, $2, $3))"
-        runs = await self._database.value_by_actor(query, owner.tenant, owner.user, session)
+        runs = await self._database.fetch_text_as_actor(query, owner.tenant, owner.user, session)
         return None if runs is None else msgspec.json.decode(runs, type=list[RunId])
 
     async def delete_user(self, tenant: TenantId, user: UserId) -> int:
         """See `SessionStore`."""
         keys = "delete from api_keys where tenant_id = $1 and user_id = $2"
-        await self._database.value_by_actor(keys, tenant, user)
-        await self._database.value(
+        await self._database.fetch_text_as_actor(keys, tenant, user)
+        await self._database.fetch_text(
             "delete from client_events where tenant_id = $1 and user_id = $2", tenant, user
         )
         query = """
@@ -263,7 +265,7 @@ class PostgresSessionStore:
         """
         total, deleted = 0, DELETE_BATCH_MAX
         while deleted == DELETE_BATCH_MAX:
-            gone = await self._database.value_by_actor(query, tenant, user, DELETE_BATCH_MAX)
+            gone = await self._database.fetch_text_as_actor(query, tenant, user, DELETE_BATCH_MAX)
             deleted = int(gone or 0)
             total += deleted
         return total
@@ -283,7 +285,7 @@ class PostgresSessionStore:
               returning s.id)
             select to_json(count(*)) from gone
         """
-        deleted = await self._database.get(int, query, age_s, DELETE_BATCH_MAX)
+        deleted = await self._database.fetch_json(int, query, age_s, DELETE_BATCH_MAX)
         await self._delete_old_events(age_s)
         return deleted
 
@@ -294,4 +296,4 @@ class PostgresSessionStore:
               where created_at < clock_timestamp() - $1 * interval '1 second'
               order by created_at limit $2)
         """
-        await self._database.value(query, age_s, EVENTS_DELETED_MAX)
+        await self._database.fetch_text(query, age_s, EVENTS_DELETED_MAX)

@@ -14,7 +14,7 @@ class PostgresTenants:
     async def get_limits(self, tenant: TenantId) -> Limits:
         """See `Tenants`."""
         query = "select limits from tenants where id = $1"
-        return await self._database.find(Limits, query, tenant) or Limits()
+        return await self._database.find_json(Limits, query, tenant) or Limits()
 
     async def set_limits(self, tenant: TenantId, limits: Limits) -> None:
         """See `Tenants`."""
@@ -22,4 +22,4 @@ class PostgresTenants:
             insert into tenants (id, limits) values ($1, $2)
             on conflict (id) do update set limits = excluded.limits
         """
-        await self._database.value_by_actor(query, tenant, json_text(limits))
+        await self._database.fetch_text_as_actor(query, tenant, json_text(limits))

@@ -62,10 +62,10 @@ async def test_of_a_run_that_is_over_no_context_is_left(postgres: PostgresRunSto
     await cancelled.ask(run)
     await cancelled.suspend(run)
     left = "select to_json(count(*)) from runs where context is not null"
-    assert await postgres.database.get(int, left) == 1
+    assert await postgres.database.fetch_json(int, left) == 1
     await cancelled.submit("another", id="m", edit=True)
     assert await cancelled.state(run) is State.CANCELLED
-    assert await postgres.database.get(int, left) == 0
+    assert await postgres.database.fetch_json(int, left) == 0
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ async def test_deleting_a_session_does_not_give_its_tokens_back_but_the_next_day
     await PostgresSessionStore(postgres.database).delete(owner, chat.id)
     with pytest.raises(Limited):
         await chat.send("two")
-    await postgres.database.value(
+    await postgres.database.fetch_text(
         "update spending set day = day - 1 where tenant_id = $1 returning tenant_id", owner.tenant
     )
     await spend(chat, (await chat.claim(await chat.send("two"))).run, 9)

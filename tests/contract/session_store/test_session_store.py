@@ -41,7 +41,7 @@ async def set_updated_at(ports: DatabasePorts, owner: Owner, updated_at: datetim
     """As if all sessions of the tenant had changed at this moment."""
     if isinstance(ports.run_store, PostgresRunStore):
         query = "update sessions set updated_at = $2 where tenant_id = $1"
-        await ports.run_store.database.value(query, owner.tenant, updated_at)
+        await ports.run_store.database.fetch_text(query, owner.tenant, updated_at)
         return
     assert isinstance(ports.run_store, MemoryRunStore)
     for (tenant, _), row in ports.run_store.database.sessions.items():
@@ -51,7 +51,7 @@ async def set_updated_at(ports: DatabasePorts, owner: Owner, updated_at: datetim
 async def make_purges_due(ports: DatabasePorts) -> None:
     """As if the time until the second purge had passed."""
     if isinstance(ports.run_store, PostgresRunStore):
-        await ports.run_store.database.value("update purges set due_at = now()")
+        await ports.run_store.database.fetch_text("update purges set due_at = now()")
         return
     assert isinstance(ports.run_store, MemoryRunStore)
     purges = ports.run_store.database.purges

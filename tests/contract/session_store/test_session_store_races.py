@@ -55,7 +55,7 @@ async def test_whatever_meets_a_deletion_happens_before_it_or_after(postgres: Po
             ]
         outcomes |= {(name, task.result()) for name, task in tasks}
         made = "select count(*)::text from artifacts where session_id = $1"
-        assert await postgres.database.value(made, chat.id) == "0"
+        assert await postgres.database.fetch_text(made, chat.id) == "0"
         left = await postgres.history(DEFAULT, chat.id)
         assert left is None or await chat.texts() == ["two"]  # it came after the deletion
         assert await postgres.run_summary(DEFAULT, run.id) is None

@@ -154,6 +154,6 @@ async def test_the_size_of_a_session_is_that_of_its_messages_whatever_happens(
           select sum(octet_length(body::text)) from messages where session_id = sessions.id))
         from sessions where id = $1
     """
-    counted, real = await postgres.database.get(tuple[int, int], query, chat.id)
+    counted, real = await postgres.database.fetch_json(tuple[int, int], query, chat.id)
     assert counted == real
     assert 0 < counted < MIB

@@ -76,7 +76,7 @@ async def waiting(store: PostgresRunStore, tenant: TenantId) -> tuple[int, int]:
         select json_build_array(count(*) filter (where not ready), count(*) filter (where ready))
         from runs where tenant_id = $1 and state in ('queued', 'running')
     """
-    return await store.database.get(tuple[int, int], query, tenant)
+    return await store.database.fetch_json(tuple[int, int], query, tenant)
 
 
 async def flood(system: LocalSystem, base: str, store: PostgresRunStore, tenant: TenantId) -> None:

@@ -280,10 +280,10 @@ async def test_a_change_by_an_actor_uses_the_connection_that_is_kept(database_ur
     async with await open_database(
         database_url, pool_max=1, acquire_timeout_s=1, connect_timeout_s=5, command_timeout_s=5
     ) as database:
-        assert await database.value("select 'kept'") == "kept"
+        assert await database.fetch_text("select 'kept'") == "kept"
         act_as(Actor("tester"))
         try:
-            assert await database.value_by_actor("select current_setting('rejoin.actor')") == "tester"
+            assert await database.fetch_text_as_actor("select current_setting('rejoin.actor')") == "tester"
         finally:
             act_as(None)
-        assert await database.value("select 'kept'") == "kept"
+        assert await database.fetch_text("select 'kept'") == "kept"

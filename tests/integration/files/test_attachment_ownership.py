@@ -62,7 +62,7 @@ async def aged(system: LocalSystem, url: str) -> None:
         "update files set touched_at = touched_at - interval '2 hours' where id = $1",
         "update file_checks set since = since - interval '2 hours' where file_id = $1",
     ):
-        await database(system).value(change, id)
+        await database(system).fetch_text(change, id)
 
 
 async def messages_of(system: LocalSystem, base: str, session: str) -> list[dict[str, Any]]:
@@ -100,7 +100,7 @@ async def test_a_tenant_at_its_limit_stores_and_fetches_nothing(
     )
     first = await post_chat(system, base, known)
     assert first.complete
-    await database(system).value(
+    await database(system).fetch_text(
         "insert into spending (tenant_id, shard, day, tokens)"
         " values ('default', 1, (clock_timestamp() at time zone 'utc')::date, 1000)"
         " on conflict (tenant_id, shard) do update set day = excluded.day, tokens = spending.tokens + 1000"

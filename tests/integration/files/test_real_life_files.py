@@ -282,7 +282,7 @@ async def test_the_database_holds_no_signature(system: LocalSystem) -> None:
     assert (await post_chat(system, base, chat)).complete
     store = system.apps[0][SERVICE].backend.store
     assert isinstance(store, PostgresRunStore)
-    body = await store.database.value(
+    body = await store.database.fetch_text(
         "select body::text from messages where id = $1", chat["messages"][0]["id"]
     )
     assert body is not None

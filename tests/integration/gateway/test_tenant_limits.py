@@ -115,7 +115,7 @@ async def accepted(store: PostgresRunStore, tenant: TenantId, runs: int) -> None
     query = "select count(*)::text from runs where tenant_id = $1"
 
     async def stored() -> bool:
-        return await store.database.value(query, tenant) == f"{runs}"
+        return await store.database.fetch_text(query, tenant) == f"{runs}"
 
     await wait_until(stored, f"{runs} runs")
 
@@ -147,7 +147,7 @@ async def running(store: PostgresRunStore, tenant: TenantId) -> None:
     query = "select count(*)::text from runs where tenant_id = $1 and state = 'running'"
 
     async def claimed() -> bool:
-        return await store.database.value(query, tenant) != "0"
+        return await store.database.fetch_text(query, tenant) != "0"
 
     await wait_until(claimed, "a run that runs")
 
@@ -164,7 +164,7 @@ async def test_a_tenant_that_has_spent_its_tokens_is_refused_until_midnight(
         values ($1, 0, (now() at time zone 'utc')::date, 10)
         on conflict (tenant_id, shard) do update set tokens = 10 returning 'ok'
     """
-    await store.database.value(query, one.name)
+    await store.database.fetch_text(query, one.name)
     refused = await one.ask("count 1")
     assert refused.status == 429
     assert 1 <= int(refused.headers["retry-after"]) <= 24 * 3600

@@ -140,7 +140,7 @@ class AttackedGateway:
         query = "select count(*)::text from runs where state in ('queued', 'running')"
 
         async def ended() -> bool:
-            return await self.store.database.value(query) == "0"
+            return await self.store.database.fetch_text(query) == "0"
 
         await wait_until(ended, "the end of all runs")
 
