@@ -24,7 +24,6 @@ _HALF = re.compile(
     # A low half, unless the escape before it is a high one: the whole pair is twelve characters long.
     rb"|[c-fC-F]" + _HEX + rb"(?<!\\u[dD][89abAB]" + _HEX + rb"\\u....))"
 )
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def mend(text: bytes) -> bytes:
@@ -45,7 +44,7 @@ def mend_value(value: Any) -> Any:
     """A decoded value, whose strings may hold halves of surrogate pairs, with U+FFFD for each half."""
     match value:
         case str():
-            return _well_formed(value) if _SURROGATE.search(value) else value
+            return well_formed(value)
         case list() | tuple():
             return [mend_value(item) for item in value]
         case dict():
@@ -54,9 +53,15 @@ def mend_value(value: Any) -> Any:
             return value
 
 
-def _well_formed(text: str) -> str:
-    """Two halves that belong together are one character; a half alone is U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def well_formed(text: str) -> str:
+    """The text without halves of surrogate pairs, which UTF-8 cannot hold: two halves that belong together
+    are one character; a half alone is U+FFFD. Returns the same object if there is nothing to mend.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def convert[T](value: Any, kind: type[T], *, dec_hook: Callable[[type[Any], Any], Any] | None = None) -> T:

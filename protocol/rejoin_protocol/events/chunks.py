@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.partial_json import names_prototype
+from rejoin_protocol.json_input import mend_value
 
 type Json = Any
 """Any JSON value; not checked by the client."""
@@ -367,18 +368,33 @@ _data = msgspec.json.Decoder(Data)
 _head = msgspec.json.Decoder(_Head)
 
 
+class HalfCharacter(Invalid):
+    """A text in the chunk has half a surrogate pair: `encode_mended` replaces it."""
+
+
 def encode(chunk: Chunk) -> bytes:
     """One chunk as compact JSON, `type` first.
 
-    Raises `TypeError` for a value that is not JSON, and `Invalid` for one that clients fail on: a key that
-    names a prototype, or a lone surrogate. NaN and infinities become `null`.
+    Raises `TypeError` for a value that is not JSON, `HalfCharacter` for a lone surrogate, and `Invalid` for a
+    key that names a prototype: clients fail on both. NaN and infinities become `null`.
     """
     try:
         raw = _encode(chunk)
     except UnicodeEncodeError as error:
-        raise Invalid(f"not a UI message chunk: {error.reason}") from error
+        raise HalfCharacter(f"not a UI message chunk: {error.reason}") from error
     _refuse_prototypes(raw)
     return raw
+
+
+def encode_mended(chunk: Chunk) -> tuple[Chunk, bytes]:
+    """The chunk with U+FFFD for each half of a surrogate pair, which an application's code may emit, and its
+    bytes. Otherwise as `encode`.
+    """
+    try:
+        return chunk, encode(chunk)
+    except HalfCharacter:
+        mended = _decode_tagged(_encode(mend_value(msgspec.to_builtins(chunk))))
+        return mended, encode(mended)
 
 
 def decode(raw: bytes | str) -> Chunk:

@@ -20,6 +20,7 @@ from rejoin_protocol.log.record import Audience
 from rejoin_runner.output.bounded_work import refuse_if_abandoned
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.output.text_pacing import TextPacer
+from rejoin_runner.output.whole_characters import WholeCharacters
 
 QUEUED_OPERATIONS_MAX = 256
 """With one more, all queued operations are written in the middle of the text."""
@@ -44,6 +45,7 @@ class EventWriter:
         self._journal = journal
         self._pacer = TextPacer(interval_s)
         self._is_paced = interval_s > 0
+        self._characters = WholeCharacters()
         self._last_deltas: dict[str, Delta] = {}
         """The last delta of each open part: the form of the next one, and its metadata if not written yet."""
         self._open_texts: set[str] = set()
@@ -62,18 +64,22 @@ class EventWriter:
         """
         async with self._lock:
             refuse_if_abandoned()
-            match chunk:
-                case chunks.TextDelta() | chunks.ReasoningDelta() if self._is_paced:
-                    await self._write_delta(chunk)
-                case chunks.TextEnd() | chunks.ReasoningEnd():
-                    await self._write_end(chunk)
-                case chunks.TextStart() | chunks.ReasoningStart():
-                    self._open_parts.add(_part_key(chunk))
-                    if isinstance(chunk, chunks.TextStart):
-                        self._open_texts.add(chunk.id)
-                    await self._emit(chunk, audience)
-                case _:
-                    await self._emit(chunk, audience)
+            for one in self._characters.join(chunk):
+                await self._write(one, audience)
+
+    async def _write(self, chunk: Chunk, audience: Audience) -> None:
+        match chunk:
+            case chunks.TextDelta() | chunks.ReasoningDelta() if self._is_paced:
+                await self._write_delta(chunk)
+            case chunks.TextEnd() | chunks.ReasoningEnd():
+                await self._write_end(chunk)
+            case chunks.TextStart() | chunks.ReasoningStart():
+                self._open_parts.add(_part_key(chunk))
+                if isinstance(chunk, chunks.TextStart):
+                    self._open_texts.add(chunk.id)
+                await self._emit(chunk, audience)
+            case _:
+                await self._emit(chunk, audience)
 
     async def write_between_texts(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """Write an event that must not be in the middle of a text: at once, or after the open texts. Raises

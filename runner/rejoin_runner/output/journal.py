@@ -104,7 +104,7 @@ class Journal:
         """Queue the run's next event; waits while the queue is full. A crash loses what is queued: see
         `wait_until_stored`. Raises `EventTooLarge`, and `WorkAbandoned` for abandoned work.
         """
-        event = self.encode(chunk)
+        chunk, event = self._make_storable(chunk)
         if isinstance(chunk, GROWING) and self.is_full(len(event)):
             raise EventTooLarge(f"the answer is too large: it has at most {ANSWER_BYTES_MAX} bytes")
         if audience is Audience.ALL:
@@ -122,13 +122,16 @@ class Journal:
         return self._state.size_bytes + added_bytes > ANSWER_BYTES_MAX
 
     def encode(self, chunk: Chunk) -> bytes:
-        """The event as it is stored. Raises `EventTooLarge`, and what `chunks.encode` raises."""
-        event = chunks.encode(chunk)
+        """The event as it is stored. Raises `EventTooLarge`, and what `chunks.encode_mended` raises."""
+        return self._make_storable(chunk)[1]
+
+    def _make_storable(self, chunk: Chunk) -> tuple[Chunk, bytes]:
+        chunk, event = chunks.encode_mended(chunk)
         if len(event) > EVENT_BYTES_MAX:
             raise EventTooLarge(
                 f"a part of the answer is too large: it has {len(event)} bytes, and at most {EVENT_BYTES_MAX}"
             )
-        return event
+        return chunk, event
 
     def mark(self, mark: Mark) -> None:
         """End the present batch with a mark."""

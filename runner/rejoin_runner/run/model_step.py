@@ -19,6 +19,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, FinishReason
 from rejoin_protocol.events.fold import STEP_START
 from rejoin_protocol.ids import CallId
+from rejoin_protocol.json_input import mend_value
 from rejoin_protocol.limits import TOOL_INPUT_BYTES_MAX
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, MessageChunk, RunInput, run_loop
@@ -225,11 +226,11 @@ def _adapt_chunk(attempt: Attempt, chunk: ModelChunk | MessageChunk) -> Chunk:
             return msgspec.structs.replace(chunk, id=f"{step}.{id}")
         case chunks.ToolInputStart(tool_call_id=id) | chunks.ToolInputDelta(tool_call_id=id):
             return msgspec.structs.replace(chunk, tool_call_id=_unique_call_id(attempt, id))
-        case chunks.ToolInputAvailable(tool_call_id=id, tool_name=name, input=input):
-            call_id = _unique_call_id(attempt, id)
+        case chunks.ToolInputAvailable(tool_call_id=id, tool_name=name):
+            call_id, input = _unique_call_id(attempt, id), mend_value(chunk.input)
             error = _input_error(attempt, name, input)
             if error is None:
-                return msgspec.structs.replace(chunk, tool_call_id=call_id)
+                return msgspec.structs.replace(chunk, tool_call_id=call_id, input=input)
             return chunks.ToolInputError(
                 tool_call_id=call_id,
                 tool_name=name,

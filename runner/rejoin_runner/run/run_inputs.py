@@ -69,7 +69,7 @@ async def build_instructions(attempt: Attempt) -> str:
         except Exception as fault:
             log_exception(attempt.log, "instructions_failed", fault)
             raise ModelError(f"The agent's instructions failed ({type(fault).__name__}).") from fault
-    return text
+    return json_input.well_formed(text)
 
 
 def user_data(claim: Claim) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """What is wrong with arguments that are no JSON object, so that a model can correct itself. Pure."""
 
 import json
-from collections.abc import Sequence
 from json import JSONDecodeError
 from typing import Any
 
@@ -18,7 +17,7 @@ def describe_fault(value: Any) -> str:
     if not isinstance(value, str):
         return f"the arguments are a JSON {_kind(value)}, not an object"
     try:
-        parsed = json.loads(value, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        parsed = json.loads(value, parse_constant=_refuse_constant)
     except JSONDecodeError as fault:
         return _describe_syntax(value, fault)
     except RecursionError:
@@ -28,19 +27,6 @@ def describe_fault(value: Any) -> str:
     if names_prototype(parsed):
         return "the arguments have a key that clients refuse (__proto__ or constructor.prototype)"
     return f"the arguments are a JSON {_kind(parsed)}, not an object"
-
-
-def repeats_key(text: str) -> bool:
-    """Whether an object in the JSON text has a key twice, with different values. Readers of JSON disagree
-    which of the two counts.
-    """
-    try:
-        json.loads(text, object_pairs_hook=_unique_keys)
-    except (JSONDecodeError, RecursionError):
-        return False
-    except ValueError:
-        return True
-    return False
 
 
 def _describe_syntax(text: str, fault: JSONDecodeError) -> str:
@@ -73,15 +59,6 @@ def _kind(value: Any) -> str:
             return "null"
         case _:
             return type(value).__name__
-
-
-def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        for name, value in pairs:
-            if value != values[name]:
-                raise ValueError(f"the arguments name {name!r} twice, with different values")
-    return values
 
 
 def _refuse_constant(name: str) -> None:

@@ -23,6 +23,7 @@ from rejoin_adapters.process.exception_report import report_exception
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import CallId, RunId, SessionId
+from rejoin_protocol.json_input import well_formed
 from rejoin_protocol.log.record import Audience
 from rejoin_runner.tools.isolated_calls import (
     CallStart,
@@ -54,7 +55,7 @@ class RemoteOutput:
 
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """See `CallOutput`."""
-        await self._ask(Emission(chunks.encode(chunk), audience))
+        await self._ask(Emission(chunks.encode_mended(chunk)[1], audience))
 
     async def show_preliminary(self, output: Any) -> None:
         """See `CallOutput`."""
@@ -150,7 +151,7 @@ def main(fd: int, parent: int) -> None:
             message = Returned(asyncio.run(call(start, runner)))
         except BaseException as fault:  # noqa: BLE001 - the runner's model is told
             report = report_exception(fault)
-            text = str(fault) if isinstance(fault, ToolError) else None
+            text = well_formed(str(fault)) if isinstance(fault, ToolError) else None
             frames = [str(frame) for frame in report["frames"]]  # type: ignore[attr-defined]
             message = Raised(type(fault).__name__, text, frames)
         runner.sendall(encode_frame(message))

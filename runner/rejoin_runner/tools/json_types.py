@@ -41,8 +41,15 @@ def from_json[T](value: Any, type: type[T]) -> T:
 
 
 def to_json(value: Any) -> bytes:
-    """The value as JSON text. Raises `TypeError` or `ValueError` if it cannot be written as JSON."""
-    return msgspec.json.encode(value, enc_hook=_write_pydantic)
+    """The value as JSON text, with U+FFFD for each half of a surrogate pair.
+
+    Raises `TypeError` or `ValueError` if it cannot be written as JSON.
+    """
+    try:
+        return msgspec.json.encode(value, enc_hook=_write_pydantic)
+    except UnicodeEncodeError:
+        plain = msgspec.to_builtins(value, enc_hook=_write_pydantic)
+        return msgspec.json.encode(json_input.mend_value(plain))
 
 
 def _is_pydantic_model(type: Any) -> bool:

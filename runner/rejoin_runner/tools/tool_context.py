@@ -17,6 +17,7 @@ from rejoin_protocol.events.chunks import DATA_PREFIX, Data
 from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_protocol.limits import ARTIFACT_BYTES_MAX
 from rejoin_protocol.log.record import Audience
+from rejoin_runner.tools.json_types import to_json
 from rejoin_runner.tools.output_port import CallOutput, NewArtifact
 
 STATUS_CHARS_MAX = 1_000
@@ -75,7 +76,7 @@ class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
         after a crash makes the same ids again and stores nothing twice.
         Raises `ValueError` if the data is too large or lacks a field of `preview`.
         """
-        raw = msgspec.json.encode(data)
+        raw = to_json(data)
         if len(raw) > ARTIFACT_BYTES_MAX:
             raise ValueError(f"an artifact has at most {ARTIFACT_BYTES_MAX} bytes as JSON, not {len(raw)}")
         plain = msgspec.json.decode(raw)

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import cast
+from typing import ClassVar, cast
 
 import msgspec
 import pytest
@@ -11,17 +11,21 @@ from structlog.testing import capture_logs
 
 from rejoin_protocol.events.chunks import (
     ReasoningDelta,
+    ReasoningEnd,
+    ReasoningStart,
     TextDelta,
     TextEnd,
     TextStart,
     ToolInputAvailable,
     ToolInputDelta,
+    ToolInputStart,
 )
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.agent_decorator import agent as custom_agent
 from rejoin_runner.agent.custom_loop import RunInput
 from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
+from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
 from rejoin_runner.tools.tool_error import ToolError
 from tests.support.system.local_system import Answer, LocalSystem
@@ -182,6 +186,75 @@ async def test_a_model_that_emits_what_is_no_answer_fails_its_run_at_once(
     answered = await answer(system, Agent(name=system.agent, model=Emitting(*output)), "hi")
     assert "incident" in errors(answered)
     assert answered.chunks[-1]["type"] == "finish"
+
+
+HALVES: list[object] = [
+    ReasoningStart(id="r"),
+    ReasoningDelta(id="r", delta="hm \ud83d"),
+    ReasoningEnd(id="r"),
+    TextStart(id="t"),
+    TextDelta(id="t", delta="look \ud83d"),
+    TextDelta(id="t", delta="\ude00 and \ud83d"),
+    TextEnd(id="t"),
+    ToolInputStart(tool_call_id="c", tool_name="echo"),
+    ToolInputDelta(tool_call_id="c", input_text_delta='{"text": "\ud83d'),
+    ToolInputDelta(tool_call_id="c", input_text_delta='"}'),
+    ToolInputAvailable(tool_call_id="c", tool_name="echo", input={"text": "\ud83d"}),
+]
+
+
+@pytest.mark.parametrize("text_interval_s", [0, 0.04])
+async def test_half_an_emoji_of_a_model_or_a_tool_is_replaced_and_poisons_nothing(
+    system: LocalSystem, text_interval_s: float
+) -> None:
+    """Two halves are one character. The log, the history and the request of the next turn can be read."""
+
+    @tool
+    async def echo(ctx: ToolContext[None], text: str) -> str:
+        """Return the text."""
+        await ctx.emit_component("card", {"title": "half \ud83d"})
+        await ctx.emit_artifact(type="note", name="note", data={"half": "\ud83d"}, preview=["half"])
+        await ctx.emit_summary("sum \ud83d")
+        return f"{text} \ud83d\ude00 \ude00"
+
+    class Halves(Emitting):
+        requests: ClassVar[list[ModelRequest]] = []
+
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+            """Emit the output in the first step of a turn, then a word."""
+            self.requests.append(request)
+            if request.step == 0:
+                async for item in super().stream(request):
+                    yield item
+                return
+            for item in (TextStart(id="t"), TextDelta(id="t", delta="done"), TextEnd(id="t"), Done("stop")):
+                yield item
+
+    agent = Agent(
+        name=system.agent,
+        model=Halves(*HALVES),
+        tools=[echo],
+        instructions="be \ud83d",
+        text_interval_s=text_interval_s,
+    )
+    await system.runner([agent])
+    base, session = await system.gateway(), system.fresh("s")
+    for _ in range(2):
+        answered = await system.post(base, system.chat(session, "hi"))
+        assert (errors(answered), answered.text) == ("", "look 😀 and \ufffddone")
+    messages = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json["messages"]
+    parts = {part["type"]: part for part in messages[-1]["parts"]}
+    assert parts["reasoning"]["text"] == "hm \ufffd"
+    assert (parts["tool-echo"]["input"], parts["tool-echo"]["output"]) == (
+        {"text": "\ufffd"},
+        "\ufffd 😀 \ufffd",
+    )
+    assert parts["data-component"]["data"]["props"] == {"title": "half \ufffd"}
+    assert parts["data-artifact"]["data"]["summary"] == {"half": "\ufffd"}
+    assert parts["data-summary"]["data"]["label"] == "sum \ufffd"
+    last = Halves.requests[-1]
+    assert last.instructions == "be \ufffd"
+    assert msgspec.json.decode(msgspec.json.encode(last.history))[1]["parts"] == messages[1]["parts"]
 
 
 async def test_a_model_that_times_out_fails_its_run(system: LocalSystem) -> None:

@@ -21,13 +21,13 @@ from rejoin_protocol.events.chunks import (
     TextEnd,
     TextStart,
 )
+from rejoin_protocol.events.delta_text import DeltaText
 from rejoin_runner.models.chat_completions.chunk import ChatChunk, Delta, UsageCount
 from rejoin_runner.models.chat_completions.services import ChatService
 from rejoin_runner.models.chat_completions.special_tokens import TokenRestorer
 from rejoin_runner.models.chat_completions.think_tags import ThinkTagSplitter
 from rejoin_runner.models.chat_completions.tool_calls import StreamedCalls
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-from rejoin_runner.models.providers.delta_text import DeltaText
 from rejoin_runner.models.providers.model_origin import ModelOrigin, ProviderData
 
 TAGGED = "content"

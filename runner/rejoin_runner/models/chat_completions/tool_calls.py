@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from rejoin_protocol.events.chunks import ToolInputAvailable, ToolInputDelta, ToolInputStart
+from rejoin_protocol.events.delta_text import DeltaText
 from rejoin_runner.models.chat_completions.chunk import CallDelta
 from rejoin_runner.models.chat_completions.special_tokens import TokenRestorer
-from rejoin_runner.models.providers.delta_text import DeltaText, parse_arguments
+from rejoin_runner.models.providers.arguments import parse_arguments
 
 
 class StreamedCall:

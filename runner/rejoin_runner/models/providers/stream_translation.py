@@ -45,8 +45,10 @@ from rejoin_protocol.events.chunks import (
     ToolInputDelta,
     ToolInputStart,
 )
+from rejoin_protocol.events.delta_text import DeltaText
+from rejoin_protocol.json_input import well_formed
 from rejoin_runner.models.model import Done, ModelChunk, Usage
-from rejoin_runner.models.providers.delta_text import DeltaText, make_storable, parse_arguments
+from rejoin_runner.models.providers.arguments import parse_arguments
 from rejoin_runner.models.providers.model_origin import ModelOrigin
 
 _REASONS: MappingProxyType[str, FinishReason] = MappingProxyType(
@@ -100,7 +102,7 @@ class StreamTranslator:
         if refusal := (response.provider_details or {}).get("refusal"):
             refusal_id = f"text-{next(self._serial)}"
             yield TextStart(refusal_id)
-            yield TextDelta(refusal_id, make_storable(str(refusal)))
+            yield TextDelta(refusal_id, well_formed(str(refusal)))
             yield TextEnd(refusal_id)
         for index, call_id in self._calls.items():
             call = response.parts[index]

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.events.chunks import Data, Error, TextDelta, ToolOutputAvailable, decode, encode
+from rejoin_protocol.events.chunks import (
+    Chunk,
+    Data,
+    Error,
+    HalfCharacter,
+    TextDelta,
+    ToolOutputAvailable,
+    decode,
+    encode,
+    encode_mended,
+)
 from tests.support.data.chunk_strategies import CHUNK_TYPES, OBJECTS, chunks, vectors
 
 WIRE = vectors("fold.json")["wire"]
@@ -110,8 +120,31 @@ def test_text_about_prototypes_is_only_text(text: str) -> None:
 
 
 def test_half_a_character_is_not_written() -> None:
-    with pytest.raises(Invalid, match="surrogates not allowed"):
+    with pytest.raises(HalfCharacter, match="surrogates not allowed"):
         encode(Error("\ud83d"))
+
+
+@pytest.mark.parametrize(
+    ("chunk", "mended"),
+    [
+        (Error("a\ud83d"), Error("a\ufffd")),
+        (TextDelta("t", "\ude00", {"p": {"\ud83d": 1}}), TextDelta("t", "\ufffd", {"p": {"\ufffd": 1}})),
+        (
+            ToolOutputAvailable("c", {"a\ud83d": ["\ud83d\ude00", None]}),
+            ToolOutputAvailable("c", {"a\ufffd": ["😀", None]}),
+        ),
+        (Data("data-x", ["\ud83d"], "\ud83d"), Data("data-x", ["\ufffd"], "\ufffd")),
+    ],
+)
+def test_half_a_character_can_be_replaced_wherever_it_is(chunk: Chunk, mended: Chunk) -> None:
+    """The chunk that is returned is the one in the bytes; a chunk without halves is returned as it is."""
+    assert encode_mended(chunk) == (mended, encode(mended))
+    assert encode_mended(mended)[0] is mended
+
+
+def test_what_is_mended_is_checked_like_anything_else() -> None:
+    with pytest.raises(Invalid, match="prototype"):
+        encode_mended(ToolOutputAvailable("c", {"__proto__": "\ud83d"}))
 
 
 def test_a_value_that_json_does_not_have_is_a_programming_error() -> None:
