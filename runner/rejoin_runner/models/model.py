@@ -38,12 +38,14 @@ class Usage(msgspec.Struct, frozen=True, rename="camel"):
         output_tokens: Reasoning included. Default: 0.
         cached_input_tokens: Those of `input_tokens` that the provider had cached. Default: 0.
         reasoning_tokens: Those of `output_tokens` that are reasoning. Default: 0.
+        estimated: Whether a provider did not report all of it, and the rest is an estimate. Default: False.
     """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_input_tokens: int = 0
     reasoning_tokens: int = 0
+    estimated: bool = False
 
     @property
     def total_tokens(self) -> int:
@@ -51,11 +53,22 @@ class Usage(msgspec.Struct, frozen=True, rename="camel"):
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(*(a + b for a, b in zip(_counts(self), _counts(other), strict=True)))
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.estimated or other.estimated,
+        )
 
     def to_metadata(self) -> dict[str, int]:
-        """The value of `messageMetadata.usage`: the five counts under their AI SDK names."""
-        return {**msgspec.to_builtins(self), "totalTokens": self.total_tokens}
+        """The value of `messageMetadata.usage`: the five counts under their AI SDK names, and with
+        `estimated: true` if one is an estimate.
+        """
+        counts = {**msgspec.to_builtins(self), "totalTokens": self.total_tokens}
+        if not self.estimated:
+            del counts["estimated"]
+        return counts
 
     @classmethod
     def parse(cls, metadata: Any) -> "Usage":
@@ -64,10 +77,6 @@ class Usage(msgspec.Struct, frozen=True, rename="camel"):
             return msgspec.convert(metadata, cls)
         except msgspec.ValidationError:
             return cls()
-
-
-def _counts(usage: Usage) -> tuple[int, ...]:
-    return msgspec.structs.astuple(usage)
 
 
 type ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -109,6 +118,22 @@ class ToolSpec(msgspec.Struct, frozen=True):
     input_schema: dict[str, Any]
 
 
+class UsageMeter:
+    """What a call costs that is cut off before its provider could report it: a person interrupts it, the
+    connection breaks, its time is over.
+
+    `estimate` is set by models that call a provider, when the request is sent.
+    """
+
+    def __init__(self) -> None:
+        self.estimate: Callable[[], Usage] | None = None
+
+    def take(self) -> Usage | None:
+        """The estimate, once. None if nothing was sent, or if the usage was reported."""
+        estimate, self.estimate = self.estimate, None
+        return None if estimate is None else estimate()
+
+
 class ModelRequest(msgspec.Struct, frozen=True):
     """One model call.
 
@@ -121,6 +146,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
         step: Counts from 0.
         tenant: The run's tenant, passed to `model_keys`. Default: empty.
         settings: Default: the provider's defaults.
+        meter: What the call costs if it is cut off. Default: nobody wants to know.
     """
 
     instructions: str
@@ -130,6 +156,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
     step: int
     tenant: str = ""
     settings: ModelSettings = ModelSettings()
+    meter: UsageMeter | None = None
 
     def call_ids(self) -> set[str]:
         """The ids of all tool calls so far: a new call must have another one."""

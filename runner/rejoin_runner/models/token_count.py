@@ -58,7 +58,7 @@ def calibrate(history: Sequence[MessageDict]) -> float:
     """The provider's count divided by the estimate, for what the model wrote in earlier answers.
 
     1.0 if there is too little to compare. Reasoning is left out on both sides: providers do not show all of
-    it. So are answers whose usage includes a summary of the conversation.
+    it. So are answers whose usage includes a summary of the conversation, or is an estimate itself.
     """
     counted = estimated = 0
     for message in history:
@@ -67,7 +67,7 @@ def calibrate(history: Sequence[MessageDict]) -> float:
             continue
         usage = Usage.parse(metadata.get("usage"))
         tokens = usage.output_tokens - usage.reasoning_tokens
-        if tokens > 0:
+        if tokens > 0 and not usage.estimated:
             counted += tokens
             estimated += sum(estimate_text_tokens(text) for text in _texts_by_model(message))
     if min(counted, estimated) < CALIBRATION_TOKENS_MIN:

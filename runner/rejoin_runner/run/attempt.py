@@ -19,7 +19,7 @@ from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log.record import Audience
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import AgentTeam, TeamMember
-from rejoin_runner.models.model import Model, Usage
+from rejoin_runner.models.model import Model, Usage, UsageMeter
 from rejoin_runner.next_action import agent_stack
 from rejoin_runner.next_action.agent_stack import AgentFrame
 from rejoin_runner.next_action.run_state import RunState, usage_of
@@ -74,6 +74,8 @@ class Attempt:
         self.writer = EventWriter(journal, team.head.text_interval_s)
         self.now_ms = now_ms
         self.history = visible_history(claim.history, claim.waiting)
+        self.meter: UsageMeter | None = None
+        """Of the model call that is being made, or was cut off."""
         self.requests_stored = len(claim.approvals)
         """How many approval requests the run has: the next one's number."""
         self.names_agent = bool(team.head.handoffs) or agent_stack.has_handoff(claim.history)
@@ -122,6 +124,12 @@ class Attempt:
         total = (Usage.parse(usage_of(self.state.message)) + usage).to_metadata()
         counts = {name: count for name, count in total.items() if count or name in REQUIRED_COUNTS}
         await self.emit(chunks.MessageMetadata(message_metadata={**metadata, "usage": counts}))
+
+    async def record_cut_off(self) -> None:
+        """As `record_usage`, for a model call that was cut off: what it has cost so far, as an estimate."""
+        usage = None if self.meter is None else self.meter.take()
+        if usage is not None:
+            await self.record_usage(usage)
 
     async def emit_operation(self, kind: str, **details: Any) -> None:
         """Emit a transient `data-operation` about the run, for everybody if the run's API documents it.

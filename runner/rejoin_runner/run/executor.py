@@ -233,6 +233,7 @@ class RunExecutor:
         await attempt.writer.flush()
         for chunk in state.closing_chunks():
             await attempt.emit(chunk)
+        await attempt.record_cut_off()
         for call in calls:
             approval = state.approval_ids.get(call.id)
             answered = approval in state.answered_approvals
@@ -281,6 +282,7 @@ class RunExecutor:
         """
         if await run_bounded(work, self._tasks, self._interrupted, self._deadline_s) is WorkEnd.LATE:
             timeout_s = self._attempt.head.timeout_s
+            await self._attempt.record_cut_off()
             await self._attempt.fail(DEADLINE, f"The run took longer than {timeout_s:g} seconds.")
 
     # ------------------------------------------------------------------------------- the turn's end

@@ -24,7 +24,7 @@ from rejoin_protocol.limits import TOOL_INPUT_BYTES_MAX
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, MessageChunk, RunInput, run_loop
 from rejoin_runner.application_code import ApplicationGaveUp, RunningCode, application_code
-from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
+from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, UsageMeter
 from rejoin_runner.next_action import agent_stack
 from rejoin_runner.next_action.run_state import EARLY_ENDS, early_end_of
 from rejoin_runner.output.bounded_work import WorkAbandoned
@@ -102,6 +102,7 @@ async def _fail(attempt: Attempt, code: str, error: str) -> None:
         raise asyncio.CancelledError
     instrumentation.record_step_failure(attempt, code)
     await attempt.writer.flush()
+    await attempt.record_cut_off()
     await delegation.fail_step(attempt, code, error)
 
 
@@ -164,8 +165,10 @@ def _last_parts(attempt: Attempt, kind: Literal["text", "reasoning"]) -> list[di
 async def _open_stream(attempt: Attempt) -> AsyncGenerator[ModelChunk | MessageChunk | Done]:
     """The response of the model, or of the application's own loop if the agent has one."""
     request = delegation.model_request(attempt)
+    attempt.meter = UsageMeter()
     request = msgspec.structs.replace(
         request,
+        meter=attempt.meter,
         history=await fit_context_window(attempt, request.history),
         instructions=await run_inputs.build_instructions(attempt),
         tenant=attempt.run.tenant,

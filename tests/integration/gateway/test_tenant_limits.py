@@ -24,7 +24,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from tests.support.providers import dialects
 from tests.support.providers.profiles import VLLM
-from tests.support.providers.server import FakeProvider
+from tests.support.providers.server import FakeProvider, ProviderReply, delta
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import wait_until
 
@@ -182,6 +182,18 @@ async def test_a_quota_counts_what_the_provider_counted_not_each_report_of_it(
     provider.queue(
         *[dialects.speak(VLLM, dialects.Answer(text=["a", "b", "c"], tokens_in=10, tokens_out=20))] * 2
     )
+    assert [(await one.ask("hi")).status for _ in range(3)] == [200, 200, 429]
+
+
+async def test_a_quota_counts_an_estimate_where_the_provider_counts_nothing(
+    system: LocalSystem, store: PostgresRunStore, provider: FakeProvider
+) -> None:
+    agent = Agent(name=system.agent, model="openai:fake")
+    await system.runner([agent], model_base_url=provider.base_url)
+    base = await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER)
+    one = await customer(system, base, store, Limits(tokens_per_day=100))
+    silent = ProviderReply([delta(content="word " * 60), delta(finish="stop")])
+    provider.queue(silent, silent)
     assert [(await one.ask("hi")).status for _ in range(3)] == [200, 200, 429]
 
 

@@ -107,7 +107,12 @@ async def test_reasoning_comes_before_the_text_and_keeps_its_origin(
 ) -> None:
     provider.queue(
         ProviderReply(
-            [delta(reasoning_content="h"), delta(reasoning_content="m"), delta(content="ok", finish="stop")]
+            [
+                delta(reasoning_content="h"),
+                delta(reasoning_content="m"),
+                delta(content="ok", finish="stop"),
+                usage(3, 2),
+            ]
         )
     )
     assert await answer(model) == [
@@ -118,7 +123,7 @@ async def test_reasoning_comes_before_the_text_and_keeps_its_origin(
         TextStart("text-1"),
         TextDelta("text-1", "ok"),
         TextEnd("text-1"),
-        Done("stop"),
+        Done("stop", Usage(3, 2)),
     ]
 
 
@@ -161,10 +166,11 @@ async def test_parallel_calls_stream_side_by_side(provider: FakeProvider, model:
 async def test_arguments_that_are_no_object_come_as_text(
     provider: FakeProvider, model: ProviderModel, arguments: str, parsed: object
 ) -> None:
-    provider.queue(ProviderReply([call(0, arguments, name="weather", call_id="c0"), delta(finish="stop")]))
+    made = call(0, arguments, name="weather", call_id="c0")
+    provider.queue(ProviderReply([made, delta(finish="stop"), usage(3, 2)]))
     assert (await answer(model, asking(WEATHER)))[-2:] == [
         ToolInputAvailable("c0", "weather", parsed),
-        Done("tool-calls"),
+        Done("tool-calls", Usage(3, 2)),
     ]
 
 

@@ -89,15 +89,19 @@ def pending_calls_in(events: Iterable[Chunk]) -> PendingCalls:
 
 def rejoin_extension(run: CompletionMetadata, calls: PendingCalls, metadata: Any) -> dict[str, Any]:
     """The object `rejoin`: the ids under which the other APIs know the run and its session, what it waits
-    for, and in words the limit at which it ended.
+    for, in words the limit at which it ended, and whether its usage is an estimate.
     """
-    extension = {
+    extension: dict[str, Any] = {
         "run_id": run.run,
         "conversation_id": run.session,
         "pending_approvals": msgspec.to_builtins(calls.pending),
     }
-    detail = metadata.get("finishDetail") if isinstance(metadata, dict) else None
-    return extension if detail is None else extension | {"finish_detail": detail}
+    said = metadata if isinstance(metadata, dict) else {}
+    if (detail := said.get("finishDetail")) is not None:
+        extension["finish_detail"] = detail
+    if isinstance(usage := said.get("usage"), dict) and usage.get("estimated"):
+        extension["usage_estimated"] = True
+    return extension
 
 
 def stream_error(message: str, code: str) -> dict[str, Any]:

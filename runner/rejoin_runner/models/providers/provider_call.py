@@ -30,6 +30,7 @@ from rejoin_runner.models.providers.file_support import RefusedFiles, find_suspe
 from rejoin_runner.models.providers.model_origin import ModelOrigin
 from rejoin_runner.models.providers.provider_failure import ProviderFailure
 from rejoin_runner.models.providers.request_rules import declare_tools
+from rejoin_runner.models.usage_estimate import UsageEstimate
 
 _WAIT_FIRST_S = 0.5
 _WAIT_MAX_S = 8.0
@@ -109,9 +110,11 @@ class ProviderModel:
         left_out: frozenset[bytes] = frozenset()
         suspects: Iterator[frozenset[bytes]] | None = None
         while True:
-            begun = False
+            begun, estimate = False, UsageEstimate(request)
             refused = self._refused_files.with_others(left_out)
             turns = build_conversation([*request.history, request.answer], origin, refused)
+            if request.meter is not None:
+                request.meter.estimate = estimate.so_far
             answer = self._wire.answer(
                 key, _complete_request(request, turns, origin), turns, origin, deadline - clock()
             )
@@ -121,10 +124,13 @@ class ProviderModel:
                         if not begun:
                             self._refused_files.add(left_out)
                         begun = True
-                        yield chunk
+                        estimate.add(chunk)
+                        yield self._report(chunk, estimate, request)
             except ProviderFailure as fault:
                 if begun:
                     raise
+                if request.meter is not None:
+                    request.meter.estimate = None  # nothing was answered, so nothing is to be paid
                 if fault.reasoning_refused and origin is self._wire.origin:
                     origin = origin.without_signatures()  # the reasoning is bound to another account
                     continue
@@ -140,6 +146,19 @@ class ProviderModel:
                 await asyncio.sleep(wait_s)
             else:
                 return
+
+    def _report(
+        self, chunk: ModelChunk | Done, estimate: UsageEstimate, request: ModelRequest
+    ) -> ModelChunk | Done:
+        """The chunk; the end of the answer with the whole usage."""
+        if not isinstance(chunk, Done):
+            return chunk
+        if request.meter is not None:
+            request.meter.estimate = None
+        usage = estimate.complete(chunk.usage)
+        if usage.estimated:
+            log.info("usage_estimated", provider=self._provider)
+        return msgspec.structs.replace(chunk, usage=usage)
 
     async def _find_key(self, tenant: str) -> str:
         key = await self._look_up_key(tenant)
