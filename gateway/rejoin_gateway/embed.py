@@ -158,7 +158,8 @@ class ChatSession(msgspec.Struct, frozen=True):
         operations: bool = False,
         ui: int | None = None,
     ) -> Stream | None:
-        """Store a message and stream its answer, or store decisions and stream what follows.
+        """Store a message and stream its answer, or store decisions and stream what follows; of a list with
+        both the decisions first.
 
         It takes what the session API takes as a body. None: the run waits for more decisions.
 
@@ -169,19 +170,19 @@ class ChatSession(msgspec.Struct, frozen=True):
         await self.session.check_agent()
         view = _view(ui, operations=operations)
         match parse_send_body(_as_body(message), new_message_id(key)):
-            case Decisions(answers, outputs):
-                decisions = await to_decisions(self.session, answers)
-                given = [*decisions, *await require_outputs(self.session, outputs)]
-                replay = await self.session.approve(given, view)
+            case Decisions() as given:
+                replay = await self.session.approve(await self._find_requests(given), view)
                 return None if replay is None else Stream(replay)
-            case NewMessage(located, options, body_context, answers, outputs):
-                await self._decide_open(answers, outputs)
+            case NewMessage(located, options, body_context, answers, outputs, given):
                 sent_context = json_input.mend_value(body_context if context is None else context)
                 input = ContextInput(body=sent_context)
                 busy = options.busy_policy if when_busy == "enqueue" else WhenBusy(when_busy)
                 session = msgspec.structs.replace(self.session, context=input)
                 with message_input.relocate_errors(located.pointer, located.places):
                     user_message = message_input.build_user_message(located.message, located.pointer)
+                    for decision in await self._find_requests(given):
+                        await self.session.decide([decision])
+                    await self._decide_open(answers, outputs)
                     replay = await session.send(
                         user_message,
                         view,
@@ -191,6 +192,11 @@ class ChatSession(msgspec.Struct, frozen=True):
                         key=key,
                     )
                 return Stream(replay)
+
+    async def _find_requests(self, given: Decisions) -> list[Decision]:
+        """Decisions and outputs, each for what asked for it. Raises `NotFound` and `Invalid`."""
+        decisions = await to_decisions(self.session, given.answers)
+        return [*decisions, *await require_outputs(self.session, given.outputs)]
 
     async def _decide_open(self, answers: Sequence[AnsweredCall], outputs: Sequence[ToolOutput]) -> None:
         """Store what comes with a new message and answers an open question, before the message is sent."""

@@ -215,6 +215,51 @@ async def test_a_decision_and_a_new_message_in_one_body(
     assert len(await client.messages(session)) == 4
 
 
+@pytest.mark.feature("F4", "F52")
+@pytest.mark.parametrize("is_first", [True, False], ids=["decision first", "message first"])
+async def test_a_list_of_a_decision_and_a_message_decides_and_then_answers(
+    clients: tuple[ApiClient, ApiClient], is_first: bool
+) -> None:
+    """Sent again it changes nothing; another decision in it is a conflict, and its message is not taken."""
+    client, other = clients
+    session = client.session()
+    await client.say(RUN, session, "delete notes.txt", id="m1")
+    id = (await client.question(session))["approval"]["id"]
+
+    def body(message: str, *, approved: bool) -> list[Json]:
+        decision = {"type": "approval", "approval": {"approvalId": id, "approved": approved}}
+        said = {"id": message, "role": "user", "parts": [{"type": "text", "text": "count 2"}]}
+        return [decision, said] if is_first else [said, decision]
+
+    answer = await other.post(client.at(session), body("m2", approved=True))
+    assert answer.text == "1 2"
+    again = await client.post(client.at(session), body("m2", approved=True))
+    assert again.headers["x-workflow-run-id"] == answer.headers["x-workflow-run-id"]
+    assert (await client.post(client.at(session), body("m3", approved=False))).status == 409
+    assert await client.texts(session) == [
+        "user: delete notes.txt",
+        "assistant: notes.txt is deleted.",
+        "user: count 2",
+        "assistant: 1 2",
+    ]
+
+
+@pytest.mark.feature("F4", "F52")
+async def test_a_list_whose_decision_or_message_is_wrong_has_no_effect(
+    clients: tuple[ApiClient, ApiClient],
+) -> None:
+    client, _ = clients
+    session = client.session()
+    await client.say(RUN, session, "delete notes.txt")
+    question = await client.question(session)
+    decision = {"type": "approval", "approval": {"approvalId": question["approval"]["id"], "approved": True}}
+    unknown = {"type": "approval", "approval": {"approvalId": "a1", "approved": True}}
+    assert (await client.post(client.at(session), [unknown, "count 2"])).status == 404
+    assert (await client.post(client.at(session), [decision, {"message": [{"type": "odd"}]}])).status == 400
+    assert await client.question(session) == question
+    assert len(await client.messages(session)) == 2
+
+
 @pytest.mark.feature("F53", "F58")
 @pytest.mark.parametrize("send", [by_use_chat, by_run, by_session, by_agent_chat])
 async def test_the_answered_message_at_the_end_is_a_decision(

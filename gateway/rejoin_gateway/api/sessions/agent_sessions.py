@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.sessions import send_body
 from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
 from rejoin_gateway.api.shared.answers import (
@@ -21,6 +22,7 @@ from rejoin_gateway.api.shared.answers import (
     decide_before,
     interrupt,
     respond,
+    store_decisions,
 )
 from rejoin_gateway.api.shared.lookup import session_in_path
 from rejoin_gateway.auth.scope import Scope
@@ -91,11 +93,16 @@ async def _answer_message(request: web.Request) -> Answer:
     body = parse_send_body(await decode_body(request, Any), new_message_id(key_of(request)))
     session = await _session_of_agent(request)
     match body:
-        case Decisions(answers, outputs):
-            decisions = await to_decisions(session, answers)
-            return await decide(request, session, [*decisions, *await require_outputs(session, outputs)])
+        case Decisions():
+            return await decide(request, session, await _find_requests(session, body))
         case NewMessage():
             return StreamAnswer(await _send_message(request, session, body))
+
+
+async def _find_requests(session: AgentSession, given: Decisions) -> list[Decision]:
+    """Decisions and outputs, each for what asked for it. Raises `NotFound` and `Invalid`."""
+    decisions = await to_decisions(session, given.answers)
+    return [*decisions, *await require_outputs(session, given.outputs)]
 
 
 async def _send_message(request: web.Request, session: AgentSession, body: NewMessage) -> Replay:
@@ -103,6 +110,7 @@ async def _send_message(request: web.Request, session: AgentSession, body: NewMe
     session = msgspec.structs.replace(session, context=ContextInput(request.headers, body.context))
     with message_input.relocate_errors(located.pointer, located.places):
         message = message_input.build_user_message(located.message, located.pointer)
+        await store_decisions(request, session, await _find_requests(session, body.decisions))
         await decide_before(request, session, body.answers, body.outputs)
         return await session.send(
             message,
@@ -256,6 +264,7 @@ ROUTES = tuple(
                 "exist. The same message id again, or the same `Idempotency-Key`, is the same request and "
                 "returns the same stream. A body with approvals decides tool calls that wait for a person, "
                 "and returns the stream that follows; `{success: true}` while other decisions are missing. "
+                "In a list with a message the approvals are decided first, and the message is answered. "
                 "The agent keeps working if the client disconnects.",
                 body=send_body.SCHEMA,
                 responses={200: (bytes, Acknowledgement)},

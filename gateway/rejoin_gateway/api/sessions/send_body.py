@@ -1,10 +1,11 @@
-"""The body of `POST /api/agents/{agent}/{session}`: one message, or decisions of approvals. Pure.
+"""The body of `POST /api/agents/{agent}/{session}`: one message, decisions of approvals, or both. Pure.
 
 The body is a list of items, or one item. An item is a message or an approval. A message is a string, a list
 of parts, a UI message, `{message: <one of these>}`, or `{messages: […]}`, of which the last one counts, and
 the answers to approvals in the assistant messages directly before it, or in it.
-Several messages in a list are one turn: they are joined to one message. The forms have no tag, so JSON is
-decoded once and the forms are told apart by their shape.
+Several messages in a list are one turn: they are joined to one message. Approvals in the same list come
+before it, wherever they stand: they can only be about questions that were asked before. The forms have no
+tag, so JSON is decoded once and the forms are told apart by their shape.
 """
 
 from collections.abc import Sequence
@@ -38,9 +39,22 @@ class LocatedMessage(msgspec.Struct, frozen=True):
         return self.places or [f"{self.pointer}/parts/{number}" for number in range(len(self.message.parts))]
 
 
+class Decisions(msgspec.Struct, frozen=True):
+    """Answers to approvals, and outputs of client tools."""
+
+    answers: Sequence[AnsweredCall] = ()
+    outputs: Sequence[ToolOutput] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.answers or self.outputs)
+
+
 class NewMessage(msgspec.Struct, frozen=True):
-    """A message to answer. `context` is the request context of its run, None if the body has none. `answers`
-    are answers to approvals, `outputs` those of client tools, that come before the message.
+    """A message to answer. `context` is the request context of its run, None if the body has none.
+
+    `answers` are answers to approvals, `outputs` those of client tools, in the client's messages before this
+    one: a client repeats old ones there. `decisions` are items of their own, which say something new. All of
+    them come before the message.
     """
 
     located: LocatedMessage
@@ -48,13 +62,7 @@ class NewMessage(msgspec.Struct, frozen=True):
     context: Any
     answers: Sequence[AnsweredCall] = ()
     outputs: Sequence[ToolOutput] = ()
-
-
-class Decisions(msgspec.Struct, frozen=True):
-    """Answers to approvals, and outputs of client tools."""
-
-    answers: Sequence[AnsweredCall]
-    outputs: Sequence[ToolOutput] = ()
+    decisions: Decisions = Decisions()
 
 
 type SendBody = NewMessage | Decisions
@@ -76,13 +84,13 @@ def parse_send_body(body: Any, new_id: str) -> SendBody:
             answers += found
         else:
             messages.append(_parse_new_message(item, pointer, new_id))
-    if (answers or outputs) and messages:
-        raise Invalid("approvals and messages are different requests: send one after the other")
-    if answers or outputs:
-        return Decisions(answers, outputs)
-    if not messages:
+    decisions = Decisions(answers, outputs)
+    if messages:
+        message = messages[0] if len(messages) == 1 else _join(messages)
+        return msgspec.structs.replace(message, decisions=decisions)
+    if not decisions:
         raise Invalid("expected a message or an approval")
-    return messages[0] if len(messages) == 1 else _join(messages)
+    return decisions
 
 
 def _parse_output(item: dict[str, Any], pointer: str) -> ToolOutput:
@@ -256,7 +264,7 @@ _ITEM = {
 }
 _ITEMS = {
     "type": "array",
-    "description": "Approvals, or messages that are one turn.",
+    "description": "Messages that are one turn, and approvals, which are decided before it.",
     "items": _ITEM,
     "minItems": 1,
     "maxItems": MESSAGES_MAX,

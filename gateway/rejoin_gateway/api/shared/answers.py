@@ -125,12 +125,17 @@ async def decide_before(
     Answers to questions that are not open are left out: clients repeat them with their history. Raises as
     `decide`.
     """
-    by_run: dict[str, list[Decision]] = {}
     given = [*await open_decisions(session, answers), *await open_outputs(session, outputs)]
+    await store_decisions(request, session, given)
+
+
+async def store_decisions(request: web.Request, session: Session, given: Sequence[Decision]) -> None:
+    """Store decisions and outputs, of several runs too. Raises as `decide`."""
+    _require_scopes(request, given)
+    by_run: dict[str, list[Decision]] = {}
     for decision in given:
         by_run.setdefault(decision.approval.rpartition("_")[0], []).append(decision)
     for decisions in by_run.values():
-        _require_scopes(request, decisions)
         await session.decide(decisions)
 
 

@@ -79,6 +79,15 @@ def test_decisions_are_one_or_several() -> None:
     assert parse_send_body([APPROVAL, APPROVAL], "new") == Decisions([answer, answer], [])
 
 
+@pytest.mark.parametrize("body", [[APPROVAL, MESSAGE], [MESSAGE, APPROVAL], [APPROVAL, {"message": MESSAGE}]])
+def test_decisions_beside_a_message_belong_to_it(body: Any) -> None:
+    parsed = parse_send_body(body, "new")
+    assert isinstance(parsed, NewMessage)
+    assert parsed.located.message.id == "m1"
+    answer = AnsweredCall(ApprovalId("a1"), None, approved=True, reason="fine")
+    assert parsed.decisions == Decisions([answer], [])
+
+
 def test_the_answers_of_a_page_that_sends_all_of_its_messages() -> None:
     """In the last message, or in those of the assistant directly before a new one."""
     part = {"type": "tool-x", "toolCallId": "c", "state": "approval-responded"}
@@ -104,7 +113,6 @@ def test_the_answers_of_a_page_that_sends_all_of_its_messages() -> None:
         (5, ""),
         ({}, ""),
         ([], ""),
-        ([APPROVAL, "hello"], ""),
         ([{"message": 5}], "/0/message"),
         ({"messages": [{"role": "assistant", "id": "a", "parts": []}]}, "/messages/0"),
         ({"message": "hello", "whenBusy": "later"}, ""),
