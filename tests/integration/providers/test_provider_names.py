@@ -2,14 +2,22 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
+from rejoin_protocol import file_formats
+from rejoin_protocol.events.chunks import FinishStep, StartStep
+from rejoin_protocol.events.fold import fold
+from rejoin_runner.models.attachment_note import note_of
 from rejoin_runner.models.chat_completions.services import NEEDS_BASE_URL
-from rejoin_runner.models.model import Usage, build_question, collect_answer
+from rejoin_runner.models.model import Done, ModelSettings, Usage, build_question, collect_answer
 from rejoin_runner.models.providers.library_call import RESPONSES
-from rejoin_runner.models.providers.provider import NO_EXTRA_PACKAGE, open_model
+from rejoin_runner.models.providers.provider import NO_EXTRA_PACKAGE, ProviderConnections, open_model
 from tests.support.providers import responses_frames
+from tests.support.providers.dialects import Answer as SpokenAnswer
+from tests.support.providers.dialects import speak
 from tests.support.providers.diversion import Diverted
+from tests.support.providers.profiles import GROQ, MISTRAL, ProviderProfile
 from tests.support.providers.server import FakeProvider, text
 
 SAID = responses_frames.response(
@@ -42,3 +50,32 @@ async def test_a_compatible_provider_answers_by_its_name(provider: FakeProvider,
     assert request.get("store") is (
         False if speaks_responses else None
     )  # a provider that stores answers is asked not to
+
+
+@pytest.mark.parametrize("profile", [MISTRAL, GROQ], ids=lambda profile: profile.name)
+async def test_a_service_is_sent_only_what_it_knows(profile: ProviderProfile) -> None:
+    """A limit of tokens, a document, reasoning of an earlier answer: the bench refuses fields that the
+    service does not have.
+    """
+    thoughts = SpokenAnswer(thoughts=["hm"], text=["ok"])
+    url = file_formats.to_data_url("application/pdf", b"%PDF-1.7")
+    document = {"type": "file", "mediaType": "application/pdf", "filename": "a.pdf", "url": url}
+    async with FakeProvider(profile) as provider, ProviderConnections() as connections:
+        provider.queue(speak(profile, thoughts), speak(profile, thoughts))
+        model = open_model(f"{profile.spec}:a-model", connections, base_url=provider.base_url, api_key="k")
+        asked = build_question("", "hi", settings=ModelSettings(max_tokens=100, reasoning="high"))
+        said = [item async for item in model.stream(asked) if not isinstance(item, Done)]
+        answered = fold([StartStep(), *said, FinishStep()]) | {"role": "assistant"}
+        more = {"id": "u2", "role": "user", "parts": [document, {"type": "text", "text": "and?"}]}
+        request = msgspec.structs.replace(asked, history=[*asked.history, answered, more])
+        assert await collect_answer(model, request) == ("ok", Usage(10, 20))
+    first, second = provider.requests
+    assert first["max_tokens" if profile is MISTRAL else "max_completion_tokens"] == 100
+    [_, earlier, last] = second["messages"]
+    assert earlier == {"role": "assistant", "content": "ok"}
+    if profile is MISTRAL:
+        named = {"type": "document_url", "document_url": url, "document_name": "a.pdf"}
+        assert last["content"] == [named, {"type": "text", "text": "and?"}]
+    else:
+        left_out = note_of(document, "is left out: this model cannot read it", 8)
+        assert last["content"] == f"{left_out}\n\nand?"

@@ -384,6 +384,14 @@ async def test_half_a_character_is_replaced_in_text_and_arguments(provider: Fake
     assert called(items) == [("add", {"a": "x\ufffd"})] * 2
 
 
+async def test_of_a_key_that_arguments_repeat_the_last_value_counts(provider: FakeProvider) -> None:
+    """As in every reader of JSON that clients and providers use."""
+    said = '{"a": 1, "b": {"c": 2, "c": 3}, "a": 4}'
+    items = await chunks(provider, piece(said, index=0, id="c1", name="add"), delta(finish="tool_calls"))
+    assert called(items) == [("add", {"a": 4, "b": {"c": 3}})]
+    assert json.loads(said) == {"a": 4, "b": {"c": 3}}
+
+
 # ------------------------------------------------ reasoning in tags: P12
 
 

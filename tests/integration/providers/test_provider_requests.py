@@ -346,7 +346,7 @@ async def test_a_compatible_provider_opens_by_its_name(name: str) -> None:
         assert isinstance(model, ProviderModel)
 
 
-PACKAGES = ("boto3", "cohere", "google.genai", "groq", "huggingface_hub", "mistralai", "xai_sdk")
+PACKAGES = ("boto3", "cohere", "google.genai", "huggingface_hub", "xai_sdk")
 
 
 @pytest.mark.parametrize(("name", "package"), list(zip(NEEDS_EXTRA_PACKAGE, PACKAGES, strict=True)))

@@ -33,6 +33,8 @@ class ChatRules:
     """Whether an image may be an address instead of data."""
     extra_fields: bool = True
     """Whether fields of an assistant message that the API does not have are ignored, not refused."""
+    refused_fields: frozenset[str] = frozenset()
+    """Fields of a request that OpenAI takes and this service does not."""
     user_after_tool: bool = True
     """Whether a user message may follow the result of a tool."""
     last_roles: frozenset[str] = frozenset(_ROLES)
@@ -42,6 +44,8 @@ def find_violations(request: Json, rules: ChatRules) -> Iterator[str]:
     """Every rule that the request breaks."""
     if not isinstance(request.get("model"), str) or not request["model"]:
         yield "you must provide a model parameter"
+    for field in sorted(rules.refused_fields.intersection(request)):
+        yield f"Extra inputs are not permitted: body.{field}"
     yield from _check_tools(request, rules)
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages:

@@ -84,6 +84,9 @@ def _deltas(profile: ProviderProfile, answer: Answer) -> Iterator[Delta]:
         yield {"content": "<think>\n"}
         yield from ({"content": thought} for thought in answer.thoughts)
         yield {"content": "\n</think>\n\n"}
+    elif profile.thoughts == "parts":
+        thoughts = ([{"type": "text", "text": thought}] for thought in answer.thoughts)
+        yield from ({"content": [{"type": "thinking", "thinking": thought}]} for thought in thoughts)
     elif profile.thoughts != "none":
         field: str = profile.thoughts
         yield from ({field: thought} for thought in answer.thoughts)

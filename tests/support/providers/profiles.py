@@ -86,8 +86,8 @@ class ProviderProfile:
     """Each delta has all fields: `content` is empty or null where there is none, `tool_calls` is `[]`."""
     usage: Literal["last chunk", "each chunk", "at the finish", "x_groq", "absent"] = "last chunk"
     """`each chunk`: cumulative sums in every chunk. `at the finish`: in the chunk with the finish reason."""
-    thoughts: Literal["reasoning_content", "reasoning", "tags", "none"] = "none"
-    """Where reasoning is: a field of the delta, or `<think>` in the text."""
+    thoughts: Literal["reasoning_content", "reasoning", "tags", "parts", "none"] = "none"
+    """Where reasoning is: a field of the delta, `<think>` in the text, or parts of a list as content."""
     call_index: Literal["counted", "zero", "absent"] = "counted"
     whole_calls: bool = False
     """A call comes in one delta."""
@@ -233,8 +233,15 @@ MISTRAL = ProviderProfile(
         "https://docs.mistral.ai/api/#tag/chat",
         "https://github.com/anomalyco/opencode/issues/1680",
         "https://github.com/nearai/ironclaw/issues/1241",
+        "https://github.com/dnakov/anon-kode/issues/53",
+        "https://github.com/editor-code-assistant/eca/issues/231",
+        "https://github.com/charmbracelet/crush/issues/1590",
+        "https://github.com/BerriAI/litellm/issues/16272",
     ),
+    spec="mistral",
     rules=ChatRules(
+        extra_fields=False,
+        refused_fields=frozenset({"stream_options", "max_completion_tokens"}),
         call_id=re.compile(r"[a-zA-Z0-9]{9}"),
         user_parts=frozenset({"text", "image_url", "document_url"}),
         user_after_tool=False,
@@ -242,6 +249,7 @@ MISTRAL = ProviderProfile(
     ),
     error=_mistral_error,
     usage="at the finish",
+    thoughts="parts",
     whole_calls=True,
 )
 GROQ = ProviderProfile(
@@ -251,6 +259,7 @@ GROQ = ProviderProfile(
         "https://github.com/tashfeenahmed/freellmapi/issues/1070",
         "https://github.com/Portkey-AI/gateway/issues/1338",
     ),
+    spec="groq",
     rules=ChatRules(user_parts=_TEXT_AND_IMAGES, extra_fields=False),
     usage="x_groq",
     thoughts="reasoning",

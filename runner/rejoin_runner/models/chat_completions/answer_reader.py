@@ -32,6 +32,8 @@ from rejoin_runner.models.providers.model_origin import ModelOrigin, ProviderDat
 
 TAGGED = "content"
 """The id of reasoning that was between tags in the text. The id of any other is the field that it came in."""
+THINKING = "thinking"
+"""The id of reasoning that was a part of a content that is a list, as Mistral sends it."""
 DETAILS = "reasoning_details"
 """The field of reasoning with signatures, which OpenRouter needs back unchanged."""
 
@@ -142,6 +144,8 @@ class AnswerReader:
         return reason
 
     def _add_content(self, content: object) -> Iterator[ModelChunk]:
+        for thought in _thoughts_of(content):
+            yield from self._add("reasoning", thought, THINKING)
         text = content if isinstance(content, str) else _join_parts(content)
         if self._restorer is not None:
             text = self._restorer.restore(text)
@@ -231,6 +235,14 @@ class AnswerReader:
         new = list(self._sources.values())[self._sources_sent :]
         self._sources_sent = len(self._sources)
         yield from new
+
+
+def _thoughts_of(content: object) -> Iterator[str]:
+    """The reasoning in a content that is a list of parts."""
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, dict) and part.get("type") == "thinking":
+            thinking = part.get("thinking")
+            yield thinking if isinstance(thinking, str) else _join_parts(thinking)
 
 
 def _join_parts(content: object) -> str:

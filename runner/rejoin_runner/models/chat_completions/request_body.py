@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from rejoin_protocol import file_formats
+from rejoin_runner.models.attachment_note import note_of
 from rejoin_runner.models.chat_completions.answer_reader import DETAILS, TAGGED
 from rejoin_runner.models.chat_completions.reasoning_effort import effort_fields, is_reasoning
 from rejoin_runner.models.chat_completions.services import ChatService
@@ -20,6 +21,7 @@ from rejoin_runner.models.providers.conversation import (
     Content,
     FileContent,
     MadeCall,
+    MadeFile,
     Result,
     Said,
     Thought,
@@ -57,14 +59,15 @@ class BodyBuilder:
                 case UserTurn(content=content):
                     messages.append({"role": "user", "content": await self._content(content)})
                 case AnswerTurn():
-                    messages += self._answer(turn)
+                    messages.append(self._answer(turn))
                     messages += await self._results(turn.results)
         body: dict[str, Any] = {
             "model": self._model,
             "messages": messages,
             "stream": True,
-            "stream_options": {"include_usage": True},
         }
+        if self._service.takes_usage_option:
+            body["stream_options"] = {"include_usage": True}
         if request.tools:
             body["tools"] = [self._tool(spec) for spec in request.tools]
             body["tool_choice"] = "auto"
@@ -126,10 +129,12 @@ class BodyBuilder:
             return {"type": "text", "text": self._safe(data.decode(errors="replace"))}
         if file.kind == "audio" or not self._profile.get("openai_chat_supports_document_input", True):
             raise _cannot_say()
+        if self._service.document_form == "document_url":
+            return {"type": "document_url", "document_url": url, "document_name": _name(file)}
         return {"type": "file", "file": {"file_data": url, "filename": _name(file)}}
 
-    def _answer(self, turn: AnswerTurn) -> list[Message]:
-        """The answer as one message, as the API has it; none if nothing of it can be said."""
+    def _answer(self, turn: AnswerTurn) -> Message:
+        """The answer as one message, as the API has it."""
         texts: list[str] = []
         thoughts: dict[str, str] = {}
         details: list[Any] = []
@@ -138,13 +143,14 @@ class BodyBuilder:
             match part:
                 case Said(text=text):
                     texts.append(self._safe(text))
+                case MadeFile(file=file):  # an answer of this API holds no files
+                    size = None if file.data is None else len(file.data)
+                    texts.append(note_of(file.part, "was made by the assistant", size))
                 case Thought():
                     details += (part.data.details or {}).get(DETAILS, ())
                     self._think(part, texts, thoughts)
                 case MadeCall():
                     calls.append(_call(part))
-        if not texts and not calls:
-            return []
         message: Message = {"role": "assistant", **thoughts, "content": "\n\n".join(texts) if texts else None}
         if details:
             message[DETAILS] = details
@@ -152,7 +158,7 @@ class BodyBuilder:
             message["tool_calls"] = calls
             if self._profile.get("openai_chat_thinking_requires_field_on_tool_calls", False):
                 message.setdefault(self._profile["openai_chat_thinking_field"], "")
-        return [message]
+        return message
 
     def _think(self, thought: Thought, texts: list[str], thoughts: dict[str, str]) -> None:
         """Reasoning goes back where it came from, unless the profile says otherwise."""

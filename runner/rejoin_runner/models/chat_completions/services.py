@@ -17,6 +17,7 @@ type Profile = Mapping[str, Any]
 
 type EffortForm = Literal["reasoning_effort", "reasoning", "thinking"]
 """`reasoning_effort` is OpenAI's field, `reasoning` OpenRouter's object, `thinking` the object of Z.AI."""
+type DocumentForm = Literal["file", "document_url"]
 
 
 class ChatService(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +29,8 @@ class ChatService(msgspec.Struct, frozen=True, kw_only=True):
         think_tags: Tags around reasoning in the text, of services that run models without a parser for it.
         thought_fields: The fields with reasoning, the preferred one first.
         effort_form: How the service is told how much to think.
+        takes_usage_option: Whether it takes `stream_options`. One that does not reports its usage unasked.
+        document_form: The part that a document is: `file` is OpenAI's, `document_url` Mistral's.
         profile: What the model takes, in the words of pydantic-ai's profiles.
     """
 
@@ -36,6 +39,8 @@ class ChatService(msgspec.Struct, frozen=True, kw_only=True):
     think_tags: tuple[str, str] | None = None
     thought_fields: tuple[str, ...] = ("reasoning", "reasoning_content")
     effort_form: EffortForm = "reasoning_effort"
+    takes_usage_option: bool = True
+    document_form: DocumentForm = "file"
     profile: Profile = MappingProxyType({})
 
     @property
@@ -58,6 +63,14 @@ class _Quirks(msgspec.Struct, frozen=True):
     """Whether models of this service write their reasoning into the text."""
     key_header: str = "authorization"
     effort_form: EffortForm = "reasoning_effort"
+    takes_usage_option: bool = True
+    document_form: DocumentForm = "file"
+    profile: Profile = MappingProxyType({})
+    """What is so of all of its models, whatever their profiles say."""
+    is_vendor: bool = False
+    """Whether its models are known by their names behind the service's, as in `groq/llama-3.3-70b`: the
+    library's class for the service needs a package that its answers do not.
+    """
 
 
 _SERVICES = MappingProxyType(
@@ -67,8 +80,29 @@ _SERVICES = MappingProxyType(
         "cerebras": _Quirks("https://api.cerebras.ai/v1"),
         "deepseek": _Quirks("https://api.deepseek.com", think_tags=False),
         "fireworks": _Quirks("https://api.fireworks.ai/inference/v1"),
+        "groq": _Quirks(
+            "https://api.groq.com/openai/v1",
+            takes_base_url=True,
+            profile={
+                "openai_chat_send_back_thinking_parts": False,  # it refuses unknown fields of messages
+                "openai_reasoning_efforts": frozenset({"low", "medium", "high"}),
+                "supports_document_input": False,
+            },
+            is_vendor=True,
+        ),
         "heroku": _Quirks("https://us.inference.heroku.com/v1", takes_base_url=True),
         "litellm": _Quirks(takes_base_url=True),
+        "mistral": _Quirks(
+            "https://api.mistral.ai/v1",
+            takes_base_url=True,
+            takes_usage_option=False,
+            document_form="document_url",
+            profile={
+                "openai_chat_send_back_thinking_parts": False,  # it refuses unknown fields, also of messages
+                "openai_chat_supports_max_completion_tokens": False,
+            },
+            is_vendor=True,
+        ),
         "moonshotai": _Quirks("https://api.moonshot.ai/v1", takes_base_url=True, think_tags=False),
         "nebius": _Quirks("https://api.studio.nebius.com/v1"),
         "ollama": _Quirks(takes_base_url=True),
@@ -105,8 +139,22 @@ def describe_service(provider: str, base_url: str | None, profile: Profile) -> C
         think_tags=profile.get("thinking_tags", ("<think>", "</think>")) if has_tags else None,
         thought_fields=(preferred, *fields) if preferred in fields else fields,
         effort_form=quirks.effort_form,
+        takes_usage_option=quirks.takes_usage_option,
+        document_form=quirks.document_form,
         profile=profile,
     )
+
+
+def known_name(provider: str, model: str) -> str | None:
+    """The name by which the library knows a model of a service that it has no class for without a package;
+    None for the other services.
+    """
+    return f"{provider}/{model}" if _SERVICES[provider].is_vendor else None
+
+
+def adapt_profile(provider: str, profile: Profile) -> Profile:
+    """A model's profile with what is so of all models of the service."""
+    return MappingProxyType({**profile, **_SERVICES[provider].profile})
 
 
 def is_compatible(provider: str, base_url: str | None) -> bool:

@@ -12,7 +12,8 @@ from rejoin_protocol.errors import Invalid
 
 
 def find_profile(provider: str, model: str, *, is_compatible: bool) -> Mapping[str, Any]:
-    """The profile of a provider's model. `is_compatible`: the provider is some service with OpenAI's wire.
+    """The profile of a provider's model. `is_compatible`: the provider is some service with OpenAI's wire,
+    and the model's name may have its vendor's in front.
 
     Raises `Invalid` if the provider has no such name.
     """
@@ -23,4 +24,6 @@ def find_profile(provider: str, model: str, *, is_compatible: bool) -> Mapping[s
         raise Invalid(f"{provider} cannot be used: {fault}") from fault
     if not profile.get("openai_chat_supports_document_input", True):
         profile["supports_document_input"] = False
+    if profile.get("groq_supports_graded_reasoning_effort") is False:  # it has words of its own
+        profile |= {"supports_thinking": False, "thinking_always_enabled": False}
     return MappingProxyType(profile)

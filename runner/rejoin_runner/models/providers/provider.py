@@ -15,8 +15,10 @@ from rejoin_protocol.errors import Invalid
 from rejoin_runner.models.chat_completions.services import (
     CHAT_SERVICES,
     NEEDS_BASE_URL,
+    adapt_profile,
     describe_service,
     is_compatible,
+    known_name,
 )
 from rejoin_runner.models.fallback import Fallback
 from rejoin_runner.models.model import Model, ModelKeyLookup
@@ -40,11 +42,11 @@ LIBRARY_URLS = MappingProxyType(
 # Further providers that need no extra package: all but one speak OpenAI's chat completions.
 NO_EXTRA_PACKAGE = (*(name for name in CHAT_SERVICES if name != "openai"), "meta")
 # Providers that need an extra package: an extra of `pydantic-ai-slim` with the same name.
-NEEDS_EXTRA_PACKAGE = ("bedrock", "cohere", "google", "groq", "huggingface", "mistral", "xai")
+NEEDS_EXTRA_PACKAGE = ("bedrock", "cohere", "google", "huggingface", "xai")
 KNOWN_PROVIDERS = ("openai", *LIBRARY_URLS, *NO_EXTRA_PACKAGE, *NEEDS_EXTRA_PACKAGE)
 KEYLESS = ("bedrock",)
 """Providers with other credentials than a key: Bedrock uses the environment of the AWS libraries."""
-OWN_HTTP_CLIENT = ("cohere", "groq", "huggingface")
+OWN_HTTP_CLIENT = ("cohere", "huggingface")
 """Providers whose packages use an HTTP client of their own."""
 
 
@@ -198,7 +200,9 @@ def _chat_wire(
     from rejoin_runner.models.providers.file_support import refused_files
     from rejoin_runner.models.providers.model_profiles import find_profile
 
-    profile = find_profile(provider, name, is_compatible=is_compatible(provider, base_url))
+    vendor_name = known_name(provider, name)
+    compatible = vendor_name is not None or is_compatible(provider, base_url)
+    profile = adapt_profile(provider, find_profile(provider, vendor_name or name, is_compatible=compatible))
     return ChatCompletions(
         provider,
         name,
