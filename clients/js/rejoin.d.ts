@@ -13,6 +13,17 @@ export interface RejoinState {
   breaks: number;
 }
 
+/** The metadata of an answer: `useChat<UIMessage<RejoinMetadata>>`. */
+export interface RejoinMetadata {
+  /** Why the answer ended early, in a sentence for people. */
+  finishDetail?: string;
+  /** The tokens of all its model calls. `estimated`: a provider did not report all of them. */
+  usage?: {
+    inputTokens: number; outputTokens: number; totalTokens: number;
+    cachedInputTokens?: number; reasoningTokens?: number; estimated?: true;
+  };
+}
+
 export interface RejoinChatTransportOptions {
   /** Where the chat is; a query is kept. Default `/api/chat`. */
   api?: string;

@@ -165,6 +165,25 @@ def test_every_generation_reads_every_api_that_streams_ui_chunks(report: Report,
     assert {flow: one.error for flow, one in own.items() if not one.ok} == {}
 
 
+async def test_the_default_lets_every_version_approve_that_can(
+    node: str, record_measurement: RecordMeasurement
+) -> None:
+    """A question that is left out serves nobody but version 5, which has no approvals: it spares its stream
+    an error, and takes the question from all others.
+    """
+    versions = [version for version in CLIENTS if "?" not in version]
+    code, said = await run_command(HERE, node, str(HERE / "defaults.mjs"), *versions, seconds=60.0)
+    assert code == 0, said
+    found = msgspec.json.decode(said.splitlines()[-1])
+    record_measurement("\n".join(f"{version} {found[version]}" for version in versions))
+    asked = {version: one["sent"]["state"] == "approval-requested" for version, one in found.items()}
+    assert asked == {version: not version.startswith("5.") for version in versions}
+    assert {version for version, one in found.items() if one["sent"]["error"]} == {"5.0.277"}
+    assert {str(one["leftOut"]) for one in found.values()} == {
+        str({"state": "input-available", "error": None})
+    }
+
+
 async def test_no_request_tells_the_version_of_its_client(node: str) -> None:
     """A client that states nothing gets one default. The one that says more needs no other one."""
     versions = [version for version in CLIENTS if "?" not in version]

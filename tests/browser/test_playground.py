@@ -257,6 +257,29 @@ async def test_the_output_of_a_delegated_agent_bears_its_name(system: LocalSyste
             await page.reload()
 
 
+async def test_an_answer_that_ended_early_says_why(system: LocalSystem, browser: Browser) -> None:
+    """When it ends and after a reload."""
+    name = f"{system.agent}-limited"
+    await system.runner([Agent(name=name, model=SingleCallModel("look", {}), tools=[look], max_steps=1)])
+    base = await system.gateway()
+    async with await browser.new_context() as context:
+        page = await context.new_page()
+        await page.goto(f"{base}/?agent={name}")
+        await expect(page.locator("#agent")).to_have_value(name)
+        await page.fill("#field", "look")
+        await page.press("#field", "Enter")
+        for _ in range(2):
+            said = page.locator("article.assistant .note")
+            await expect(said).to_have_text("The agent used up its 1 steps and has not finished.")
+            await page.reload()
+
+
+@tool
+async def look() -> str:
+    """Look around."""
+    return "nothing"
+
+
 class Place(msgspec.Struct):
     city: str
 

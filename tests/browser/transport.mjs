@@ -263,6 +263,12 @@ test('onState tells of the break', async (t) => {
   assert.deepEqual(states, ['waiting 0', 'streaming 0', 'reconnecting 1', 'streaming 1']);
 });
 
+test('the message of useChat says why its answer ended early', async (t) => {
+  const finish = { type: 'finish', finishReason: 'length', messageMetadata: { finishDetail: 'It is cut off.' } };
+  const { chat } = await whole(t, [say([...WHOLE.slice(0, -1), finish], 0, 'done')]);
+  assert.deepEqual(chat.messages.at(-1).metadata, { finishDetail: 'It is cut off.' });
+});
+
 test('a repetition that ends earlier than before is taken back to its end', () => {
   const sent = new Sent();
   for (const chunk of WHOLE.slice(0, 7)) sent.take(chunk);

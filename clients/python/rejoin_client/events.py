@@ -43,6 +43,13 @@ class Finish(_Event, frozen=True, tag="finish"):
     finish_reason: str | None = None
     message_metadata: Any = None
 
+    @property
+    def detail(self) -> str | None:
+        """Why the answer ended early, in a sentence for people; None for a whole answer."""
+        metadata = self.message_metadata
+        detail = metadata.get("finishDetail") if isinstance(metadata, dict) else None
+        return detail if isinstance(detail, str) else None
+
 
 class Abort(_Event, frozen=True, tag="abort"):
     """The run was interrupted."""

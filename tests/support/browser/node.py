@@ -22,6 +22,11 @@ def skip_or_fail(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def find_node() -> str:
+    """The path of Node. Skips the test if there is none."""
+    return shutil.which("node") or skip_or_fail("the clients in JavaScript need Node, and there is none")
+
+
 async def install_packages(folder: Path) -> str:
     """Install the packages of the folder's lock file into the folder, once. Returns the path of Node."""
     node, npm = shutil.which("node"), shutil.which("npm")

@@ -28,7 +28,9 @@ export class Messages {
     made.ariaBusy = String(busy);
     const parts = message.parts.flatMap((part, at) => this.#part(message, part, `${message.id} ${at} ${part.type}`, idle));
     const waits = busy && !parts.length ? [this.#kept.get(`${message.id} waits`, () => h('p', { className: 'waits', textContent: '…' }))] : [];
-    arrange(made, [...parts, ...waits, ...this.#foot(message, { busy, last, idle, run })]);
+    const limit = message.metadata?.finishDetail; // why the answer ended early, in a sentence
+    const end = limit ? [this.#line(`${message.id} end`, 'note', limit)] : [];
+    arrange(made, [...parts, ...end, ...waits, ...this.#foot(message, { busy, last, idle, run })]);
     return made;
   }
 
