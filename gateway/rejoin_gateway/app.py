@@ -1,4 +1,6 @@
-"""Wires a gateway: settings, connections, routes. Serves until SIGTERM or SIGINT."""
+"""Wires a gateway from its settings: connections to broker and database, adapters, and the routes of all
+families (`ROUTE_MODULES`). Serves until SIGTERM or SIGINT.
+"""
 
 import asyncio
 import secrets
@@ -74,7 +76,7 @@ from rejoin_protocol.security.sealing import Sealer, parse_keys
 log = structlog.get_logger("rejoin.gateway")
 
 
-FAMILIES = (
+ROUTE_MODULES = (
     agent_chat,
     chat_dispatch,
     aisdk,
@@ -100,7 +102,8 @@ FAMILIES = (
     docs,
     health,
 )
-ROUTES: tuple[Route, ...] = tuple(route for family in FAMILIES for route in family.ROUTES)
+"""The modules with routes. A route family (`rejoin_gateway.api`) has one or several of them."""
+ROUTES: tuple[Route, ...] = tuple(route for module in ROUTE_MODULES for route in module.ROUTES)
 KEY_USAGE_INTERVAL_S = 10.0
 RUN_COUNT_INTERVAL_S = 10.0
 WRITE_CHECK_PERIOD_S = 5.0

@@ -20,7 +20,7 @@ LARGE_BODY_BYTES = 128 * KIB
 """A body above this takes a share of the gateway's memory for bodies before it is read."""
 LARGE_BODIES_BYTES_MAX = 96 * MIB
 """All large bodies of one gateway together, shared fairly among tenants, so that it stays below 512 MB."""
-LARGE_BODY_TURNS_MAX = 4
+LARGE_BODIES_DECODED_MAX = 4
 """Large bodies that one gateway decodes and stores at the same time, shared fairly among tenants: text with
 one emoji takes eleven times its size meanwhile.
 """

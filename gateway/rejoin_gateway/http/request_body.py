@@ -19,8 +19,8 @@ from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.limits import (
     BODY_BYTES_MAX,
     LARGE_BODIES_BYTES_MAX,
+    LARGE_BODIES_DECODED_MAX,
     LARGE_BODY_BYTES,
-    LARGE_BODY_TURNS_MAX,
     SMALL_BODY_BYTES_MAX,
     UNCHECKED_BODY_BYTES,
 )
@@ -53,7 +53,7 @@ class LargeBodies(FairShare):
         turn_wait_s: float = 30.0,
     ) -> None:
         super().__init__(total)
-        self.turns = FairShare(LARGE_BODY_TURNS_MAX)
+        self.turns = FairShare(LARGE_BODIES_DECODED_MAX)
         self.turn_wait_s = turn_wait_s
         self.wait_s = wait_s
         self.read_timeout_s = read_timeout_s

@@ -1,6 +1,6 @@
 """A route: its handler, the scope a caller needs, the format of its errors, and its documentation.
 
-Each family (`api/<family>`) lists its routes in `ROUTES`, `FAMILIES` in `app.py` mounts them all, and
+Each family (`api/<family>`) lists its routes in `ROUTES`, `ROUTE_MODULES` in `app.py` mounts them all, and
 `/openapi.json` is generated from the same list. The middleware looks up here which rules apply to a request.
 Tests: `tests/api`, with transcripts in `tests/api/golden`; for users: `docs/which-api.md`.
 """

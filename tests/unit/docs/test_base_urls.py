@@ -21,7 +21,7 @@ def section() -> str:
         ("AI SDK", "/api/chat"),
         ("Session", "/api/agents/{agent}/{session}"),
         ("Run", "http://localhost:3002"),
-        ("conversation messages", "http://localhost:3003"),
+        ("graph", "http://localhost:3003"),
         ("message parts", "http://localhost:4111"),
         ("agent chat", "/api/agent/chat"),
     ],
