@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     )
     from rejoin_runner.tools.client_tool import ClientTool, client_tool
     from rejoin_runner.tools.isolated_calls import Isolation
-    from rejoin_runner.tools.tool_context import RunContext, SyncToolContext, ToolContext
+    from rejoin_runner.tools.tool_context import CallApproval, RunContext, SyncToolContext, ToolContext
     from rejoin_runner.tools.tool_decorator import tool
     from rejoin_runner.tools.tool_error import ToolError
 
@@ -69,6 +69,7 @@ __all__ = (
     "Agent",
     "AgentSessions",
     "ApprovalInput",
+    "CallApproval",
     "ChatSession",
     "ClientTool",
     "Conflict",
@@ -173,7 +174,7 @@ _MODULES = {
     "rejoin_runner.tools.client_tool": ("ClientTool", "client_tool"),
     "rejoin_runner.tools.tool_error": ("ToolError",),
     "rejoin_runner.tools.isolated_calls": ("Isolation",),
-    "rejoin_runner.tools.tool_context": ("RunContext", "SyncToolContext", "ToolContext"),
+    "rejoin_runner.tools.tool_context": ("CallApproval", "RunContext", "SyncToolContext", "ToolContext"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "rows.md"
-FEATURES = [f"F{number}" for number in range(1, 121)]
+FEATURES = [f"F{number}" for number in range(1, 122)]
 LINE = re.compile(r"\| (?P<feature>F\d+) \| (?P<description>.*?) \| (?P<files>.*?) \|")
 OPEN = "**open**"
 

@@ -235,8 +235,9 @@ type RequestKind = Literal["approval", "tool-output"]
 
 class ApprovalRequest(msgspec.Struct, frozen=True):
     """A tool call that waits for a client: for a person's decision, or for the output of a tool that the
-    client runs. `input` does not change any more: the call runs with what was shown. After `expires_at` it
-    can no longer be answered. `output_schema`: the JSON schema of the output; None: any JSON.
+    client runs. `input` is what the person sees. After `expires_at` it can no longer be answered.
+    `output_schema`: the JSON schema of the output; None: any JSON. `edit_schema`: that of the arguments that
+    the person may put in place of `input`; None: they must not be changed.
     """
 
     id: ApprovalId
@@ -246,11 +247,13 @@ class ApprovalRequest(msgspec.Struct, frozen=True):
     expires_at: datetime | None = None
     kind: RequestKind = "approval"
     output_schema: dict[str, Any] | None = None
+    edit_schema: dict[str, Any] | None = None
 
 
 class Decision(msgspec.Struct, frozen=True):
     """The answer to an approval request. For the kind `tool-output`: approved with an output, or not approved
-    with the text of an error as the reason.
+    with the text of an error as the reason. `input`: changed arguments, with which the call runs. `by`: the
+    user, or else the credential.
     """
 
     approval: ApprovalId
@@ -258,6 +261,8 @@ class Decision(msgspec.Struct, frozen=True):
     reason: str | None = None
     kind: RequestKind = "approval"
     output: Any = None
+    input: dict[str, Any] | None = None
+    by: str | None = None
 
 
 class Decided(msgspec.Struct, frozen=True):
@@ -270,13 +275,14 @@ class Decided(msgspec.Struct, frozen=True):
 class Approval(msgspec.Struct, frozen=True, rename={"request": "question"}):
     """An approval request with its decision, if there is one. `turn`: the turn that requested it. `expired`:
     it expired undecided, which is a denial. Without a decision it is pending, or its run has ended or was
-    interrupted.
+    interrupted. `decided_at`: when it ceased to be pending.
     """
 
     request: ApprovalRequest
     decision: Decision | None
     turn: int
     expired: bool = False
+    decided_at: datetime | None = None
 
 
 class AskedCall(msgspec.Struct, frozen=True):

@@ -87,6 +87,7 @@ class DecisionInput(TypedDict):
     approvalId: str
     approved: bool
     reason: NotRequired[str]
+    input: NotRequired[dict[str, Any]]
 
 
 class Stream:
@@ -228,12 +229,24 @@ class ChatSession(msgspec.Struct, frozen=True):
         *,
         approved: bool,
         reason: str | None = None,
+        input: dict[str, Any] | None = None,
+        by: str | None = None,
         operations: bool = False,
         ui: int | None = None,
     ) -> Stream | None:
-        """Store a decision and stream what follows; None while the run waits for more decisions."""
+        """Store a decision and stream what follows; None while the run waits for more decisions.
+
+        `input`: the arguments with which an approved call runs, if its tool allows that they are changed.
+        `by`: who decides, for the tool and the history. Default: the session's user.
+
+        Raises `NotFound`, `Conflict` for another decision than the stored one, `Invalid` for an `input` that
+        the tool does not allow or that does not fit its schema.
+        """
         await self.session.check_agent()
-        decision = Decision(ApprovalId(approval_id), approved, json_input.mend_value(reason))
+        reason, input = json_input.mend_value(reason), json_input.mend_value(input)
+        answer = AnsweredCall(ApprovalId(approval_id), None, approved, reason, input, "/input")
+        [decision] = await to_decisions(self.session, [answer])
+        decision = decision if by is None else msgspec.structs.replace(decision, by=by)
         replay = await self.session.approve([decision], _view(ui, operations=operations))
         return None if replay is None else Stream(replay)
 

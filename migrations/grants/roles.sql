@@ -43,7 +43,7 @@ begin
     -- A runner asks, and lets questions expire or ends them with their run. The trigger of migration 0018 keeps it from
     -- deciding. What was asked never changes.
     if to_regclass('approvals') is not null then
-      grant insert, update (state, decided_at, kind, output_schema) on approvals to rejoin_runner;
+      grant insert, update (state, decided_at, kind, output_schema, edit_schema) on approvals to rejoin_runner;
     end if;
   end if;
 end $$;

@@ -76,12 +76,15 @@ class Chat:
         plain = None if wanted is None else msgspec.to_builtins(wanted)
         return await self.session.send(message, context=plain, when_busy=when_busy, ui=7)
 
-    async def approve(self, tool: str | None = None, *, reason: str | None = None) -> Answer:
-        """Approve the call that waits, and read what follows. `tool` names it if several wait.
+    async def approve(
+        self, tool: str | None = None, *, reason: str | None = None, input: dict[str, Any] | None = None
+    ) -> Answer:
+        """Approve the call that waits, and read what follows. `tool` names it if several wait. `input`: the
+        arguments with which it runs.
 
         While other calls wait, the answer has no new events. Raises `AssertionError` if no call waits.
         """
-        return await self._decide(tool, approved=True, reason=reason)
+        return await self._decide(tool, approved=True, reason=reason, input=input)
 
     async def deny(self, reason: str | None = None, *, tool: str | None = None) -> Answer:
         """Deny the call that waits, and read what follows. As `approve`."""
@@ -100,11 +103,15 @@ class Chat:
             lambda: self.session.tool_output(calls[0].id, plain, error=error, ui=7), self._answer.run_events
         )
 
-    async def _decide(self, tool: str | None, *, approved: bool, reason: str | None) -> Answer:
+    async def _decide(
+        self, tool: str | None, *, approved: bool, reason: str | None, input: dict[str, Any] | None = None
+    ) -> Answer:
         call = self._find_waiting(tool)
 
         async def decide() -> Stream | None:
-            return await self.session.approve(call.approval_id or "", approved=approved, reason=reason, ui=7)
+            return await self.session.approve(
+                call.approval_id or "", approved=approved, reason=reason, input=input, ui=7
+            )
 
         return await self._read(decide, self._answer.run_events)
 

@@ -23,7 +23,7 @@ from rejoin_adapters.store_types import (
     RunSummary,
 )
 from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId
+from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.limits import PAGE_BYTES_MAX
 from rejoin_protocol.run_request import RunRequest
@@ -185,9 +185,9 @@ class RunStore(Protocol):
         """Store decisions about one run, all or none. The last pending one queues a suspended run's next
         turn.
 
-        Repeating a decision has no effect. Raises `Conflict` for a different decision or output and for an
-        approval that has expired or was cancelled, `NotFound`, and `Invalid` if the decisions concern several
-        runs or have another kind than their requests.
+        Repeating a decision has no effect. Raises `Conflict` for a different decision, output or `input` and
+        for an approval that has expired or was cancelled, `NotFound`, and `Invalid` if the decisions concern
+        several runs, have another kind than their requests, or change arguments without an `edit_schema`.
         """
         ...
 
@@ -209,8 +209,10 @@ class RunStore(Protocol):
         """
         ...
 
-    async def pending_approvals(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
-        """The session's pending approvals, oldest first."""
+    async def pending_approvals(
+        self, owner: Owner, session: SessionId, ids: Sequence[ApprovalId] | None = None
+    ) -> Sequence[Approval]:
+        """The session's pending approvals, oldest first; or the approvals with these ids, decided or not."""
         ...
 
     async def find_approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:

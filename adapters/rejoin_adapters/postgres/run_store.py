@@ -43,7 +43,7 @@ from rejoin_adapters.store_types import (
 )
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId
+from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.limits import PAGE_BYTES_MAX
 from rejoin_protocol.run_request import RunRequest
@@ -285,7 +285,7 @@ class PostgresRunStore(PostgresRunRecovery):
     async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
         """See `RunStore`."""
         await self.database.fetch_text(
-            "select ask_run($1, $2, $3, $4, $5, $6, $7, $8, $9)::text",
+            "select ask_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)::text",
             run,
             attempt,
             [request.id for request in requests],
@@ -295,12 +295,13 @@ class PostgresRunStore(PostgresRunRecovery):
             [request.expires_at for request in requests],
             [request.kind for request in requests],
             [json_or_null(request.output_schema) for request in requests],
+            [json_or_null(request.edit_schema) for request in requests],
         )
 
     async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
         """See `RunStore`."""
         decided = await self.database.fetch_text_as_actor(
-            "select decide_run($1, $2, session_key($1, $2, $3), $4, $5, $6, $7, $8)",
+            "select decide_run($1, $2, session_key($1, $2, $3), $4, $5, $6, $7, $8, $9, $10)",
             *_columns(owner),
             session,
             [decision.approval for decision in decisions],
@@ -308,6 +309,8 @@ class PostgresRunStore(PostgresRunRecovery):
             [json_or_null(decision.reason) for decision in decisions],
             [decision.kind for decision in decisions],
             [json_or_null(decision.output) for decision in decisions],
+            [json_or_null(decision.input) for decision in decisions],
+            json_or_null(next((decision.by for decision in decisions), None)),
         )
         found = msgspec.json.decode(decided or "null", type=Decided)
         return msgspec.structs.replace(found, run=named_run(owner, found.run))
@@ -336,16 +339,18 @@ class PostgresRunStore(PostgresRunRecovery):
             *_tokens(answer),
         )
 
-    async def pending_approvals(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
+    async def pending_approvals(
+        self, owner: Owner, session: SessionId, ids: Sequence[ApprovalId] | None = None
+    ) -> Sequence[Approval]:
         """See `RunStore`."""
         query = """
             select coalesce(json_agg(approval_json(a) order by number), '[]')
             from approvals a join sessions s on s.tenant_id = a.tenant_id and s.id = a.session_id
             where a.tenant_id = $1 and ($2::text is null or s.user_id = $2)
               and session_id = session_key($1, $2, $3)
-              and state = 'pending'
+              and case when $4::text[] is null then state = 'pending' else a.id = any ($4) end
         """
-        return await self.database.fetch_json(list[Approval], query, *_columns(owner), session)
+        return await self.database.fetch_json(list[Approval], query, *_columns(owner), session, ids)
 
     async def find_approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
         """See `RunStore`."""

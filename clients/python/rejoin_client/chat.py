@@ -62,15 +62,16 @@ class Chat:
         *,
         approved: bool,
         reason: str | None = None,
+        input: Mapping[str, Any] | None = None,
         operations: bool = False,
     ) -> Answer | None:
         """Decide an approval, and return what follows; None while the run waits for other approvals.
 
-        The same decision again changes nothing. Raises `Conflict` for a different one.
+        `input`: the arguments with which an approved call runs, if its tool allows that they are changed. The
+        same decision again changes nothing. Raises `Conflict` for a different one, `Invalid` for an `input`
+        that cannot be taken.
         """
-        decision: dict[str, Any] = {"id": approval_id, "approved": approved}
-        if reason is not None:
-            decision["reason"] = reason
+        decision = {"id": approval_id, **build_decision(approved=approved, reason=reason, input=input)}
         part = {"type": "dynamic-tool", "state": "approval-responded", "approval": decision}
         message = {"id": "answered", "role": "assistant", "parts": [part]}
         body = {"id": session, "messages": [message], "trigger": "submit-message"}
@@ -110,6 +111,12 @@ class Chat:
         path = f"/api/chat/{quote(session, safe='')}/stop"
         request = Request(method="POST", path=path, body=body)
         return (await self._transport.call(request, _InterruptResult)).interrupted
+
+
+def build_decision(*, approved: bool, reason: str | None, input: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The fields of a decision; those that are None are left out."""
+    fields = {"approved": approved, "reason": reason, "input": input}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def user_message(message: Message, id: str | None) -> dict[str, Any]:

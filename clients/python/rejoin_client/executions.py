@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from rejoin_client.answer import Answer, stream_path
-from rejoin_client.chat import Message, WhenBusy, answer_headers, require_answer, user_message
+from rejoin_client.chat import Message, WhenBusy, answer_headers, build_decision, require_answer, user_message
 from rejoin_client.transport import HttpTransport, Request
 
 
@@ -96,9 +96,20 @@ class Executions:
         request = Request(method="GET", path=stream_path(run), headers=headers, query=query)
         return require_answer(await Answer.open(self._transport, request, cursor))
 
-    async def approve(self, run: str, call: str, *, approved: bool, reason: str | None = None) -> None:
-        """Decide the approval of a tool call. The run's stream continues. Raises `NotFound`, `Conflict`."""
-        decision = {"approved": approved} | ({} if reason is None else {"reason": reason})
+    async def approve(
+        self,
+        run: str,
+        call: str,
+        *,
+        approved: bool,
+        reason: str | None = None,
+        input: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Decide the approval of a tool call. The run's stream continues. `input`: as in `chat.approve`.
+
+        Raises `NotFound`, `Conflict`, `Invalid`.
+        """
+        decision = build_decision(approved=approved, reason=reason, input=input)
         path = f"{_path(run)}/approvals/{quote(call, safe='')}"
         await self._transport.call(Request(method="POST", path=path, body=decision), _Result)
 

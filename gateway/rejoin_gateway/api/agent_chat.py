@@ -15,7 +15,6 @@ from aiohttp import web
 from msgspec import Meta
 
 from rejoin_adapters.process.background import run_alongside
-from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.shared import message_forms
 from rejoin_gateway.api.shared.answers import RUN_STATUS, Acknowledgement, decide_before
 from rejoin_gateway.api.shared.lookup import directory_of, find_run, session_by_id
@@ -37,7 +36,7 @@ from rejoin_protocol.errors import Conflict, Invalid, NotFound
 from rejoin_protocol.events.fold import PAGE_KEY, MessageDict
 from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, State
-from rejoin_protocol.limits import MESSAGES_MAX, CheckedId, Id, PageName, Text
+from rejoin_protocol.limits import MESSAGES_MAX, CheckedId, FreeObject, Id, PageName, Reason, Text
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 """A UUID in its one written form (RFC 9562). Python's `UUID` reads several others."""
@@ -45,10 +44,14 @@ _RESET = b'\ndata: {"type":"reset-step"'
 
 
 class ApprovalReply(msgspec.Struct, frozen=True, rename="camel"):
-    """A person's decision about a tool call. The call's arguments are the stored ones, not the client's."""
+    """A person's decision about a tool call. The call runs with the stored arguments, or with `input`
+    if its tool allows that they are changed.
+    """
 
     tool_call_id: Id
     approved: bool
+    reason: Reason | None = None
+    input: FreeObject | None = None
 
 
 class StreamRequest(MessageOptions, frozen=True, rename="camel", kw_only=True):
@@ -216,8 +219,10 @@ async def _decide_approval(
     request: web.Request, chat: StreamRequest, reply: ApprovalReply
 ) -> tuple[Session, Replay | None]:
     request[PRINCIPAL].require_scope(Scope.APPROVE)
-    session, approval = await _find_call(request, chat, CallId(reply.tool_call_id))
-    return session, await session.approve([Decision(approval, reply.approved)], view_of(request))
+    call = CallId(reply.tool_call_id)
+    session, approval = await _find_call(request, chat, call)
+    answer = AnsweredCall(approval, call, reply.approved, reply.reason, reply.input)
+    return session, await session.approve(await to_decisions(session, [answer]), view_of(request))
 
 
 async def _decide_answers(

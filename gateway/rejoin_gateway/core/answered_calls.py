@@ -2,6 +2,8 @@
 
 An answer is a part of a message in state `approval-responded`. It names the approval by `approval.id`, or the
 call alone: by `toolCallId`, or by an id of the form `aitxt-<toolCallId>`, as the AI SDK makes it on servers.
+Its `approval.input` is what the person has made of the arguments. The part's own `input` has no effect:
+clients send it back with every answer, and JavaScript rounds large numbers.
 """
 
 from collections.abc import Sequence
@@ -9,8 +11,10 @@ from typing import Any
 
 import msgspec
 
+from rejoin_adapters.actor import current_actor
 from rejoin_adapters.store_types import Decision
-from rejoin_gateway.core.message_input import ClientMessage, parse_decision, parse_reason
+from rejoin_gateway.core.approval_edits import check_edit
+from rejoin_gateway.core.message_input import ClientMessage, parse_reason
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.core.tool_outputs import ToolOutput, parse_tool_outputs
 from rejoin_protocol.errors import Invalid, NotFound
@@ -21,18 +25,22 @@ RESPONDED = "approval-responded"
 
 
 class AnsweredCall(msgspec.Struct, frozen=True):
-    """An answer. `approval` None: it names the call only."""
+    """An answer. `approval` None: it names the call only. `input`: changed arguments; `pointer` is where they
+    are in the request's body.
+    """
 
     approval: ApprovalId | None
     call: CallId | None
     approved: bool
-    reason: str | None
+    reason: str | None = None
+    input: Any = None
+    pointer: str = ""
 
 
 def parse_answers(message: ClientMessage, pointer: str) -> list[AnsweredCall]:
     """The answers in a message. Raises `Invalid`. `pointer` is the message's."""
     return [
-        _parse_answer(part, f"{pointer}/parts/{number}/approval")
+        _parse_part(part, f"{pointer}/parts/{number}/approval")
         for number, part in enumerate(message.parts)
         if part.get("state") == RESPONDED
     ]
@@ -66,27 +74,43 @@ def outputs_before(messages: Sequence[ClientMessage]) -> list[ToolOutput]:
     return outputs
 
 
-def _parse_answer(part: dict[str, Any], pointer: str) -> AnsweredCall:
+def parse_answer(approval: Any, pointer: str) -> AnsweredCall:
+    """One answer, `{id | approvalId, approved, reason?, input?}` at `pointer`. Raises `Invalid`."""
+    match approval:
+        case {"id": str(id), "approved": bool()} | {"approvalId": str(id), "approved": bool()}:
+            return _build_answer(approval, ApprovalId(id), None, pointer)
+        case _:
+            raise Invalid("a decision needs an id and `approved`, true or false", pointer)
+
+
+def _parse_part(part: dict[str, Any], pointer: str) -> AnsweredCall:
     approval, call = part.get("approval"), part.get("toolCallId")
     named = dict(approval) if isinstance(approval, dict) else {}
     id = named.get("id", named.get("approvalId"))
     if isinstance(id, str) and id.startswith(CALL_PREFIX):
         call, id = id.removeprefix(CALL_PREFIX), None
-    if id is not None or not isinstance(call, str):
-        decision = parse_decision(approval, pointer)
-        call_id = CallId(call) if isinstance(call, str) else None
-        return AnsweredCall(decision.approval, call_id, decision.approved, decision.reason)
-    approved = named.get("approved")
-    if not isinstance(approved, bool):
+    call_id = CallId(call) if isinstance(call, str) else None
+    if id is not None or call_id is None:
+        return msgspec.structs.replace(parse_answer(approval, pointer), call=call_id)
+    if not isinstance(named.get("approved"), bool):
         raise Invalid("a decision needs `approved`, true or false", pointer)
-    return AnsweredCall(None, CallId(call), approved, parse_reason(named.get("reason"), pointer))
+    return _build_answer(named, None, call_id, pointer)
+
+
+def _build_answer(
+    fields: dict[str, Any], approval: ApprovalId | None, call: CallId | None, pointer: str
+) -> AnsweredCall:
+    approved, reason = fields["approved"], parse_reason(fields.get("reason"), pointer)
+    input = fields.get("input")
+    return AnsweredCall(approval, call, approved, reason, input, "" if input is None else f"{pointer}/input")
 
 
 async def to_decisions(session: Session, answers: Sequence[AnsweredCall]) -> list[Decision]:
-    """The answers as decisions about approvals of the session. Raises `NotFound` for a call without one."""
-    return [
-        Decision(await _find_approval(session, answer), answer.approved, answer.reason) for answer in answers
-    ]
+    """The answers as decisions about approvals of the session. Raises `NotFound` for a call without one, and
+    `Invalid` for arguments that cannot be taken.
+    """
+    found = [msgspec.structs.replace(one, approval=await _find_approval(session, one)) for one in answers]
+    return await _to_decisions(session, found)
 
 
 async def open_decisions(session: Session, answers: Sequence[AnsweredCall]) -> list[Decision]:
@@ -98,12 +122,38 @@ async def open_decisions(session: Session, answers: Sequence[AnsweredCall]) -> l
     pending = await session.pending_approvals()
     by_call = {approval.request.call: approval.request.id for approval in pending}
     known = {approval.request.id for approval in pending}
-    decisions = []
+    found = []
     for answer in answers:
         id = answer.approval or (None if answer.call is None else by_call.get(answer.call))
         if id in known:
-            decisions.append(Decision(id, answer.approved, answer.reason))
-    return decisions
+            found.append(msgspec.structs.replace(answer, approval=id))
+    return await _to_decisions(session, found)
+
+
+async def _to_decisions(session: Session, answers: Sequence[AnsweredCall]) -> list[Decision]:
+    edited = [one.approval for one in answers if one.approval is not None and one.input is not None]
+    store, asked = session.backend.store, []
+    if edited:
+        asked = list(await store.pending_approvals(session.owner, session.id, edited))
+    requests = {one.request.id: one.request for one in asked}
+    by = _decider(session)
+    return [
+        Decision(
+            answer.approval,
+            answer.approved,
+            answer.reason,
+            input=check_edit(requests.get(answer.approval), answer.approved, answer.input, answer.pointer),
+            by=by,
+        )
+        for answer in answers
+        if answer.approval is not None
+    ]
+
+
+def _decider(session: Session) -> str | None:
+    """Who decides: the user, or else the credential."""
+    actor = current_actor()
+    return session.owner.user or (None if actor is None else actor.name)
 
 
 async def _find_approval(session: Session, answer: AnsweredCall) -> ApprovalId:

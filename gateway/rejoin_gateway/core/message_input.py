@@ -17,11 +17,10 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from rejoin_adapters.store_types import Decision, Owner, WhenBusy
+from rejoin_adapters.store_types import Owner, WhenBusy
 from rejoin_protocol import ids, limits
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import ApprovalId
 from rejoin_protocol.limits import (
     DATA_BYTES_MAX,
     METADATA_BYTES_MAX,
@@ -328,18 +327,6 @@ def refused_note(part: dict[str, Any], fault: Invalid) -> dict[str, Any]:
 def _stand_in_id(id: str) -> str:
     """The id of an imported message whose own id is none: always the same."""
     return f"msg_{hashlib.sha256(id.encode()).hexdigest()[:24]}"
-
-
-def parse_decision(approval: Any, pointer: str) -> Decision:
-    """One decision, `{id | approvalId, approved, reason?}`. Raises `Invalid`."""
-    match approval:
-        case {"id": str(id), "approved": bool(approved)} | {
-            "approvalId": str(id),
-            "approved": bool(approved),
-        }:
-            return Decision(ApprovalId(id), approved, parse_reason(approval.get("reason"), pointer))
-        case _:
-            raise Invalid("a decision needs an id and `approved`, true or false", pointer)
 
 
 def parse_reason(reason: Any, pointer: str) -> str | None:

@@ -5,7 +5,7 @@ wait for one are taken; the others have no effect, whatever they say.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -16,6 +16,7 @@ from rejoin_protocol.ids import CallId
 from rejoin_protocol.limits import REASON_CHARS_MAX, TOOL_RESULT_BYTES_MAX
 
 OUTPUT_KIND: Literal["tool-output"] = "tool-output"
+FAULT_CHARS_MAX = 500
 
 
 class ToolOutput(msgspec.Struct, frozen=True):
@@ -79,13 +80,27 @@ def to_decision(request: ApprovalRequest, given: ToolOutput) -> Decision:
         raise Invalid(
             f"the output of {request.tool} has at most {TOOL_RESULT_BYTES_MAX} bytes as JSON, not {size}"
         )
-    if request.output_schema is not None:
-        from jsonschema import Draft202012Validator  # loads with the first output that has a schema
-        from jsonschema.exceptions import best_match
-
-        fault = best_match(Draft202012Validator(request.output_schema).iter_errors(given.output))
-        if fault is not None:
-            raise Invalid(
-                f"the output of {request.tool} does not fit: {fault.message[:500]} at {fault.json_path}"
-            )
+    fault = None if request.output_schema is None else schema_fault(request.output_schema, given.output)
+    if fault is not None:
+        raise Invalid(f"the output of {request.tool} does not fit: {fault.text}")
     return Decision(request.id, approved=True, kind=OUTPUT_KIND, output=given.output)
+
+
+class SchemaFault(NamedTuple):
+    """What is wrong with a value: a text with its place, and the place as a JSON pointer (RFC 6901)."""
+
+    text: str
+    pointer: str
+
+
+def schema_fault(schema: dict[str, Any], value: Any) -> SchemaFault | None:
+    """Why a value does not fit a JSON schema; None if it fits."""
+    from jsonschema import Draft202012Validator  # loads with the first value that has a schema
+    from jsonschema.exceptions import best_match
+
+    fault = best_match(Draft202012Validator(schema).iter_errors(value))
+    if fault is None:
+        return None
+    names = (str(name).replace("~", "~0").replace("/", "~1") for name in fault.absolute_path)
+    text = f"{fault.message[:FAULT_CHARS_MAX]} at {fault.json_path}"
+    return SchemaFault(text, "".join(f"/{name}" for name in names))

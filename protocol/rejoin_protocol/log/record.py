@@ -56,6 +56,7 @@ class Mark(StrEnum):
 
     NONE = "-"
     GENERATED = "generated"  # the model's response is complete: this step's tool calls are final
+    CHECKED = "checked"  # the approval rules of this step have answered: calls without a request need none
     CALLING = "calling"  # from here on, tools that must not be repeated may have been started
     SUSPENDED = "suspended"  # the run waits for a decision; streaming responses end here
     RESTORED = "restored"  # earlier records have expired: the log starts again with the stored message

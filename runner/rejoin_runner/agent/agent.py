@@ -1,6 +1,5 @@
 """`Agent`: what an application declares: a name, a model, instructions and tools, or a custom loop."""
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic
 
@@ -17,7 +16,7 @@ from rejoin_runner.models.context_window import ContextWindow
 from rejoin_runner.models.model import Model, ModelKeyLookup, ModelSettings
 from rejoin_runner.next_action.agent_stack import DELEGATE, TRANSFER
 from rejoin_runner.tools.argument_schema import object_schema
-from rejoin_runner.tools.tool import NeedsApproval, Tool, require_sync_approval
+from rejoin_runner.tools.tool import NeedsApproval, Tool
 from rejoin_runner.tools.tool_context import RunContext, ToolContext
 
 TEXT_INTERVAL_S = 0.04
@@ -66,8 +65,8 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
         description: What the agent does, for the clients that list agents and for agents that reach it.
             Default: empty.
         needs_approval: By tool name, whether a person must approve a call, for tools that do not say it
-            themselves: True, False, or a plain function of the arguments and the `ToolContext`. Default: no
-            tool needs approval.
+            themselves: True, False, or a function of the arguments and the `ToolContext`, which may be async.
+            Default: no tool needs approval.
         approval_timeout_s: Seconds after which an open approval counts as denied. Default: None, no limit.
         execution_mode: Whether the run API ends its response when a run waits for approvals (`durable`) or
             keeps it open (`classic`), for requests that do not say it. Default: `durable`.
@@ -158,8 +157,6 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
             raise Invalid(f"agent {self.name} cannot hand over to itself")
 
     def _check_approvals(self) -> None:
-        for tool, approval in self.needs_approval.items():
-            require_sync_approval(f"agent {self.name}, tool {tool}", approval)
         prefixes = tuple(server.prefix for server in self.mcp)
         known = set(self.tools_by_name) | self._agent_tool_names
         if unknown := sorted(
@@ -188,28 +185,25 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
         """The agent's own tools, without those of its MCP servers."""
         return {tool.name: tool for tool in self.tools}
 
-    def _approval_policy(self, tool: Tool) -> NeedsApproval[Any]:
+    def approval_policy(self, tool: Tool) -> NeedsApproval[Any]:
+        """Whether a person must approve the tool's calls: the tool says it, else the agent."""
         if tool.needs_approval is not None:
             return tool.needs_approval
         return self.needs_approval.get(tool.name, False)
 
-    def needs_approval_for(self, tool: Tool, input: Any, context: ToolContext[Any]) -> bool:
-        """Whether a person must approve this call: the tool's policy decides, else the agent's.
-
-        Raises what the policy raises, and `TypeError` if it returns a coroutine.
+    async def needs_approval_for(self, tool: Tool, input: Any, context: ToolContext[Any]) -> bool:
+        """Whether a person must approve this call: the tool's policy decides, else the agent's. Raises what
+        the policy raises.
         """
-        policy = self._approval_policy(tool)
-        answer: object = policy if isinstance(policy, bool) else policy(input, context)
-        if inspect.iscoroutine(answer):  # the function did not look async, and a coroutine counts as True
-            answer.close()
-            raise TypeError("needs_approval returned a coroutine")
-        return bool(answer)
+        policy = self.approval_policy(tool)
+        answer = policy if isinstance(policy, bool) else policy(input, context)
+        return bool(await answer if isinstance(answer, Awaitable) else answer)
 
     def retries_after_crash(self, tool: Tool) -> bool:
         """Whether a call that a crashed worker may have started is made again."""
         if tool.on_crash is not None:
             return tool.on_crash == "retry"
-        return self._approval_policy(tool) is False
+        return self.approval_policy(tool) is False
 
     @property
     def registry_entry(self) -> AgentEntry:

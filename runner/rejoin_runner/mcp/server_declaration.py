@@ -8,7 +8,7 @@ import msgspec
 
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.next_action.agent_stack import DELEGATE, TRANSFER
-from rejoin_runner.tools.tool import NeedsApproval, require_sync_approval
+from rejoin_runner.tools.tool import NeedsApproval
 
 MCP_TIMEOUT_S = 60.0
 SERVER_NAME = re.compile(r"[A-Za-z0-9-]{1,24}")
@@ -53,9 +53,6 @@ class McpServer(msgspec.Struct, frozen=True, kw_only=True):
             raise Invalid(f"MCP server {self.name}: its url is http:// or https://, without credentials")
         if TRANSFER.startswith(self.prefix) or DELEGATE.startswith(self.prefix):
             raise Invalid(f"MCP server {self.name}: such names are for reaching other agents")
-        policy = self.needs_approval
-        for tool, approval in (policy if isinstance(policy, Mapping) else {"*": policy}).items():
-            require_sync_approval(f"MCP server {self.name}, tool {tool}", approval)
         if self.timeout_s <= 0:
             raise Invalid(f"MCP server {self.name}: timeout_s is more than 0")
 

@@ -54,6 +54,15 @@ class CallModel(msgspec.Struct, frozen=True):
     """Call the model, in a new step unless an empty one is open."""
 
 
+class CheckApprovals(msgspec.Struct, frozen=True):
+    """Ask the application's functions whether calls need an approval, and log what they say."""
+
+    calls: Sequence[ToolCall]
+    """In the model's order, with those that need one in any case."""
+    needing: Sequence[ToolCall] = ()
+    """Those: they are not asked about."""
+
+
 class RequestApprovals(msgspec.Struct, frozen=True):
     """Store approval requests and emit them."""
 
@@ -124,6 +133,7 @@ type Action = (
     | EmitDecisions
     | VoidStep
     | CallModel
+    | CheckApprovals
     | RequestApprovals
     | RequestOutputs
     | RunToolCalls
@@ -140,7 +150,8 @@ type Action = (
 class Policy(msgspec.Struct, frozen=True):
     """What the active agent declares about its calls and limits."""
 
-    needs_approval: Callable[[ToolCall], bool]
+    needs_approval: Callable[[ToolCall], bool | None]
+    """Whether a person must approve a call. None: a function of the application decides."""
     may_run_again: Callable[[ToolCall], bool]
     """Whether a call whose outcome is unknown may run again."""
     max_steps: int
@@ -221,8 +232,12 @@ def _next_after_response(state: RunState, inputs: DecisionInputs, policy: Policy
         for call in calls
         if call.id not in state.approval_ids
         and not inputs.waits_for_output(call)
-        and (call.id in inputs.approvals or policy.needs_approval(call))
+        and (call.id in inputs.approvals or policy.needs_approval(call) is True)
     ]
+    unchecked = [call for call in calls if _must_be_checked(call, state, inputs, policy)]
+    if unchecked:
+        asked = [call for call in calls if call in unchecked or call in unrequested]
+        return CheckApprovals(asked, unrequested)
     if unrequested:
         return RequestApprovals(unrequested)
     decisions = _decisions_to_emit(state, inputs)
@@ -238,6 +253,14 @@ def _next_after_response(state: RunState, inputs: DecisionInputs, policy: Policy
         return CloseStep()
     # What is open now are delegate calls, and the next step belongs to the first one's agent.
     return CallModel() if calls else _next_after_step(state, policy)
+
+
+def _must_be_checked(call: ToolCall, state: RunState, inputs: DecisionInputs, policy: Policy) -> bool:
+    """Whether a function must be asked about the call. It is asked once: its answer is in the log before
+    anything depends on it, so an attempt that takes over acts on the same answer.
+    """
+    is_requested = call.id in state.approval_ids or call.id in inputs.approvals
+    return not is_requested and call.id not in state.checked_calls and policy.needs_approval(call) is None
 
 
 def _next_after_step(state: RunState, policy: Policy) -> Action:

@@ -97,6 +97,8 @@ class RunState:
         """How many approval requests the log has; more than `approval_ids` if call ids repeat."""
         self.answered_approvals: set[ApprovalId] = set()
         """Approvals whose decision is in the log."""
+        self.checked_calls: set[CallId] = set()
+        """Calls that need no approval, as the functions said that decide it: those open at a mark CHECKED."""
         self.error: str | None = None
         self.aborted = False
         self._open_text: set[str] = set()
@@ -193,6 +195,8 @@ class RunState:
         match mark:
             case Mark.GENERATED:
                 self.step = StepPhase.GENERATED if self.step_open else StepPhase.CLOSED
+            case Mark.CHECKED:
+                self.checked_calls |= {c.id for c in self.open_calls if c.id not in self.approval_ids}
             case Mark.CALLING:
                 # A call whose approval is open has not started: it waits for its decision.
                 self.started_calls = frozenset(

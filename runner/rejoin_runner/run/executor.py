@@ -148,6 +148,8 @@ class RunExecutor:
                 await self._void_step()
             case decide.CallModel():
                 await self._call_model()
+            case decide.CheckApprovals():
+                await self._run_within_limits(tool_calls.check_approvals(attempt, action))
             case decide.RequestApprovals(calls):
                 await tool_calls.request_approvals(attempt, calls)
             case decide.RequestOutputs(calls):

@@ -17,7 +17,9 @@ from rejoin_adapters.store_types import Approval, ApprovalRequest, Decision, Req
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.ids import approval_id
+from rejoin_protocol.events.edited_input import EditedInput, with_edit
+from rejoin_protocol.events.fold import DYNAMIC_TOOL, Part, is_tool
+from rejoin_protocol.ids import ApprovalId, CallId, approval_id
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.application_code import ApplicationGaveUp, RunningCode, application_code
 from rejoin_runner.next_action import decide
@@ -29,28 +31,24 @@ from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.run.call_output import LoggedCallOutput
 from rejoin_runner.tools.client_tool import ClientTool
 from rejoin_runner.tools.output_port import CallOutput
-from rejoin_runner.tools.tool_context import ToolContext
+from rejoin_runner.tools.tool_context import CallApproval, ToolContext
 from rejoin_runner.tools.tool_error import ToolError
 
 TASK_PREFIX = "tool "
 """The name of a task that waits for a tool is this and the tool's name."""
+RULE_TIMEOUT_S = 30.0
+"""For a function that says whether a call needs an approval. After that, the call needs one."""
 UNKNOWN_OUTCOME = (
     "The outcome of this call is unknown: its runner stopped before the call returned. "
     "It may or may not have taken effect."
 )
 
 
-def needs_approval(attempt: Attempt, call: ToolCall) -> bool:
-    """Whether a person must approve the call. True if the application's function for it raises."""
+def needs_approval(attempt: Attempt, call: ToolCall) -> bool | None:
+    """Whether a person must approve the call. None: a function of the application decides."""
     tool = attempt.tools.get(call.tool)
-    if tool is None:
-        return False
-    try:
-        with application_code(RunningCode(f"the approval rule of the tool {call.tool}", call.id)):
-            return attempt.agent.needs_approval_for(tool, call.input, _tool_context(attempt, call))
-    except Exception as fault:  # noqa: BLE001 - the application's
-        log_exception(attempt.log, "needs_approval_failed", fault, tool=call.tool)
-        return True
+    policy = False if tool is None else attempt.agent.approval_policy(tool)
+    return policy if isinstance(policy, bool) else None
 
 
 def may_run_again(attempt: Attempt, call: ToolCall) -> bool:
@@ -70,6 +68,40 @@ def _fits(attempt: Attempt, call: ToolCall) -> bool:
     except ToolError:
         return False
     return True
+
+
+async def check_approvals(attempt: Attempt, action: decide.CheckApprovals) -> None:
+    """Ask the application's functions whether the calls need an approval, all at the same time, and log the
+    answers: a request for each call that needs one, then the mark for the others. Raises `Fenced`.
+    """
+    known = {call.id for call in action.needing}
+    async with asyncio.TaskGroup() as group:
+        rules = {
+            call.id: group.create_task(_ask_rule(attempt, call), name=TASK_PREFIX + call.tool)
+            for call in action.calls
+            if call.id not in known
+        }
+    needing = [call for call in action.calls if call.id in known or rules[call.id].result()]
+    if needing:
+        await request_approvals(attempt, needing)
+    attempt.journal.mark(Mark.CHECKED)
+    await attempt.journal.wait_until_stored()
+
+
+async def _ask_rule(attempt: Attempt, call: ToolCall) -> bool:
+    """Whether the call needs an approval. True if the application's function does not say it in time."""
+    try:
+        with application_code(RunningCode(f"the approval rule of the tool {call.tool}", call.id)):
+            return await run_in_time(_call_rule(attempt, call), attempt.tasks, RULE_TIMEOUT_S)
+    except Exception as fault:  # noqa: BLE001 - the application's
+        log_exception(attempt.log, "needs_approval_failed", fault, tool=call.tool)
+        return True
+
+
+async def _call_rule(attempt: Attempt, call: ToolCall) -> bool:
+    async with asyncio.timeout(RULE_TIMEOUT_S):
+        tool, context = attempt.tools[call.tool], _tool_context(attempt, call)
+        return await attempt.agent.needs_approval_for(tool, call.input, context)
 
 
 async def request_approvals(attempt: Attempt, calls: Sequence[ToolCall]) -> None:
@@ -104,6 +136,7 @@ async def _store_requests(
             expires_at,
             kind,
             _output_schema(attempt, call),
+            _edit_schema(attempt, call) if kind == "approval" else None,
         )
         for call in calls
     ]
@@ -118,15 +151,55 @@ def _output_schema(attempt: Attempt, call: ToolCall) -> dict[str, Any] | None:
     return tool.output_schema if isinstance(tool, ClientTool) else None
 
 
+def _edit_schema(attempt: Attempt, call: ToolCall) -> dict[str, Any] | None:
+    tool = attempt.tools.get(call.tool)
+    return tool.spec.input_schema if tool is not None and tool.approval_edits else None
+
+
 async def emit_decisions(attempt: Attempt, decisions: Sequence[Decision]) -> None:
-    """Emit the decisions about approvals. Clients that know AI SDK 7 receive them."""
+    """Emit the decisions about approvals, which clients that know AI SDK 7 receive. The input of a call whose
+    arguments were changed is emitted again, for all clients.
+    """
     for decision in decisions:
+        # First, so that a crash between the two repeats it: the decision is in the log behind everything that
+        # belongs to it.
+        if decision.input is not None:
+            await _emit_edit(attempt, decision)
         reason = msgspec.UNSET if decision.reason is None else decision.reason
         await attempt.emit(
             chunks.ToolApprovalResponse(
                 approval_id=decision.approval, approved=decision.approved, reason=reason
             )
         )
+
+
+async def _emit_edit(attempt: Attempt, decision: Decision) -> None:
+    approval = _find_approval(attempt, decision.approval)
+    if approval is None:
+        return
+    request = approval.request
+    part = _part_of(attempt, request.call)
+    edit = EditedInput(request.input, decision.by, approval.decided_at)
+    chunk = chunks.ToolInputAvailable(
+        tool_call_id=request.call,
+        tool_name=request.tool,
+        input=decision.input,
+        provider_metadata=with_edit(part.get("callProviderMetadata"), edit),
+        dynamic=True if part["type"] == DYNAMIC_TOOL else msgspec.UNSET,
+    )
+    try:
+        await attempt.emit(chunk)
+    except EventTooLarge as fault:
+        await attempt.fail("too_large", str(fault))
+
+
+def _find_approval(attempt: Attempt, id: ApprovalId) -> Approval | None:
+    return next((one for one in attempt.claim.approvals if one.request.id == id), None)
+
+
+def _part_of(attempt: Attempt, call: CallId) -> Part:
+    parts = attempt.state.message["parts"]
+    return next(part for part in reversed(parts) if is_tool(part) and part["toolCallId"] == call)
 
 
 async def run_tool_calls(attempt: Attempt, action: decide.RunToolCalls) -> None:
@@ -231,13 +304,30 @@ def _tool_context(attempt: Attempt, call: ToolCall, output: CallOutput | None = 
         call.id,
         attempt.context,
         run_inputs.user_data(attempt.claim),
+        _call_approval(attempt, call),
         output=output,
     )
 
 
 def _approved_input(attempt: Attempt, call: ToolCall) -> Any:
-    """The input that the person saw, if the call has an approval; else the input in the log."""
-    for approval in attempt.claim.approvals:
-        if approval.request.call == call.id:
-            return approval.request.input
-    return call.input
+    """What the person has approved, if the call has an approval: the arguments as they were shown, or as the
+    person changed them. Else the input in the log.
+    """
+    approval = _approval_of(attempt, call)
+    if approval is None:
+        return call.input
+    decision = approval.decision
+    return approval.request.input if decision is None or decision.input is None else decision.input
+
+
+def _call_approval(attempt: Attempt, call: ToolCall) -> CallApproval | None:
+    approval = _approval_of(attempt, call)
+    if approval is None or approval.decision is None or approval.decided_at is None:
+        return None
+    request, decision = approval.request, approval.decision
+    shown = None if decision.input is None else request.input
+    return CallApproval(request.id, decision.by, approval.decided_at, decision.reason, shown)
+
+
+def _approval_of(attempt: Attempt, call: ToolCall) -> Approval | None:
+    return next((one for one in attempt.claim.approvals if one.request.call == call.id), None)

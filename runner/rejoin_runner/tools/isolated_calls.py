@@ -24,7 +24,7 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events import chunks
 from rejoin_protocol.log.record import Audience
 from rejoin_runner.tools.output_port import CallOutput, NewArtifact
-from rejoin_runner.tools.tool_context import ToolContext
+from rejoin_runner.tools.tool_context import CallApproval, ToolContext
 from rejoin_runner.tools.tool_error import ToolError
 
 PROCESSES_MAX = 8
@@ -64,6 +64,7 @@ class CallStart(msgspec.Struct, frozen=True):
     agent: str
     user_data: bytes
     limits: Isolation
+    approval: CallApproval | None = None
     status_audience: Audience = Audience.OPERATIONS
 
 
@@ -162,6 +163,7 @@ def _start(name: str, function: Any, limits: Isolation, input: Any, context: Too
         "" if context.output is None else context.output.agent,
         msgspec.json.encode(context.user_data),
         limits,
+        context.approval,
         Audience.OPERATIONS if context.output is None else context.output.status_audience,
     )
 

@@ -132,6 +132,7 @@ async def call(start: CallStart, runner: socket.socket) -> bytes:
         CallId(start.call),
         pickle.loads(start.context),  # noqa: S301 - our parent has pickled it
         msgspec.json.decode(start.user_data),
+        start.approval,
         output=RemoteOutput(runner, start),
     )
     return msgspec.json.encode(await tool.call(msgspec.json.decode(start.input), context))

@@ -7,7 +7,7 @@ text may hold what a user must not see.
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Generic, Literal
@@ -30,7 +30,9 @@ RESULT_EXCERPT_CHARS = 2_000
 
 type OnCrash = Literal["retry", "report"]
 type Overflow = Literal["error", "artifact"]
-type NeedsApproval[C] = bool | Callable[[dict[str, Any], ToolContext[C]], bool]
+type ApprovalRule[C] = Callable[[dict[str, Any], ToolContext[C]], bool | Awaitable[bool]]
+"""A function of a call's arguments: whether a person must approve the call. It may be async."""
+type NeedsApproval[C] = bool | ApprovalRule[C]
 
 
 C_contra = TypeVar("C_contra", contravariant=True, default=Any)
@@ -61,6 +63,12 @@ class Tool(msgspec.Struct, Generic[C_contra], frozen=True):
     """The context that it reads: `Shop` in `ToolContext[Shop]`. None: none, or any."""
     isolation: Isolation | None = None
     """The limits of the process that each call gets. None: it is called in the runner's process."""
+    approval_edits: bool = False
+    """Whether a person who approves a call may change its arguments."""
+
+    def __post_init__(self) -> None:
+        if self.approval_edits and self.needs_approval is False:
+            raise Invalid(f"tool {self.name}: approval_edits needs an approval, and needs_approval is False")
 
     @property
     def name(self) -> str:
@@ -129,16 +137,6 @@ class Tool(msgspec.Struct, Generic[C_contra], frozen=True):
             return from_json(input, self.arguments_type)
         except msgspec.ValidationError as fault:
             raise ToolError(f"the arguments do not fit: {fault}") from fault
-
-
-def require_sync_approval(owner: str, approval: Any) -> None:
-    """Raises `Invalid` if `approval` is an async function: its coroutine would count as True. `owner` names
-    the tool in the error.
-    """
-    while isinstance(approval, partial):
-        approval = approval.func
-    if any(map(inspect.iscoroutinefunction, (approval, type(approval).__call__))):
-        raise Invalid(f"{owner}: needs_approval is async, it must be a plain function")
 
 
 async def _show_and_return_last(results: AsyncGenerator[Any], context: ToolContext[Any]) -> Any:

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Coroutine, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -23,6 +24,20 @@ from rejoin_runner.tools.output_port import CallOutput, NewArtifact
 STATUS_CHARS_MAX = 1_000
 RESERVED = frozenset({"operation", "summary", "artifact", "component", "status"})
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
+
+
+class CallApproval(msgspec.Struct, frozen=True):
+    """How a person approved a tool call."""
+
+    id: str
+    """The approval's id."""
+    by: str | None
+    """Who approved: the user's id, or else the credential (`key …`). None: the application did not say."""
+    at: datetime
+    reason: str | None = None
+    """What the person wrote."""
+    shown_input: dict[str, Any] | None = None
+    """The arguments that the model chose, if the person has changed them. None: the call runs with them."""
 
 
 class RunContext[C](msgspec.Struct, frozen=True):
@@ -176,6 +191,8 @@ class ToolContext[C](OutputContext, frozen=True):
     """The application's own context of the request, an instance of the agent's `context` type."""
     user_data: Sequence[dict[str, Any]] = ()
     """The `data-…` parts of the user's message: what the page sends to tools and the model does not see."""
+    approval: CallApproval | None = None
+    """How a person approved this call. None: it needed no approval, or it is not decided yet."""
 
     @property
     def idempotency_key(self) -> str:
@@ -200,6 +217,7 @@ class SyncToolContext[C]:
         self.call = context.call
         self.context = context.context
         self.user_data = context.user_data
+        self.approval = context.approval
         self.idempotency_key = context.idempotency_key
 
     def _wait[T](self, emission: Coroutine[Any, Any, T]) -> T:

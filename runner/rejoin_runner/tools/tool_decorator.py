@@ -17,7 +17,6 @@ from rejoin_runner.tools.tool import (
     OnCrash,
     Overflow,
     Tool,
-    require_sync_approval,
 )
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 
@@ -54,6 +53,7 @@ def tool(
     *,
     name: str | None = None,
     needs_approval: NeedsApproval[Any] | None = None,
+    approval_edits: bool = False,
     on_crash: OnCrash | None = None,
     timeout_s: float | None = None,
     result_bytes_max: int = TOOL_RESULT_BYTES_MAX,
@@ -68,6 +68,7 @@ def tool(
     *,
     name: str | None = None,
     needs_approval: NeedsApproval[Any] | None = None,
+    approval_edits: bool = False,
     on_crash: OnCrash | None = None,
     timeout_s: float | None = None,
     result_bytes_max: int = TOOL_RESULT_BYTES_MAX,
@@ -90,8 +91,10 @@ def tool(
     Args:
         function: The function, if the decorator is used without arguments.
         name: The tool's name, 1 to 64 letters, digits, `-` and `_`. Default: the function's name.
-        needs_approval: Whether a person must approve a call: True, False, or a plain function (not
-            `async def`) of the arguments and the `ToolContext`. Default: the agent's `needs_approval`.
+        needs_approval: Whether a person must approve a call: True, False, or a function of the arguments and
+            the `ToolContext`, which may be async. A function that fails, or takes longer than 30 seconds,
+            counts as True. Default: the agent's `needs_approval`.
+        approval_edits: Whether the person who approves a call may change its arguments. Default: False.
         on_crash: What happens to a call that a crashed worker may have started: `retry` calls the tool
             again, `report` tells the model that the outcome is unknown. Default: `report` for tools that may
             need approval, `retry` for all others.
@@ -108,12 +111,14 @@ def tool(
 
     def make(function: Callable[..., Any]) -> Tool:
         tool_name = name or function.__name__
-        require_sync_approval(f"tool {tool_name}", needs_approval)
         isolation = read_isolation(tool_name, function, isolate)
         spec, signature = _read_declaration(tool_name, function, result_bytes_max)
-        types, context_type = signature[:2], signature.context_type
-        made = Tool(spec, function, *types, needs_approval, on_crash, timeout_s, result_bytes_max, overflow)
-        return msgspec.structs.replace(made, context_type=context_type, isolation=isolation)
+        made = Tool(
+            spec, function, *signature[:2], needs_approval, on_crash, timeout_s, result_bytes_max, overflow
+        )
+        return msgspec.structs.replace(
+            made, context_type=signature.context_type, isolation=isolation, approval_edits=approval_edits
+        )
 
     return make if function is None else make(function)
 

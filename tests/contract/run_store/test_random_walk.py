@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -15,6 +16,7 @@ from rejoin_adapters.postgres.run_store import open_run_store
 from rejoin_adapters.store_types import (
     Admission,
     Admitted,
+    Approval,
     ApprovalRequest,
     Claim,
     Decision,
@@ -43,6 +45,17 @@ async def pair(database_url: str) -> AsyncIterator[Sequence[RunStore]]:
             yield store, MemoryRunStore()
 
 
+def without_times(found: Any) -> Any:
+    """An approval, or the approvals of a claim, without the times at which they were decided."""
+    match found:
+        case Approval():
+            return msgspec.structs.replace(found, decided_at=None)
+        case Claim():
+            return msgspec.structs.replace(found, approvals=list(map(without_times, found.approvals)))
+        case _:
+            return found
+
+
 class Walk:
     """One session in two stores. Whatever is done is done to both."""
 
@@ -59,7 +72,7 @@ class Walk:
     async def both(self, ask: Callable[[RunStore], Awaitable[Any]]) -> Any:
         """What both answer; None if both refuse it in one word."""
         real, double = [await said(ask(store)) for store in self.pair]
-        assert real == double
+        assert without_times(real) == without_times(double)
         return None if isinstance(real, type) else real
 
     async def step(self) -> None:
@@ -118,7 +131,12 @@ class Walk:
         numbers = range(self.random.randint(1, 2))
         questions = [
             ApprovalRequest(
-                ApprovalId(f"{run}_{attempt}_{n}"), CallId(f"c{n}"), "rm", n, self.random.choice(EXPIRIES)
+                ApprovalId(f"{run}_{attempt}_{n}"),
+                CallId(f"c{n}"),
+                "rm",
+                n,
+                self.random.choice(EXPIRIES),
+                edit_schema=self.random.choice([None, {}]),
             )
             for n in numbers
         ]
@@ -132,7 +150,11 @@ class Walk:
 
     async def decide(self) -> Any:
         approvals = self.random.choices(self.approvals[-3:], k=self.random.randint(1, 2))
-        decisions = [Decision(approval, self.random.random() < 0.7) for approval in approvals]
+        inputs = self.random.choices([None, {"n": 1}, {"n": 2}], [4, 1, 1], k=len(approvals))
+        decisions = [
+            Decision(approval, self.random.random() < 0.7 or input is not None, input=input)
+            for approval, input in zip(approvals, inputs, strict=True)
+        ]
         return await self.both(lambda store: store.decide(DEFAULT, self.session, decisions))
 
     async def end(self) -> Any:

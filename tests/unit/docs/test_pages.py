@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 COMPLETE = {
     "quickstart.md": ["agent"],
-    "howto/approvals.md": ["agent"],
+    "howto/approvals.md": ["agent", "bank"],
     "howto/own-loop.md": ["echo", "travel"],
     "howto/browser-auth.md": [],
     "mcp.md": ["support"],
@@ -49,13 +49,16 @@ def test_every_python_block_parses(page: Path) -> None:
         for page in COMPLETE
     ],
 )
-def test_the_code_of_a_complete_page_runs_and_defines_its_agents(page: str) -> None:
+async def test_the_code_of_a_complete_page_runs_and_defines_its_agents(page: str) -> None:
+    """The tests that a page shows run, too."""
     names: dict[str, Any] = {}
     blocks = python_blocks(DOCS / page)
     assert blocks
     for block in blocks:
         exec(block, names)  # noqa: S102  # our own document
     assert [name for name, value in names.items() if isinstance(value, Agent)] == COMPLETE[page]
+    for shown in [value for name, value in names.items() if name.startswith("test_")]:
+        await shown()
 
 
 async def test_the_token_of_the_cookie_page_is_accepted_by_a_gateway_with_the_same_key() -> None:

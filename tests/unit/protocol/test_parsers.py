@@ -220,7 +220,7 @@ def read(body: Any) -> None:
         case completions.ChatCompletionRequest():
             asked(refused(request_input.from_chat_messages, body.messages))
         case responses.CreateResponseRequest():
-            refused(request_input.parse_decisions, body.input)
+            refused(request_input.parse_answers, body.input)
             asked(refused(request_input.from_response_input, body.input))
         case _:
             pass

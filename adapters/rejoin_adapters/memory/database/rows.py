@@ -119,6 +119,7 @@ class ApprovalRow(msgspec.Struct):
     decision: Decision | None = None
     cancelled: bool = False
     expired: bool = False
+    decided_at: datetime | None = None
 
     @property
     def pending(self) -> bool:
@@ -133,7 +134,7 @@ class ApprovalRow(msgspec.Struct):
     @property
     def shown(self) -> Approval:
         """As the store shows it."""
-        return Approval(self.request, self.decision, self.turn, self.expired)
+        return Approval(self.request, self.decision, self.turn, self.expired, self.decided_at)
 
 
 class SessionRow(msgspec.Struct):
@@ -338,7 +339,7 @@ class SessionRow(msgspec.Struct):
         """Nobody answers a run's open questions any more."""
         for approval in self.approvals:
             if approval.run is run and approval.pending:
-                approval.cancelled = True
+                approval.cancelled, approval.decided_at = True, now_utc()
 
     def of(self, run: RunRow) -> list[ApprovalRow]:
         """A run's questions."""

@@ -323,13 +323,27 @@ class MemoryRunStore(MemoryRunRecovery):
             )
             if one.cancelled or one.expired or one.due or not agrees:
                 raise Conflict("the approval is decided already")
+        if any(
+            edit.input is not None and one.request.edit_schema is None
+            for one, edit in zip(open_here, decisions, strict=True)
+        ):
+            raise Invalid("the arguments of this call cannot be changed")
+        if any(one.approved and said[one.approval].input != one.input for one in decisions):
+            raise Conflict("the approval is decided already, with other arguments")
         for one, decision in zip(open_here, decisions, strict=True):
             if one.decision is None:
-                one.decision = decision
+                one.decision, one.decided_at = decision, now_utc()
                 if decision.kind == "approval":
                     action = "approval.approved" if decision.approved else "approval.denied"
-                    detail = {"session": one.run.row.session, "run": one.run.row.id, "tool": one.request.tool}
-                    self.database.record_audit(owner.tenant, action, one.request.id, **detail)
+                    self.database.record_audit(
+                        owner.tenant,
+                        action,
+                        one.request.id,
+                        session=one.run.row.session,
+                        run=one.run.row.id,
+                        tool=one.request.tool,
+                        edited=decision.input is not None,
+                    )
         run = open_here[0].run
         found.resume(run)
         return Decided(named_run(owner, run.row), max(one.turn for one in open_here) + 1)
@@ -414,10 +428,13 @@ class MemoryRunStore(MemoryRunRecovery):
         asked.sort(key=lambda one: not one.pending)
         return [AskedCall(one.shown, named_run(owner, one.run.row)) for one in asked[:CALLS_MAX]]
 
-    async def pending_approvals(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
+    async def pending_approvals(
+        self, owner: Owner, session: SessionId, ids: Sequence[ApprovalId] | None = None
+    ) -> Sequence[Approval]:
         """See `RunStore`."""
         found = self.database.find_session(owner, session)
-        return [one.shown for one in found.approvals if one.pending] if found is not None else []
+        asked = found.approvals if found is not None else []
+        return [one.shown for one in asked if (one.pending if ids is None else one.request.id in ids)]
 
     async def find_approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
         """See `RunStore`."""
@@ -434,6 +451,7 @@ class MemoryRunStore(MemoryRunRecovery):
         due = [one for one in self.database.approvals.values() if one.due]
         for one in due:
             one.decision, one.expired = Decision(one.request.id, approved=False), True
+            one.decided_at = now_utc()
         runs = {one.run.row.id: one.run for one in due}.values()
         for run in runs:
             self.database.session_of(run).resume(run)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from rejoin_adapters.store_types import Decision
+from rejoin_gateway.core.answered_calls import AnsweredCall
 from rejoin_gateway.core.message_input import ClientMessage, parse_reason
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import ApprovalId
@@ -169,25 +169,25 @@ def from_response_input(input: str | Sequence[dict[str, Any]]) -> list[InputMess
     return converted
 
 
-def parse_decisions(input: str | Sequence[dict[str, Any]]) -> list[Decision]:
-    """The decisions in an `input`; empty if it holds messages instead. Raises `Invalid`."""
-    decisions: list[Decision] = []
+def parse_answers(input: str | Sequence[dict[str, Any]]) -> list[AnsweredCall]:
+    """The answers to approvals in an `input`; empty if it holds messages instead. Raises `Invalid`."""
+    answers: list[AnsweredCall] = []
     for number, item in enumerate(input if not isinstance(input, str) else ()):
         if item.get("type") != "mcp_approval_response":
             continue
         match item:
             case {"approval_request_id": str(id), "approve": bool(approved)}:
                 reason = parse_reason(item.get("reason"), f"/input/{number}")
-                decisions.append(Decision(ApprovalId(id), approved, reason))
+                answers.append(AnsweredCall(ApprovalId(id), None, approved, reason))
             case _:
                 raise Invalid(
                     "an approval response needs approval_request_id and approve", f"/input/{number}"
                 )
-    if decisions and len(decisions) != len(input):
+    if answers and len(answers) != len(input):
         raise Invalid(
             "approval responses and messages are different requests: send one after the other", "/input"
         )
-    return decisions
+    return answers
 
 
 def _check_role(role: str, place: str) -> None:

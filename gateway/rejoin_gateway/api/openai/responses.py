@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from rejoin_adapters.store_types import Decision, Run
+from rejoin_adapters.store_types import Run
 from rejoin_gateway.api.openai import request_input
 from rejoin_gateway.api.openai.completions import (
     V6,
@@ -39,6 +39,7 @@ from rejoin_gateway.api.openai.response_format import (
 from rejoin_gateway.api.shared.lookup import find_run
 from rejoin_gateway.api.shared.paging import LIMIT_MAX, parse_limit
 from rejoin_gateway.auth.scope import Scope
+from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions
 from rejoin_gateway.core.message_input import new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.http import request_body
@@ -51,7 +52,7 @@ from rejoin_gateway.streaming.positions import FromStart
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Conflict, Gone, Invalid, NotFound
 from rejoin_protocol.events.unfold import unfold
-from rejoin_protocol.ids import MessageId, SessionId, is_approval_of, session_id
+from rejoin_protocol.ids import ApprovalId, MessageId, SessionId, is_approval_of, session_id
 from rejoin_protocol.lifecycle import BUSY, State
 from rejoin_protocol.limits import MESSAGES_MAX, OBJECT_KEYS_MAX, Id, Name, Part, Text
 from rejoin_protocol.log import sse
@@ -118,9 +119,9 @@ async def create_response(request: web.Request) -> web.StreamResponse:
 async def _admit_response(request: web.Request) -> _AdmittedResponse:
     body = await decode_checked_body(request, CreateResponseRequest)
     stream, background = bool(body.stream), bool(body.background)
-    decisions = request_input.parse_decisions(body.input)
-    if decisions:
-        replay, after = await _decide_approvals(request, body.previous_response_id, decisions)
+    answers = request_input.parse_answers(body.input)
+    if answers:
+        replay, after = await _decide_approvals(request, body.previous_response_id, answers)
         return _AdmittedResponse(replay, stream, background, after)
     messages = request_input.from_response_input(body.input)
     session = await _find_session(request, body)
@@ -225,7 +226,7 @@ async def _find_previous(request: web.Request, id: str) -> tuple[Run, Session]:
 
 
 async def _decide_approvals(
-    request: web.Request, previous: str | None, decisions: Sequence[Decision]
+    request: web.Request, previous: str | None, answers: Sequence[AnsweredCall]
 ) -> tuple[Replay, int | None]:
     """Store decisions; the whole response's stream, and the number behind which it continues.
 
@@ -235,15 +236,15 @@ async def _decide_approvals(
     if previous is None:
         raise Invalid("approval responses need the response that asks for them", "/previous_response_id")
     run, session = await _find_previous(request, previous)
-    approvals = [decision.approval for decision in decisions]
+    approvals = [answer.approval or ApprovalId("") for answer in answers]
     foreign = [approval for approval in approvals if not is_approval_of(approval, run.id)]
     if foreign:
         raise NotFound(f"response {previous} has no approval {foreign[0][:64]!r}")
     pending = {approval.request.id for approval in await session.pending_approvals(run.id)}
-    if missing := pending - {decision.approval for decision in decisions}:
+    if missing := pending - set(approvals):
         raise Invalid(f"decide all open approvals at once: {', '.join(sorted(missing))}", "/input")
     after = await _suspended_at(session, run)
-    continuation = await session.approve(decisions, V6)
+    continuation = await session.approve(await to_decisions(session, answers), V6)
     if continuation is None:
         run = await session.find_run(run.id)
         return await session.replay(run, FromStart(), V6), after

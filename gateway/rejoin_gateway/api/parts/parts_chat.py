@@ -15,6 +15,7 @@ from rejoin_gateway.api.shared.answers import Answer, StreamAnswer
 from rejoin_gateway.api.shared.lookup import session_by_id
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
+from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions
 from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.gateway_service import PRINCIPAL
@@ -31,7 +32,7 @@ from rejoin_protocol.events.chunks import (
 )
 from rejoin_protocol.events.fold import DYNAMIC_TOOL, Part, tool_name
 from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId
-from rejoin_protocol.limits import CheckedId, Id, Reason, RepeatedParts
+from rejoin_protocol.limits import CheckedId, FreeObject, Id, Reason, RepeatedParts
 
 NO_PARTS = "parts must be a non-empty array"
 NO_RUN = "runId and threadId are required"
@@ -45,13 +46,16 @@ class PartsRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
 
 
 class ThreadDecision(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """The body of a decision. `runId` may also be the approval's id. Without `approved` it is a denial."""
+    """The body of a decision. `runId` may also be the approval's id. Without `approved` it is a denial.
+    `input`: changed arguments.
+    """
 
     run_id: Id
     thread_id: Id
     tool_call_id: Id | None = None
     approved: bool | None = None
     reason: Reason | None = None
+    input: FreeObject | None = None
     message_id: CheckedId | None = None
 
 
@@ -94,7 +98,9 @@ async def decide_approval(request: web.Request) -> web.StreamResponse:
     """Decide one tool call; stream what follows, or only the decision while other calls wait for theirs."""
     body = await _decode_decision(request)
     session = await session_by_id(request, body.thread_id)
-    decision = Decision(await _find_approval(session, body), body.approved is True, body.reason)
+    approval = await _find_approval(session, body)
+    answer = AnsweredCall(approval, None, body.approved is True, body.reason, body.input, "/input")
+    [decision] = await to_decisions(session, [answer])
     replay = await session.approve([decision], view_of(request))
     if replay is not None:
         return await stream_replay(request, replay)
@@ -120,7 +126,7 @@ def _decided_chunk(part: Part, decision: Decision) -> Chunk:
     if not decision.approved:
         return ToolOutputDenied(call)
     dynamic = part["type"] == DYNAMIC_TOOL or UNSET
-    return ToolInputAvailable(call, tool_name(part), part.get("input"), dynamic=dynamic)
+    return ToolInputAvailable(call, tool_name(part), decision.input or part.get("input"), dynamic=dynamic)
 
 
 async def _decode_decision(request: web.Request) -> ThreadDecision:

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
-from rejoin_adapters.store_types import Approval, Decision, RunSummary
+from rejoin_adapters.store_types import Approval, RunSummary
 from rejoin_gateway.api.shared.answers import (
     RUN_STATUS,
     Acknowledgement,
@@ -19,6 +19,7 @@ from rejoin_gateway.api.shared.answers import (
 )
 from rejoin_gateway.api.shared.lookup import find_run
 from rejoin_gateway.auth.scope import Scope
+from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions
 from rejoin_gateway.core.message_input import SeenAnswer
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.core.tool_outputs import OUTPUT_KIND, ToolOutput, to_decision
@@ -30,16 +31,19 @@ from rejoin_gateway.streaming import positions
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL, State
-from rejoin_protocol.limits import Reason, RepeatedText
+from rejoin_protocol.limits import FreeObject, Reason, RepeatedText
 
 
-class PendingApproval(msgspec.Struct, frozen=True, rename="camel"):
-    """A tool call that waits for a person's decision."""
+class PendingApproval(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A tool call that waits for a person's decision. `inputSchema`: what the arguments must be if the person
+    changes them; absent if they cannot be changed.
+    """
 
     approval_id: ApprovalId
     tool_call_id: CallId
     tool_name: str
     input: Any
+    input_schema: dict[str, Any] | None = None
 
 
 class PendingToolOutput(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -83,10 +87,14 @@ class Execution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
 
 
 class ApprovalDecision(msgspec.Struct, frozen=True):
-    """A person's decision about a tool call. The agent sees the reason."""
+    """A person's decision about a tool call. Tool and agent see the reason. `input`: with an approval, the
+    arguments with which the call runs, if its tool allows that they are changed: `inputSchema` of the pending
+    approval says what they must be.
+    """
 
     approved: bool
     reason: Reason | None = None
+    input: FreeObject | None = None
 
 
 async def get_execution(request: web.Request) -> web.StreamResponse:
@@ -132,8 +140,10 @@ async def decide_approval(request: web.Request) -> web.StreamResponse:
     approval = await session.find_approval(summary.run.id, call)
     if approval is None:
         raise NotFound(f"call {call!r} of run {summary.run.id} has no approval to decide")
-    decisions = [Decision(approval.request.id, decision.approved, decision.reason)]
-    await session.approve(decisions, view_of(request))
+    answer = AnsweredCall(
+        approval.request.id, call, decision.approved, decision.reason, decision.input, "/input"
+    )
+    await session.approve(await to_decisions(session, [answer]), view_of(request))
     return json_response(Acknowledgement())
 
 
@@ -162,7 +172,7 @@ async def interrupt_execution(request: web.Request) -> web.StreamResponse:
 def to_pending_approval(approval: Approval) -> PendingApproval:
     """An open approval as clients see it."""
     request = approval.request
-    return PendingApproval(request.id, request.call, request.tool, request.input)
+    return PendingApproval(request.id, request.call, request.tool, request.input, request.edit_schema)
 
 
 def _to_pending_output(waiting: Approval) -> PendingToolOutput:
@@ -214,7 +224,9 @@ ROUTES = (
         RouteDoc(
             "Decide a tool call that waits for approval",
             description="Approves or denies one call. After the last open decision the run continues; read "
-            "its stream for what follows. The same decision again changes nothing, another one is a 409.",
+            "its stream for what follows. The same decision again changes nothing, another one is a 409. "
+            "`input` changes the arguments, if the call's tool allows it; the error for arguments that do "
+            "not fit names the field.",
             body=ApprovalDecision,
             responses={200: Acknowledgement},
             tag="run",

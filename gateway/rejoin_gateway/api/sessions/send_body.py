@@ -14,14 +14,20 @@ from typing import Any
 import msgspec
 
 from rejoin_adapters.store_types import WhenBusy
-from rejoin_gateway.core import answered_calls, message_input
+from rejoin_gateway.core import answered_calls
 from rejoin_gateway.core.answered_calls import AnsweredCall
 from rejoin_gateway.core.message_input import ClientMessage, MessageOptions
 from rejoin_gateway.core.tool_outputs import OUTPUT_KIND, ToolOutput
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.chunks import DATA_PREFIX
 from rejoin_protocol.ids import CallId
-from rejoin_protocol.limits import ID_CHARS_MAX, MESSAGES_MAX, REASON_CHARS_MAX, TEXT_BYTES_MAX
+from rejoin_protocol.limits import (
+    ID_CHARS_MAX,
+    MESSAGES_MAX,
+    OBJECT_KEYS_MAX,
+    REASON_CHARS_MAX,
+    TEXT_BYTES_MAX,
+)
 
 PART_TYPES = ("text", "file", "image", "image_url")
 
@@ -107,8 +113,7 @@ def _parse_answers(item: Any, pointer: str) -> list[AnsweredCall]:
     """The answers that an item is: an approval, or messages of which the last one is the assistant's."""
     match item:
         case {"type": "approval"}:
-            decision = message_input.parse_decision(item.get("approval"), f"{pointer}/approval")
-            return [AnsweredCall(decision.approval, None, decision.approved, decision.reason)]
+            return [answered_calls.parse_answer(item.get("approval"), f"{pointer}/approval")]
         case {"messages": [*_, {"role": "assistant"}] as messages}:
             place = f"{pointer}/messages/{len(messages) - 1}"
             return answered_calls.parse_answers(_as_client_message(messages[-1]), place)
@@ -240,7 +245,13 @@ _ITEM = {
                         "reason": {
                             "type": "string",
                             "maxLength": REASON_CHARS_MAX,
-                            "description": "The agent sees it.",
+                            "description": "Tool and agent see it.",
+                        },
+                        "input": {
+                            "type": "object",
+                            "maxProperties": OBJECT_KEYS_MAX,
+                            "description": "With an approval: the arguments with which the call runs, if its "
+                            "tool allows that they are changed.",
                         },
                     },
                     "required": ["approvalId", "approved"],

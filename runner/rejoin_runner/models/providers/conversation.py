@@ -14,6 +14,8 @@ The rules are those of `convertToModelMessages` of npm `ai` 7, and these:
 * Reasoning at the end of an interrupted answer is left out.
 * A tool's output of the form `{"type": "content", "value": [...]}` becomes texts and files, as the
   AI SDK's tools write them.
+* A call whose arguments a person changed is shown as the model made it. Its result begins with what it
+  ran with.
 * Names and ids of calls are made fit for the provider, and arguments are an object.
 * A text of whitespace alone is left out, and a message of which nothing is left becomes a note.
 * A file that the model cannot take, or that cannot be read, becomes a note.
@@ -30,6 +32,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from rejoin_protocol.events.edited_input import edit_of
 from rejoin_protocol.events.fold import STEP_START, MessageDict, Part, is_tool, tool_name
 from rejoin_runner.models.attachment_note import note_of
 from rejoin_runner.models.providers.model_origin import ModelOrigin, ProviderData
@@ -38,6 +41,7 @@ from rejoin_runner.models.providers.request_rules import fit_call_id, fit_tool_n
 DENIED = "Tool call execution denied."
 WAITING = "The call has not run yet: it waits for a person's approval. It runs once it is approved."
 NOT_RETURNED = "The call has not returned yet. Its output comes when it has."
+EDITED = "[A person changed the arguments before the call ran. It ran with: {arguments}]"
 FAILED = "The call failed."
 NO_OUTPUT = "(no output)"
 NO_TEXT = "[The user sent a message without text.]"
@@ -302,11 +306,12 @@ class _PartReader:
         """The result of a call, a sentence if it has none."""
         reason = _visible((part.get("approval") or {}).get("reason")) or DENIED
         result = partial(Result, call.id, call.name)
+        note = () if edit_of(part) is None else (EDITED.format(arguments=_to_json(part.get("input"))),)
         match part.get("state"):
             case "output-available":
-                return result(self._read_output(part.get("output")) or (NO_OUTPUT,))
+                return result((*note, *(self._read_output(part.get("output")) or (NO_OUTPUT,))))
             case "output-error":
-                return result((_visible(part.get("errorText")) or FAILED,), "failed")
+                return result((*note, _visible(part.get("errorText")) or FAILED), "failed")
             case "output-denied":
                 return result((reason,), "denied")
             case "approval-responded" if not (part.get("approval") or {}).get("approved"):
@@ -322,7 +327,9 @@ class _PartReader:
         data = data or self._origin.find_own_data(part.get("resultProviderMetadata"))
         rules = self._origin.rules
         id = fit_call_id(part["toolCallId"], rules, self._call_ids)
-        return MadeCall(id, fit_tool_name(tool_name(part), rules), _arguments(part.get("input")), data)
+        edit = edit_of(part)
+        arguments = part.get("input") if edit is None else edit.shown_input
+        return MadeCall(id, fit_tool_name(tool_name(part), rules), _arguments(arguments), data)
 
     def _read_output(self, value: Any) -> tuple[Content, ...]:
         """A tool's output: its texts and files if it consists of these, else its JSON text."""

@@ -74,16 +74,16 @@ def test_anything_else_is_refused(value: object) -> None:
 
 
 @pytest.mark.feature("F51")
-def test_what_a_tool_says_about_approval_wins_over_its_agent() -> None:
+async def test_what_a_tool_says_about_approval_wins_over_its_agent() -> None:
     agent = Agent(
         name="a",
         model=DemoModel(),
         tools=[weather, delete],
         needs_approval={"weather": lambda input, _: input["city"] == "Oslo", "delete": False},
     )
-    assert agent.needs_approval_for(weather, {"city": "Oslo"}, CONTEXT)
-    assert not agent.needs_approval_for(weather, {"city": "Rome"}, CONTEXT)
-    assert agent.needs_approval_for(delete, {"file": "x"}, CONTEXT)
+    assert await agent.needs_approval_for(weather, {"city": "Oslo"}, CONTEXT)
+    assert not await agent.needs_approval_for(weather, {"city": "Rome"}, CONTEXT)
+    assert await agent.needs_approval_for(delete, {"file": "x"}, CONTEXT)
     assert not agent.retries_after_crash(weather)
     assert not agent.retries_after_crash(delete)
 

@@ -15,6 +15,7 @@ from rejoin_runner.next_action import decide
 from rejoin_runner.next_action.agent_stack import ToolCall
 from rejoin_runner.next_action.decide import (
     CallModel,
+    CheckApprovals,
     CloseStep,
     CompleteDelegation,
     ContinueMessage,
@@ -169,6 +170,29 @@ def test_the_message_ends_as_the_last_answer_of_the_model_ended(said: list[str],
         chunks.FinishStep(),
     ]
     assert action([*log, *taken_back]) == FinishMessage("stop")
+
+
+def test_a_function_is_asked_about_a_call_once() -> None:
+    """Its answer is a request in the log, or the mark; before that nothing depends on it."""
+
+    def after(*log: Chunk | Mark, stored: bool = False) -> decide.Action:
+        approvals = {OTHER.id: approval(approved=None)} if stored else {}
+        inputs = DecisionInputs(turn=0, approvals=approvals, possibly_started=())
+        rules = {CALL.tool: None, OTHER.tool: None, "ring": True}
+        policy = Policy(lambda call: rules[call.tool], lambda _: True, max_steps=3)
+        return decide.next_action(state_of(START, STEP, *log), inputs, policy)
+
+    both = [called(CALL), called(OTHER), GENERATED]
+    ring = ToolCall(CallId("e"), "ring", {})
+    assert after(*both) == CheckApprovals([CALL, OTHER], [])
+    assert after(*both, stored=True) == CheckApprovals([CALL, OTHER], [OTHER])
+    assert after(*both, asked(OTHER)) == CheckApprovals([CALL], [])
+    assert after(*both, asked(OTHER), Mark.CHECKED) == RunToolCalls([CALL], [], [])
+    assert after(*both, Mark.CHECKED) == RunToolCalls([CALL, OTHER], [], [])
+    assert after(called(ring), called(CALL), GENERATED) == CheckApprovals([ring, CALL], [ring])
+    assert after(called(ring), called(CALL), GENERATED, Mark.CHECKED) == RequestApprovals([ring])
+    later = [called(CALL), GENERATED, Mark.CHECKED, result(CALL), chunks.FinishStep(), STEP]
+    assert after(*later, called(OTHER), GENERATED) == CheckApprovals([OTHER], [])
 
 
 def test_a_decided_run_goes_on_in_a_new_turn() -> None:

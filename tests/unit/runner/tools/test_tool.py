@@ -57,11 +57,11 @@ def test_arguments_that_do_not_fit_are_named(input: object) -> None:
         add.check_arguments(input)
 
 
-def test_approval_may_depend_on_the_arguments() -> None:
+async def test_approval_may_depend_on_the_arguments() -> None:
     agent = Agent(name="a", model=DemoModel(), tools=[add, shout])
-    assert agent.needs_approval_for(shout, {"word": "hey"}, CONTEXT)
-    assert not agent.needs_approval_for(shout, {"word": "hush"}, CONTEXT)
-    assert not agent.needs_approval_for(add, {"a": 1}, CONTEXT)
+    assert await agent.needs_approval_for(shout, {"word": "hey"}, CONTEXT)
+    assert not await agent.needs_approval_for(shout, {"word": "hush"}, CONTEXT)
+    assert not await agent.needs_approval_for(add, {"a": 1}, CONTEXT)
 
 
 def test_a_tool_that_needs_approval_is_not_repeated_after_a_crash_unless_it_says_so() -> None:
@@ -171,28 +171,18 @@ class Decides:
     said = __call__
 
 
-ASYNC = (decides, partial(decides, word="x"), Decides(), Decides().said, partial(Decides()))
+RULES = (decides, partial(decides, word="x"), Decides(), Decides().said, partial(Decides()))
 
 
-@pytest.mark.parametrize("approval", ASYNC)
-def test_an_approval_that_would_have_to_be_awaited_is_refused_at_the_start(approval: Any) -> None:
-    """Of a tool, of an agent, of a server and of a server's tool."""
-    refused = pytest.raises(Invalid, match="needs_approval is async, it must be a plain function")
-    with refused:
-        tool(name="rm", needs_approval=approval)(idle)
-    with refused:
-        Agent(name="a", model=DemoModel(), tools=[add], needs_approval={"add": approval})
-    for policy in (approval, {"add": approval}):
-        with refused:
-            McpServer(name="box", command=["x"], needs_approval=policy)
-
-
-async def test_an_approval_that_turns_out_to_be_async_is_an_error() -> None:
-    """A coroutine is true, which must not count as an approval."""
-    approval: Any = lambda input, _: decides(input, CONTEXT)  # noqa: E731
-    hidden = tool(name="rm", needs_approval=approval)(idle)
-    with pytest.raises(TypeError, match="coroutine"):
-        Agent(name="a", model=DemoModel(), tools=[hidden]).needs_approval_for(hidden, {}, CONTEXT)
+@pytest.mark.parametrize("rule", RULES)
+async def test_an_approval_may_have_to_be_awaited(rule: Any) -> None:
+    """Of a tool, of an agent, and of a server's tool."""
+    asks = tool(name="rm", needs_approval=rule)(idle)
+    agent = Agent(name="a", model=DemoModel(), tools=[asks, add], needs_approval={"add": rule})
+    for asked in (asks, add):
+        assert await agent.needs_approval_for(asked, {"x": 1}, CONTEXT) is True
+        assert not agent.retries_after_crash(asked)
+    assert McpServer(name="box", command=["x"], needs_approval={"add": rule}).approval("add") is rule
 
 
 @pytest.mark.parametrize(
@@ -260,3 +250,9 @@ async def test_a_generator_that_says_what_cannot_be_shown_is_closed_with_its_cal
     with pytest.raises(ToolError):
         await breaks.call({}, CONTEXT)
     assert closed == [True]
+
+
+def test_changed_arguments_need_an_approval() -> None:
+    with pytest.raises(Invalid, match="tool idle: approval_edits needs an approval"):
+        tool(needs_approval=False, approval_edits=True)(idle)
+    assert tool(approval_edits=True)(idle).approval_edits

@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.openai.request_input import (
     ChatMessage,
     check_fields,
     from_chat_messages,
     from_response_input,
-    parse_decisions,
+    parse_answers,
     split_last_turn,
 )
+from rejoin_gateway.core.answered_calls import AnsweredCall
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import ApprovalId
 
@@ -164,7 +164,7 @@ def test_answers_to_questions_stand_alone() -> None:
         "approve": False,
         "reason": "no",
     }
-    assert parse_decisions([answer]) == [Decision(ApprovalId("apr_1"), approved=False, reason="no")]
-    assert parse_decisions("hello") == parse_decisions([{"role": "user", "content": "hello"}]) == []
-    assert refused(parse_decisions, [answer, {"role": "user", "content": "hello"}]) == "/input"
-    assert refused(parse_decisions, [{"type": "mcp_approval_response"}]) == "/input/0"
+    assert parse_answers([answer]) == [AnsweredCall(ApprovalId("apr_1"), None, approved=False, reason="no")]
+    assert parse_answers("hello") == parse_answers([{"role": "user", "content": "hello"}]) == []
+    assert refused(parse_answers, [answer, {"role": "user", "content": "hello"}]) == "/input"
+    assert refused(parse_answers, [{"type": "mcp_approval_response"}]) == "/input/0"

@@ -21,11 +21,15 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
+from rejoin_protocol.events.edited_input import EditedInput, with_edit
 from rejoin_runner.models.providers.conversation import (
     DENIED,
+    EDITED,
     GO_ON,
     NOT_RETURNED,
     WAITING,
+    AnswerTurn,
+    MadeCall,
     build_conversation,
     system_texts,
 )
@@ -470,3 +474,25 @@ def test_a_note_replaces_a_file_that_the_model_cannot_take() -> None:
         result.content
         == "[The attachment of this message (image/gif, 1 bytes) is left out: this model cannot read it.]"
     )
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "said"),
+    [
+        ("output-available", {"output": "sunny"}, "sunny"),
+        ("output-error", {"errorText": "no such city"}, "no such city"),
+    ],
+)
+def test_the_model_learns_what_a_changed_call_ran_with(state: str, more: dict[str, Any], said: str) -> None:
+    """The call stays as the model made it: providers sign it, and the model would take it for its own."""
+    edit = EditedInput({"city": "Rome"}, "ann")
+    changed = tool(state, **more) | {
+        "input": {"city": "Oslo"},
+        "callProviderMetadata": with_edit(None, edit),
+    }
+    [_, turn] = build_conversation([user(text("Weather?")), assistant(STEP, changed)], ORIGIN)
+    assert isinstance(turn, AnswerTurn)
+    [made] = turn.parts
+    assert isinstance(made, MadeCall)
+    assert made.arguments == {"city": "Rome"}
+    assert turn.results[0].content == (EDITED.format(arguments='{"city":"Oslo"}'), said)
