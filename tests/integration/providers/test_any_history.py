@@ -56,7 +56,8 @@ class Asked:
 
     async def open(self) -> None:
         await self.provider.__aenter__()
-        base = self.provider.address if self.profile.wire == "anthropic" else self.provider.base_url
+        with_version = self.profile.wire in ("chat", "responses")
+        base = self.provider.base_url if with_version else self.provider.address
         service = "openai" if self.profile.spec in ONE_ADDRESS else self.profile.spec
         spec = f"{service}:{self.profile.name.replace(' ', '-')}"
         files = MemoryFileStore()

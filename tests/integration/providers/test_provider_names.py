@@ -1,24 +1,25 @@
 """Every provider that speaks OpenAI's protocol under its own name is called once, at its own address."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal
 
 import msgspec
 import pytest
 
 from rejoin_protocol import file_formats
-from rejoin_protocol.events.chunks import FinishStep, StartStep
+from rejoin_protocol.events.chunks import FinishStep, StartStep, TextDelta
 from rejoin_protocol.events.fold import fold
 from rejoin_runner.models.attachment_note import note_of
 from rejoin_runner.models.chat_completions.services import NEEDS_BASE_URL
-from rejoin_runner.models.model import Done, ModelSettings, Usage, build_question, collect_answer
+from rejoin_runner.models.model import Done, ModelError, ModelSettings, Usage, build_question, collect_answer
 from rejoin_runner.models.providers.library_call import RESPONSES
 from rejoin_runner.models.providers.provider import NO_EXTRA_PACKAGE, ProviderConnections, open_model
-from tests.support.providers import responses_frames
+from tests.support.providers import google_frames, responses_frames
 from tests.support.providers.dialects import Answer as SpokenAnswer
 from tests.support.providers.dialects import speak
 from tests.support.providers.diversion import Diverted
 from tests.support.providers.profiles import GROQ, MISTRAL, ProviderProfile
-from tests.support.providers.server import FakeProvider, text
+from tests.support.providers.server import FakeProvider, ProviderReply, frame, text
 
 SAID = responses_frames.response(
     responses_frames.text("msg_1", "Hel", "lo"), sums=responses_frames.usage(3, 2)
@@ -79,3 +80,46 @@ async def test_a_service_is_sent_only_what_it_knows(profile: ProviderProfile) ->
     else:
         left_out = note_of(document, "is left out: this model cannot read it", 8)
         assert last["content"] == f"{left_out}\n\nand?"
+
+
+async def ask_gemini(frames: Sequence[bytes], ending: Literal["eof", "cut"] = "eof") -> tuple[str, Done]:
+    """The text of an answer on Gemini's own wire, and its end."""
+    async with FakeProvider() as provider, ProviderConnections() as connections:
+        provider.queue(ProviderReply(frames, ending))
+        model = open_model(
+            "google:gemini-fake", connections, base_url=provider.address, api_key="k", retries_max=0
+        )
+        items = [item async for item in model.stream(build_question("", "hi"))]
+    done = items[-1]
+    assert isinstance(done, Done)
+    return "".join(item.delta for item in items if isinstance(item, TextDelta)), done
+
+
+async def test_gemini_s_own_wire_keeps_the_rules_of_all_others() -> None:
+    """Halves of a character are joined, a blocked prompt is a content filter, usage is estimated."""
+    halves = [google_frames.frame({"text": "a\ud83d"}), google_frames.frame({"text": "\ude00b"})]
+    said, done = await ask_gemini([*halves, google_frames.frame(finish="STOP")])
+    assert (said, done.finish_reason, done.usage.estimated) == ("a😀b", "stop", True)
+    said, done = await ask_gemini([frame({"promptFeedback": {"blockReason": "SAFETY"}})])
+    assert (said, done.finish_reason) == ("", "content-filter")
+    for finish in ("RECITATION", "PROHIBITED_CONTENT"):
+        assert (await ask_gemini([google_frames.frame(finish=finish)]))[1].finish_reason == "content-filter"
+
+
+BEGUN = google_frames.frame({"text": "a"})
+
+
+@pytest.mark.parametrize(
+    ("frames", "ending"),
+    [
+        ([BEGUN], "eof"),
+        ([BEGUN], "cut"),
+        ([BEGUN, google_frames.frame(finish="MALFORMED_FUNCTION_CALL")], "eof"),
+    ],
+    ids=["no finish reason", "a broken connection", "a call that it could not write"],
+)
+async def test_an_answer_of_gemini_s_that_is_not_whole_is_an_error(
+    frames: Sequence[bytes], ending: Literal["eof", "cut"]
+) -> None:
+    with pytest.raises(ModelError):
+        await ask_gemini(frames, ending)

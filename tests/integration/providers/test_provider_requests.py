@@ -353,6 +353,8 @@ PACKAGES = ("boto3", "cohere", "google.genai", "huggingface_hub", "xai_sdk")
 async def test_a_provider_without_its_package_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, name: str, package: str
 ) -> None:
+    for imported in [one for one in sys.modules if one.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, imported)
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, f"pydantic_ai.providers.{name}", raising=False)
     async with ProviderConnections() as connections:

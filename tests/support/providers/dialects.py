@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.providers import anthropic_frames, responses_frames
+from tests.support.providers import anthropic_frames, google_frames, responses_frames
 from tests.support.providers.profiles import ProviderProfile
 from tests.support.providers.server import ProviderReply
 
@@ -40,6 +40,8 @@ def speak(profile: ProviderProfile, answer: Answer) -> ProviderReply:
             return _speak_anthropic(answer)
         case "responses":
             return _speak_responses(answer)
+        case "google":
+            return ProviderReply(list(_google_frames(answer)), "eof")
         case "chat":
             return ProviderReply(list(_chat_frames(profile, answer)), "done" if profile.done else "eof")
 
@@ -148,3 +150,31 @@ def _speak_responses(answer: Answer) -> ProviderReply:
     ]
     sums = responses_frames.usage(answer.tokens_in, answer.tokens_out)
     return responses_frames.response(*items, sums=sums, incomplete=_INCOMPLETE[answer.finish])
+
+
+_GOOGLE_REASONS = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
+
+
+def _google_frames(answer: Answer) -> Iterator[bytes]:
+    """The sums are in each frame, and grow."""
+    parts: list[dict[str, Any]] = [{"text": text, "thought": True} for text in answer.thoughts]
+    parts += [{"text": text} for text in answer.text]
+    parts += [
+        google_frames.call(call.name, "".join(call.arguments))
+        for call in answer.calls
+        if _is_json("".join(call.arguments))
+    ]
+    for number, part in enumerate(parts, 1):
+        so_far = answer.tokens_out * number // (len(parts) + 1)
+        yield google_frames.frame(part, usage=(answer.tokens_in, so_far))
+    finish = _GOOGLE_REASONS[answer.finish]
+    yield google_frames.frame(finish=finish, usage=(answer.tokens_in, answer.tokens_out))
+
+
+def _is_json(text: str) -> bool:
+    """Gemini has no call whose arguments are broken: it says `MALFORMED_FUNCTION_CALL` instead."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

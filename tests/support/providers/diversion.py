@@ -26,7 +26,7 @@ class Diverted(ProviderConnections):
     @override
     def open(self) -> httpx2.AsyncClient:
         if self._client is None:
-            self._client = httpx2.AsyncClient(event_hooks={"request": [self._lead_library]})
+            self._client = httpx2.AsyncClient(event_hooks={"request": [self._lead_library]}, timeout=30.0)
         return self._client
 
     async def _lead(

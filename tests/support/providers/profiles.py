@@ -44,7 +44,11 @@ def _mistral_error(status: int, text: str) -> Any:
 
 
 def _gemini_error(status: int, text: str) -> Any:
-    return [{"error": {"code": status, "message": text, "status": "INVALID_ARGUMENT"}}]
+    return [_google_error(status, text)]
+
+
+def _google_error(status: int, text: str) -> Any:
+    return {"error": {"code": status, "message": text, "status": "INVALID_ARGUMENT"}}
 
 
 def _openrouter_error(status: int, text: str) -> Any:
@@ -71,7 +75,7 @@ class ProviderProfile:
     name: str
     sources: tuple[str, ...]
     """Where the deviations are documented or reported."""
-    wire: Literal["chat", "responses", "anthropic"] = "chat"
+    wire: Literal["chat", "responses", "anthropic", "google"] = "chat"
     spec: str = "openai"
     """The provider in a model's name: `spec:model`."""
     rules: ChatRules = field(default_factory=ChatRules)
@@ -227,6 +231,16 @@ GEMINI = ProviderProfile(
     whole_calls=True,
     tool_finish="stop",
 )
+GOOGLE = ProviderProfile(
+    "google",
+    (
+        "https://ai.google.dev/api/generate-content",
+        "https://ai.google.dev/gemini-api/docs/function-calling",
+    ),
+    wire="google",
+    spec="google",
+    error=_google_error,
+)
 MISTRAL = ProviderProfile(
     "mistral",
     (
@@ -280,6 +294,7 @@ PROFILES = MappingProxyType(
             OPENROUTER,
             DEEPSEEK,
             GEMINI,
+            GOOGLE,
             MISTRAL,
             GROQ,
         )

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.support.providers import anthropic_rules, chat_rules, responses_rules
-from tests.support.providers.profiles import ANTHROPIC, OPENAI, RESPONSES, ProviderProfile
+from tests.support.providers import anthropic_rules, chat_rules, google_rules, responses_rules
+from tests.support.providers.profiles import ANTHROPIC, GOOGLE, OPENAI, RESPONSES, ProviderProfile
 
 _BAD_REQUEST = 400
 
@@ -14,6 +14,8 @@ def profile_of(path: str, chat: ProviderProfile = OPENAI) -> ProviderProfile:
     """The service whose wire has this path; `chat` for chat completions."""
     if path.endswith("/messages"):
         return ANTHROPIC
+    if path.endswith(":streamGenerateContent"):
+        return GOOGLE
     return RESPONSES if path.endswith("/responses") else chat
 
 
@@ -24,6 +26,8 @@ def find_violations(request: Mapping[str, Any], profile: ProviderProfile) -> lis
             return list(anthropic_rules.find_violations(request))
         case "responses":
             return list(responses_rules.find_violations(request))
+        case "google":
+            return list(google_rules.find_violations(request))
         case "chat":
             return list(chat_rules.find_violations(request, profile.rules))
 
