@@ -368,20 +368,16 @@ _data = msgspec.json.Decoder(Data)
 _head = msgspec.json.Decoder(_Head)
 
 
-class HalfCharacter(Invalid):
-    """A text in the chunk has half a surrogate pair: `encode_mended` replaces it."""
-
-
 def encode(chunk: Chunk) -> bytes:
     """One chunk as compact JSON, `type` first.
 
-    Raises `TypeError` for a value that is not JSON, `HalfCharacter` for a lone surrogate, and `Invalid` for a
-    key that names a prototype: clients fail on both. NaN and infinities become `null`.
+    Raises `TypeError` for a value that is not JSON, and `Invalid` for one that clients fail on: a key that
+    names a prototype, or a lone surrogate. NaN and infinities become `null`.
     """
     try:
         raw = _encode(chunk)
     except UnicodeEncodeError as error:
-        raise HalfCharacter(f"not a UI message chunk: {error.reason}") from error
+        raise Invalid(f"not a UI message chunk: {error.reason}") from error
     _refuse_prototypes(raw)
     return raw
 
@@ -391,10 +387,12 @@ def encode_mended(chunk: Chunk) -> tuple[Chunk, bytes]:
     bytes. Otherwise as `encode`.
     """
     try:
-        return chunk, encode(chunk)
-    except HalfCharacter:
-        mended = _decode_tagged(_encode(mend_value(msgspec.to_builtins(chunk))))
-        return mended, encode(mended)
+        raw = _encode(chunk)
+    except UnicodeEncodeError:
+        chunk = _decode_tagged(_encode(mend_value(msgspec.to_builtins(chunk))))
+        raw = _encode(chunk)
+    _refuse_prototypes(raw)
+    return chunk, raw
 
 
 def decode(raw: bytes | str) -> Chunk:

@@ -13,7 +13,6 @@ from rejoin_protocol.events.chunks import (
     Chunk,
     Data,
     Error,
-    HalfCharacter,
     TextDelta,
     ToolOutputAvailable,
     decode,
@@ -120,7 +119,7 @@ def test_text_about_prototypes_is_only_text(text: str) -> None:
 
 
 def test_half_a_character_is_not_written() -> None:
-    with pytest.raises(HalfCharacter, match="surrogates not allowed"):
+    with pytest.raises(Invalid, match="surrogates not allowed"):
         encode(Error("\ud83d"))
 
 
