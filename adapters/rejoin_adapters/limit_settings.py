@@ -1,7 +1,7 @@
 """The settings that limit tenants and their users: gateways and runners read the same ones.
 
-A tenant's own limits (`rejoin tenants limits`) come before these. The defaults protect tenants from each
-other on one runner with 64 places; whoever has more runners raises them.
+A tenant's own limits (`rejoin tenants limits`) override these. The defaults protect tenants from each other
+on one runner with 64 slots. With more runners, raise them.
 """
 
 import msgspec
@@ -16,13 +16,13 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a tenant, or a user of a tenant, may have at the same time or keep."""
 
     tenant_running_max: Count = 48
-    """Concurrent runs of a tenant; further runs wait. The default is three quarters of the places of one
+    """Concurrent runs of a tenant; further runs wait. The default is three quarters of the slots of one
     runner, so that no tenant takes them all: raise it with the number of runners. This limit and the
     following hold for tenants without limits of their own (`rejoin tenants limits`). Set the same values for
     gateways and runners.
     """
     user_running_max: Count = 16
-    """Concurrent runs of one user; further runs wait, and are in no other user's way."""
+    """Concurrent runs of one user; further runs wait and delay no other user."""
     tenant_queued_max: Count = 1_000
     """Waiting runs of a tenant; further messages get 429."""
     user_queued_max: Count = 100
