@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from rejoin_client import Client, Finish
 from rejoin_runner.agent.agent import Agent
@@ -22,6 +23,7 @@ async def serve(system: LocalSystem, provider: FakeProvider, *finishes: str) -> 
     return await system.gateway()
 
 
+@pytest.mark.feature("F100")
 async def test_the_python_client_says_it(system: LocalSystem, provider: FakeProvider) -> None:
     base = await serve(system, provider, "length", "stop")
     async with Client(base) as client:
@@ -32,6 +34,7 @@ async def test_the_python_client_says_it(system: LocalSystem, provider: FakeProv
     assert [(end.finish_reason, end.detail) for end in ends] == [("length", CUT_OFF), ("stop", None)]
 
 
+@pytest.mark.feature("F100")
 async def test_the_javascript_client_says_it(system: LocalSystem, provider: FakeProvider) -> None:
     """To `useChat`, whose message then has it in its metadata, and to other clients."""
     base = await serve(system, provider, "length", "length")

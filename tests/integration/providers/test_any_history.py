@@ -114,6 +114,7 @@ def check(asked: Asked, data: st.DataObject) -> None:
     assert [one for one in violations if not any(word in one for word in ABOUT_FILES)] == []
 
 
+@pytest.mark.feature("F99")
 def test_each_provider_answers_the_next_turn_of_any_history(asked: Asked) -> None:
     @settings(max_examples=12)
     @given(data=st.data())
@@ -123,6 +124,7 @@ def test_each_provider_answers_the_next_turn_of_any_history(asked: Asked) -> Non
     answers()
 
 
+@pytest.mark.feature("F99")
 @pytest.mark.slow
 def test_each_provider_answers_the_next_turn_of_very_many_histories(asked: Asked) -> None:
     @settings(max_examples=400)
@@ -141,6 +143,7 @@ MADE_FILE = {
 TOOL: dict[str, Any] = {"type": "tool-functions.weather", "toolCallId": "c1", "input": {}}
 
 
+@pytest.mark.feature("F99")
 @pytest.mark.parametrize(
     "parts",
     [

@@ -50,6 +50,7 @@ OPENAI_REASONS = {
 INCOMPLETE = {"length": "max_output_tokens", "content-filter": "content_filter", "tool-calls": "max_steps"}
 
 
+@pytest.mark.feature("F100")
 @pytest.mark.parametrize("end", ENDS)
 async def test_the_stream_and_the_stored_message_say_it(
     system: LocalSystem, provider: FakeProvider, end: str
@@ -69,6 +70,7 @@ async def ask(url: str, body: dict[str, Any]) -> Any:
         return await response.json()
 
 
+@pytest.mark.feature("F100")
 @pytest.mark.parametrize("end", ENDS)
 async def test_chat_completions_and_responses_say_it_in_their_words(
     system: LocalSystem, provider: FakeProvider, end: str

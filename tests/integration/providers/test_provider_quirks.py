@@ -98,6 +98,7 @@ def model_name(profile: ProviderProfile) -> str:
 REASONS = {"stop": "stop", "length": "length", "content_filter": "content-filter"}
 
 
+@pytest.mark.feature("F100")
 @pytest.mark.parametrize("finish", REASONS)
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
 async def test_the_finish_reason_of_every_service_is_passed_on(profile: ProviderProfile, finish: str) -> None:

@@ -49,6 +49,7 @@ def model(provider: FakeProvider, connections: ProviderConnections) -> ProviderM
     return CHAT.open(provider, connections)
 
 
+@pytest.mark.feature("F99")
 @pytest.mark.parametrize(
     ("status", "words"),
     [
