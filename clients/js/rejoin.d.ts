@@ -55,6 +55,25 @@ export declare class RejoinChatTransport<M extends UIMessage = UIMessage> implem
     /** The last part that the user has seen, with as much of its text. What is behind it is cut from the history. */
     lastPart?: M['parts'][number];
   }): Promise<{ success: boolean; interrupted: boolean }>;
+  /** The arguments with which an approved call runs, if its tool allows that they are changed: say them before
+   * `addToolApprovalResponse({ id, approved: true })`. */
+  editInput(approvalId: string, input: object): void;
+  /** Decide an approval without `useChat`. The chunks that follow; none while the run waits for more. */
+  approve(chatId: string, approvalId: string, decision: {
+    approved: boolean;
+    reason?: string;
+    /** All of the arguments, changed. */
+    input?: object;
+    headers?: HeadersInit;
+    abortSignal?: AbortSignal;
+  }): Promise<ReadableStream<UIMessageChunk>>;
+  /** Answer the call of a client tool without `useChat`: `output`, or `errorText` in its place. As `approve`. */
+  addToolOutput(chatId: string, toolCallId: string, given: {
+    output?: unknown;
+    errorText?: string;
+    headers?: HeadersInit;
+    abortSignal?: AbortSignal;
+  }): Promise<ReadableStream<UIMessageChunk>>;
 }
 
 /** The server understood, and said no. */

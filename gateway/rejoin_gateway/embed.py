@@ -14,7 +14,15 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
-from rejoin_adapters.store_types import Decision, History, Owner, SessionSummary, SessionUsage, WhenBusy
+from rejoin_adapters.store_types import (
+    ApprovalRequest,
+    Decision,
+    History,
+    Owner,
+    SessionSummary,
+    SessionUsage,
+    WhenBusy,
+)
 from rejoin_gateway.api.sessions import agent_sessions as family
 from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
 from rejoin_gateway.app import open_application
@@ -119,6 +127,23 @@ class Stream:
                     if frame.id:  # `[DONE]` has none
                         self.cursor = frame.id
                         yield chunks.decode(frame.data)
+
+    async def text(self) -> str:
+        """Read to the end. Returns the text, without that of steps that were withdrawn."""
+        pieces: list[str] = []
+        step_start = 0
+        async with aclosing(self.chunks()) as events:
+            async for event in events:
+                match event:
+                    case chunks.TextDelta(delta=delta):
+                        pieces.append(delta)
+                    case chunks.StartStep():
+                        step_start = len(pieces)
+                    case chunks.ResetStep():
+                        del pieces[step_start:]
+                    case _:
+                        pass
+        return "".join(pieces)
 
 
 class ChatSession(msgspec.Struct, frozen=True):
@@ -269,6 +294,20 @@ class ChatSession(msgspec.Struct, frozen=True):
         given = await require_outputs(self.session, [ToolOutput(CallId(call_id), output, error)])
         replay = await self.session.approve(given, _view(ui, operations=operations))
         return None if replay is None else Stream(replay)
+
+    async def pending_approvals(self) -> Sequence[ApprovalRequest]:
+        """The calls that wait for a decision, with tool and arguments, oldest first."""
+        await self.session.check_agent()
+        return [one.request for one in await self.session.pending_approvals()]
+
+    async def fork(self, before_message_id: str, into: str) -> "ChatSession":
+        """Copy the messages strictly before a message into a new session, which is returned.
+
+        Raises `NotFound`, and `Conflict` if there is a session `into`.
+        """
+        await self.session.summary()
+        await self.session.fork(MessageId(before_message_id), session_id(into))
+        return ChatSession(msgspec.structs.replace(self.session, id=session_id(into)))
 
     async def history(self) -> History:
         """The stored messages. The answer of the `active_run` is not among them yet."""

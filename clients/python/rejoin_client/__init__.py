@@ -4,6 +4,8 @@ client      `Client`: address, credential, and the parts below
 chat        `client.chat`: send a message, approve, resume, stop
 executions  `client.executions`: the same for runs by their ids
 threads     `client.threads`: list, read, fork, delete sessions
+artifacts   `client.artifacts`: what tools have stored
+feedback    `client.feedback`: give and list feedback
 answer      `Answer`: one stream of events that reconnects
 events      the events, one struct for each type
 transport   requests with retries, and the renewal of the credential
@@ -11,6 +13,7 @@ errors      errors of the server, and of the connection
 """
 
 from rejoin_client.answer import Answer
+from rejoin_client.artifacts import Artifact, Artifacts
 from rejoin_client.chat import Chat
 from rejoin_client.client import Client
 from rejoin_client.errors import (
@@ -49,12 +52,15 @@ from rejoin_client.events import (
     Unknown,
 )
 from rejoin_client.executions import Execution, Executions
+from rejoin_client.feedback import Feedback, FeedbackBook, FeedbackPage
 from rejoin_client.threads import Thread, ThreadMessages, ThreadPage, Threads
 from rejoin_client.transport import Retry
 
 __all__ = (
     "Abort",
     "Answer",
+    "Artifact",
+    "Artifacts",
     "Chat",
     "Client",
     "Conflict",
@@ -63,6 +69,9 @@ __all__ = (
     "Event",
     "Execution",
     "Executions",
+    "Feedback",
+    "FeedbackBook",
+    "FeedbackPage",
     "Finish",
     "FinishStep",
     "Forbidden",

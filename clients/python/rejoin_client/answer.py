@@ -15,7 +15,16 @@ import aiohttp
 import msgspec
 
 from rejoin_client.errors import Gone, Lost
-from rejoin_client.events import Event, ResetStep, Restarted, StartStep, TextDelta, decode
+from rejoin_client.events import (
+    Event,
+    ResetStep,
+    Restarted,
+    StartStep,
+    TextDelta,
+    ToolApprovalRequest,
+    ToolInputAvailable,
+    decode,
+)
 from rejoin_client.transport import CONNECTION_ERRORS, Backoff, HttpTransport, Request
 
 UI = {"ui": "7"}
@@ -51,6 +60,7 @@ class Answer:
         self._backoff = backoff
         self._response = response
         self._restarted = False
+        self._calls: dict[str, ToolInputAvailable] = {}
         self._events = self._read()
         self.run = response.headers.get("x-workflow-run-id", "")
         self.session = unquote(response.headers.get("X-Thread-Id", ""))
@@ -135,7 +145,7 @@ class Answer:
                         self._response.close()
                         return
                     self.cursor = cursor or self.cursor
-                    yield decode(data)
+                    yield self._with_call(decode(data))
             self.breaks += 1
             await self._backoff.wait(Lost(f"the stream of {self.run} broke"))
             is_continued = await self._reconnect()
@@ -145,6 +155,17 @@ class Answer:
                 return
             if not is_continued:
                 yield Restarted()
+
+    def _with_call(self, event: Event) -> Event:
+        """The event; a question with the tool and the arguments of its call."""
+        match event:
+            case ToolInputAvailable():
+                self._calls[event.tool_call_id] = event
+            case ToolApprovalRequest(tool_call_id=id) if (call := self._calls.get(id)) is not None:
+                return msgspec.structs.replace(event, tool_name=call.tool_name, input=call.input)
+            case _:
+                pass
+        return event
 
     async def _reconnect(self) -> bool:
         """Continue after the last event, and return True. Else start again with the first one: False."""

@@ -73,12 +73,28 @@ class Chat:
         """
         decision = {"id": approval_id, **build_decision(approved=approved, reason=reason, input=input)}
         part = {"type": "dynamic-tool", "state": "approval-responded", "approval": decision}
-        message = {"id": "answered", "role": "assistant", "parts": [part]}
-        body = {"id": session, "messages": [message], "trigger": "submit-message"}
-        headers = answer_headers(None, operations=operations)
-        return await Answer.open(
-            self._transport, Request(method="POST", path="/api/chat", body=body, headers=headers)
-        )
+        return await self._answer(session, part, operations=operations)
+
+    async def tool_output(
+        self,
+        session: str,
+        call: str,
+        output: Any = None,
+        *,
+        error: str | None = None,
+        operations: bool = False,
+    ) -> Answer | None:
+        """Answer the call of a client tool with an output, or with the text of an error, and return what
+        follows; None while the run waits for more.
+
+        The same output again changes nothing. Raises `Conflict` for another one, `Invalid` for one that does
+        not fit and for a call that does not wait.
+        """
+        given = {"state": "output-available", "output": output}
+        if error is not None:
+            given = {"state": "output-error", "errorText": error}
+        part = {"type": "dynamic-tool", "toolName": "", "toolCallId": call, **given}
+        return await self._answer(session, part, operations=operations)
 
     async def resume(
         self, session: str, *, cursor: str | None = None, follow: bool = False, operations: bool = False
@@ -97,6 +113,13 @@ class Chat:
             query={"follow": "true"} if follow else {},
         )
         return await Answer.open(self._transport, request, cursor)
+
+    async def _answer(self, session: str, part: dict[str, Any], *, operations: bool) -> Answer | None:
+        message = {"id": "answered", "role": "assistant", "parts": [part]}
+        body = {"id": session, "messages": [message], "trigger": "submit-message"}
+        headers = answer_headers(None, operations=operations)
+        request = Request(method="POST", path="/api/chat", body=body, headers=headers)
+        return await Answer.open(self._transport, request)
 
     async def stop(
         self, session: str, *, message_id: str | None = None, last_part: Mapping[str, Any] | None = None

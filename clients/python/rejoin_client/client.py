@@ -6,8 +6,10 @@ from typing import Self
 
 import aiohttp
 
+from rejoin_client.artifacts import Artifacts
 from rejoin_client.chat import Chat
 from rejoin_client.executions import Executions
+from rejoin_client.feedback import FeedbackBook
 from rejoin_client.threads import Threads
 from rejoin_client.transport import Credential, HttpTransport, Retry, Token
 
@@ -25,6 +27,8 @@ class Client:
     chat: Chat
     executions: Executions
     threads: Threads
+    artifacts: Artifacts
+    feedback: FeedbackBook
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class Client:
             http, self._base_url, credential=self._credential, headers=self._headers, retry=self._retry
         )
         self.chat, self.executions, self.threads = Chat(transport), Executions(transport), Threads(transport)
+        self.artifacts, self.feedback = Artifacts(transport), FeedbackBook(transport)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -211,7 +211,11 @@ class ToolInputError(_Event, frozen=True, tag="tool-input-error"):
 
 
 class ToolApprovalRequest(_Event, frozen=True, tag="tool-approval-request"):
-    """A tool call waits for an approval: pass `approval_id` to `chat.approve`."""
+    """A tool call waits for an approval: pass `approval_id` to `chat.approve`.
+
+    `tool_name` and `input` are those of the call, from the event before. They are None if the answer was
+    continued by a cursor behind that event: `executions.get` has both.
+    """
 
     approval_id: str
     tool_call_id: str
@@ -220,6 +224,8 @@ class ToolApprovalRequest(_Event, frozen=True, tag="tool-approval-request"):
     reason: str | None = None
     is_automatic: bool | None = None
     signature: str | None = None
+    tool_name: str | None = None
+    input: Any = None
 
 
 class ToolApprovalResponse(_Event, frozen=True, tag="tool-approval-response"):

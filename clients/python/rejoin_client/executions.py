@@ -14,12 +14,24 @@ from rejoin_client.transport import HttpTransport, Request
 
 
 class Pending(msgspec.Struct, frozen=True, rename="camel"):
-    """A tool call that waits for an approval."""
+    """A tool call that waits for an approval. `input_schema`: what changed arguments must be; None: they
+    cannot be changed.
+    """
 
     approval_id: str
     tool_call_id: str
     tool_name: str
     input: Any
+    input_schema: dict[str, Any] | None = None
+
+
+class PendingOutput(msgspec.Struct, frozen=True, rename="camel"):
+    """A call of a client tool that waits for its output. `output_schema`: what that must be."""
+
+    tool_call_id: str
+    tool_name: str
+    input: Any
+    output_schema: dict[str, Any] | None = None
 
 
 class Usage(msgspec.Struct, frozen=True, rename="camel"):
@@ -47,6 +59,7 @@ class Execution(msgspec.Struct, frozen=True, rename="camel"):
     pending_approvals: list[Pending]
     usage: Usage
     error: str | None = None
+    pending_tool_outputs: list[PendingOutput] = []
 
 
 class _Result(msgspec.Struct):
@@ -112,6 +125,14 @@ class Executions:
         decision = build_decision(approved=approved, reason=reason, input=input)
         path = f"{_path(run)}/approvals/{quote(call, safe='')}"
         await self._transport.call(Request(method="POST", path=path, body=decision), _Result)
+
+    async def tool_output(self, run: str, call: str, output: Any = None, *, error: str | None = None) -> None:
+        """Answer the call of a client tool with an output, or with the text of an error. The run's stream
+        continues. Raises `NotFound`, `Conflict`, `Invalid`.
+        """
+        body = {"output": output} if error is None else {"errorText": error}
+        path = f"{_path(run)}/tool-outputs/{quote(call, safe='')}"
+        await self._transport.call(Request(method="POST", path=path, body=body), _Result)
 
     async def interrupt(self, run: str, *, last_part: Mapping[str, Any] | None = None) -> bool:
         """Interrupt a run. Returns False if it had already ended. Raises `NotFound`.

@@ -173,3 +173,19 @@ async def test_a_change_survives_a_crash_at_each_of_its_events(event: str, *, st
         assert len(SEEN) == 1
         assert answer.tool("refund").output == "Refunded 900 for A-17." or event == "tool-output-available"
         assert (await chat.history())[-1]["parts"] == answer.message["parts"]
+
+
+@pytest.mark.feature("F52")
+async def test_the_library_names_what_waits_reads_texts_and_forks(open_chat: OpenChat) -> None:
+    async with open_chat(ScriptedModel(REFUND, "Done.", "Hi.")) as chat:
+        await chat.send("My money back!")
+        [waiting] = await chat.session.pending_approvals()
+        assert (waiting.tool, waiting.input) == ("refund", SHOWN)
+        rest = await chat.session.approve(waiting.id, approved=True)
+        assert rest is not None
+        assert await rest.text() == "Done."
+        assert list(await chat.session.pending_approvals()) == []
+        answered = (await chat.history())[-1]["id"]
+        copy = await chat.session.fork(answered, f"{chat.session.session.id}-copy")
+        assert [message["role"] for message in (await copy.history()).messages] == ["user"]
+        assert await (await copy.send("Hello")).text() == "Hi."

@@ -252,6 +252,7 @@ export class RejoinChatTransport {
   resumeStreamIsReplay = true;
   #options;
   #unanswered = new Map(); // chat → the message that is being sent: the server may not have it yet
+  #edits = new Map(); // approval → the arguments that a person has made of the shown ones
 
   constructor(options = {}) {
     this.#options = { api: '/api/chat', ui: 7, ...options };
@@ -260,7 +261,8 @@ export class RejoinChatTransport {
   /** Send what `useChat` posts, again until there is a response: the idempotency key makes it one run. */
   async sendMessages({ chatId, messages, trigger, messageId, abortSignal, headers, body }) {
     const own = await resolved(this.#options.body);
-    const said = JSON.stringify({ ...own, ...body, id: chatId, messages, trigger, messageId });
+    const sent = messages.map((message) => this.#withEdits(message));
+    const said = JSON.stringify({ ...own, ...body, id: chatId, messages: sent, trigger, messageId });
     const posted = { 'content-type': 'application/json', 'idempotency-key': fresh() };
     const asked = { method: 'POST', body: said };
     const answer = this.#answer(abortSignal, headers, (fetch) => fetch('', asked, posted));
@@ -286,6 +288,38 @@ export class RejoinChatTransport {
     const response = await this.#fetch(headers)(`/${encodeURIComponent(chatId)}/stop`, asked, more);
     if (!response.ok) throw await refusal(response);
     return response.json();
+  }
+
+  /** The arguments with which an approved call runs: say them before `addToolApprovalResponse({ id, approved: true })`. */
+  editInput(approvalId, input) {
+    this.#edits.set(approvalId, input);
+  }
+
+  /** Decide an approval without `useChat`; the chunks that follow, none while the run waits for more. */
+  approve(chatId, approvalId, { approved, reason, input, ...options }) {
+    const approval = { id: approvalId, approved, reason, input };
+    return this.#respond(chatId, { type: 'dynamic-tool', state: 'approval-responded', approval }, options);
+  }
+
+  /** Answer the call of a client tool without `useChat`: `output`, or `errorText` in its place. As `approve`. */
+  addToolOutput(chatId, toolCallId, { output, errorText, ...options }) {
+    const given = errorText === undefined ? { state: 'output-available', output } : { state: 'output-error', errorText };
+    return this.#respond(chatId, { type: 'dynamic-tool', toolCallId, ...given }, options);
+  }
+
+  #respond(chatId, part, options) {
+    const messages = [{ id: 'answered', role: 'assistant', parts: [part] }];
+    return this.sendMessages({ ...options, chatId, messages, trigger: 'submit-message' });
+  }
+
+  /** The message as the server takes it: `addToolApprovalResponse` has no place for changed arguments. */
+  #withEdits(message) {
+    if (message.role !== 'assistant' || !this.#edits.size) return message;
+    const changed = ({ state, approval }) =>
+      state === 'approval-responded' && approval?.approved && this.#edits.has(approval.id);
+    const parts = message.parts.map((part) =>
+      changed(part) ? { ...part, approval: { ...part.approval, input: this.#edits.get(part.approval.id) } } : part);
+    return { ...message, parts };
   }
 
   #fetch(headers, signal) {
