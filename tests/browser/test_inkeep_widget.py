@@ -92,8 +92,7 @@ async def test_it_approves_and_denies(widget: InkeepWidget, faults: list[str], a
     await expect(widget.button("Approve")).to_have_count(0)
     await widget.say("count 2")
     await expect(widget.answer).to_contain_text("1 2")
-    messages = (await widget.stored(f"/run/v1/conversations/{widget.conversation}"))["data"]["messages"]
-    assert [one["role"] for one in messages] == ["user", "assistant"] * 2
+    assert [one["role"] for one in await widget.whole_messages()] == ["user", "assistant"] * 2
     assert faults == []
 
 
@@ -132,7 +131,7 @@ async def test_two_questions_are_decided_one_after_the_other(
     await widget.button("Deny").click()
     await expect(widget.answer).to_contain_text("Here I am.")
     await expect(widget.button("Deny")).to_have_count(0)
-    [_, answer] = (await widget.stored(f"/run/v1/conversations/{widget.conversation}"))["data"]["messages"]
+    [_, answer] = await widget.whole_messages()
     states = [part["state"] for part in answer["parts"] if part["type"].startswith("tool-")]
     assert [state == "output-available" for state in states] == [first == 0, first == 1]
 
@@ -148,12 +147,7 @@ async def test_after_a_reload_in_the_middle_of_a_text_the_answer_is_there_when_i
     await widget.page.close()
     early = await InkeepWidget.open(context, site, conversation)
     await expect(early.messages.last).to_contain_text("Please check back")
-    path = f"/run/v1/conversations/{conversation}"
-
-    async def ended() -> bool:
-        return not (await early.stored(path))["data"]["active"]
-
-    await wait_until(ended, "the end of the run")
+    await early.whole_messages(conversation)
     later = await InkeepWidget.open(context, site, conversation)
     await expect(later.answer.locator("[data-part=markdown-p]")).to_have_text(count_text(400))
     await later.say("count 3")
@@ -272,12 +266,7 @@ async def test_after_a_killed_runner_the_loaded_conversation_has_the_whole_answe
     site.dev.kill_runners()
     await expect(widget.button("Stop")).to_have_count(0)
     await expect(widget.answer).to_contain_text("try again")
-    path = f"/run/v1/conversations/{widget.conversation}"
-
-    async def ended() -> bool:
-        return not (await widget.stored(path))["data"]["active"]
-
-    await wait_until(ended, "the end of the run")
+    await widget.whole_messages()
     later = await InkeepWidget.open(context, site, widget.conversation)
     await expect(later.answer.locator("[data-part=markdown-p]")).to_have_text(count_text(60))
 

@@ -6,6 +6,7 @@ from typing import Any, Self
 from playwright.async_api import BrowserContext, Locator, Page
 
 from tests.support.browser.browser_site import BrowserSite
+from tests.support.system.observation import wait_until
 
 PAGE = "/inkeep"
 SCRIPT = "/inkeep.js"
@@ -90,6 +91,18 @@ class InkeepWidget:
         response = await self.page.request.get(f"{self.site.base}{path}")
         assert response.ok, await response.text()
         return await response.json()
+
+    async def whole_messages(self, conversation: str = "") -> list[Any]:
+        """The stored messages, once no answer is being made: a text is shown before it is stored."""
+        path = f"/run/v1/conversations/{conversation or self.conversation}"
+        found: dict[str, Any] = {}
+
+        async def ended() -> bool:
+            found.update((await self.stored(path))["data"])
+            return not found["active"]
+
+        await wait_until(ended, "the end of the run")
+        return list(found["messages"])
 
 
 def unique(text: str) -> str:
