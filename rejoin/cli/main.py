@@ -25,6 +25,8 @@ class MigrateSettings(msgspec.Struct, frozen=True):
 
     nats_url: str
     database_url: str
+    migrate_database_url: str | None = None
+    """PostgreSQL itself, where `database_url` is a pooler in transaction mode. Default: `database_url`."""
     nats_replicas: int = 1
     run_log_retention_s: float = 24 * 3600
     log_level: str = "info"
@@ -117,7 +119,8 @@ def migrate_command(config: Path | None, *, check: bool) -> None:
 
     loaded = load(MigrateSettings, config)
     if check:
-        asyncio.run(migrate.check_schema(loaded.database_url, exactly=True))
+        url = loaded.migrate_database_url or loaded.database_url
+        asyncio.run(migrate.check_schema(url, exactly=True))
         click.echo("up to date")
         return
 
@@ -126,7 +129,7 @@ def migrate_command(config: Path | None, *, check: bool) -> None:
             await setup.declare_streams_when_ready(
                 connection, setup.StreamSettings(loaded.nats_replicas, loaded.run_log_retention_s)
             )
-        return await migrate.migrate(loaded.database_url)
+        return await migrate.migrate(loaded.migrate_database_url or loaded.database_url)
 
     applied = asyncio.run(run())
     click.echo("\n".join(f"applied {version}" for version in applied) or "up to date")

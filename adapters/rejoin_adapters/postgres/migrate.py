@@ -18,7 +18,8 @@ from typing import NamedTuple
 import asyncpg
 import structlog
 
-from rejoin_adapters.postgres.pool import Database, map_errors, wait_for_database
+from rejoin_adapters.postgres.database_url import parse_database_url
+from rejoin_adapters.postgres.pool import STATEMENTS_MAX, Database, map_errors, wait_for_database
 from rejoin_protocol.errors import Invalid, Unavailable
 
 log = structlog.get_logger("rejoin.migrate")
@@ -64,7 +65,7 @@ async def check_schema(database_url: str, *, exactly: bool = False) -> None:
     """Raises `Invalid` if migrations are missing; with `exactly`, also if the database has newer ones, as
     during a rollout of a newer version. Waits for the database.
     """
-    async with _connection(database_url) as connection:
+    async with _connection(database_url) as connection, connection.transaction():
         applied = await _applied(connection)
     known = [migration.version for migration in migrations()]
     missing = [version for version in known if version not in applied]
@@ -96,8 +97,14 @@ async def check_writes(database: Database) -> None:
 
 async def migrate(database_url: str) -> list[str]:
     """Apply the missing migrations and return their versions. Waits for the database. Raises `Unavailable` if
-    the lock of a table is not free within the retries; migrations applied before that stay.
+    the lock of a table is not free within the retries; migrations applied before that stay. Raises `Invalid`
+    for the URL of a pooler in transaction mode: the lock of migrations belongs to a server connection.
     """
+    if parse_database_url(database_url).is_pooled:
+        raise Invalid(
+            "migrations need a connection to PostgreSQL itself, or by a pooler in session mode: set "
+            "REJOIN_MIGRATE_DATABASE_URL"
+        )
     async with _connection(database_url) as connection:
         while not await connection.fetchval("select pg_try_advisory_lock($1)", LOCK):  # noqa: ASYNC110
             await asyncio.sleep(LOCK_POLL_S)
@@ -139,7 +146,14 @@ async def _missing(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Mig
 
 @asynccontextmanager
 async def _connection(database_url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
-    connection = await wait_for_database(database_url, lambda: asyncpg.connect(database_url, timeout=5))
+    parsed = parse_database_url(database_url)
+    # Behind a pooler no prepared statement may stay.
+    cached = 0 if parsed.is_pooled else STATEMENTS_MAX
+
+    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(parsed.url, timeout=5, statement_cache_size=cached)
+
+    connection = await wait_for_database(database_url, connect)
     try:
         with map_errors():
             yield connection

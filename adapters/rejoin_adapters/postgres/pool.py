@@ -20,6 +20,7 @@ import stamina
 import structlog
 
 from rejoin_adapters.actor import current_actor
+from rejoin_adapters.postgres.database_url import parse_database_url
 from rejoin_adapters.process import tls
 from rejoin_protocol.errors import (
     Busy,
@@ -35,8 +36,14 @@ from rejoin_protocol.errors import (
 log = structlog.get_logger("rejoin.database")
 
 CLOSE_TIMEOUT_S = 5.0
+STATEMENTS_MAX = 100
+"""Prepared statements that a connection keeps; asyncpg's default."""
 PING = "select 'pong'"
 _SET_ACTOR = "select set_config('rejoin.actor', $1, true), set_config('rejoin.peer', $2, true)"
+_SET_SESSION = "set default_transaction_isolation = 'read committed'"
+"""The SQL functions need it: each of their statements sees what was committed before it. It is no startup
+parameter, since poolers refuse connections with parameters that they do not know.
+"""
 _REFUSALS = {
     "RJ400": Invalid,
     "RJ404": NotFound,
@@ -63,6 +70,8 @@ _UNREACHABLE = (
     asyncpg.ReadOnlySQLTransactionError,  # a standby that is not promoted yet
     asyncpg.TransactionRollbackError,  # a deadlock: nothing was committed
 )
+_UNSUPPORTED = "unsupported startup parameter"
+"""PgBouncer's text. Its errors have one SQLSTATE, whether a later try may succeed or not."""
 _UNSTORABLE = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 _UNSTORABLE_TEXT = "the text contains a character that cannot be stored"
 
@@ -79,12 +88,21 @@ def map_errors() -> Iterator[None]:
     except ValueError:
         raise  # a wrong argument; some are `InterfaceError`s, too
     except _UNREACHABLE as error:
+        if _UNSUPPORTED in str(error):
+            raise RejoinError(f"the database's pooler refuses the connection: {error}") from None
         raise Unavailable("the database cannot be reached") from error
+    except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError) as error:
+        raise Unavailable(
+            "a pooler in transaction mode stands before the database: add pgbouncer=true to the "
+            "parameters of REJOIN_DATABASE_URL"
+        ) from error
     except _UNSTORABLE as error:
         raise Invalid(_UNSTORABLE_TEXT) from error
     except asyncpg.PostgresError as error:
         if isinstance(error.__cause__, UnicodeEncodeError):  # half a surrogate pair, as headers can have
             raise Invalid(_UNSTORABLE_TEXT) from error
+        if isinstance(error, asyncpg.UndefinedObjectError) and "configuration parameter" in str(error):
+            raise RejoinError(f"the database refuses the connection: {error}") from None
         if (kind := _REFUSALS.get(error.sqlstate or "")) is None:
             raise
         detail = str(error.args[0])
@@ -145,15 +163,23 @@ async def _skip_reset(_connection: Any) -> None:
 
 class Database:
     """A pool of connections; one statement is one transaction and one round trip. Closed at the end of its
-    context.
+    context. `transaction_settings`: behind a pooler in transaction mode, the statements that set PostgreSQL
+    settings for each transaction, which then takes five round trips; otherwise None.
 
     asyncpg's pool creates, counts and repairs connections. A working connection is kept here between two
     statements, unless another caller waits for one: releasing and acquiring it costs more than a statement.
     """
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", *, acquire_timeout_s: float) -> None:
+    def __init__(
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        *,
+        acquire_timeout_s: float,
+        transaction_settings: str | None = None,
+    ) -> None:
         self._pool = pool
         self._acquire_timeout_s = acquire_timeout_s
+        self._transaction_settings = transaction_settings
         self._idle: list[_Connection] = []
         self._waiting = 0
 
@@ -182,7 +208,7 @@ class Database:
         if actor is None:
             return await self.fetch_text(query, *args)
         with map_errors():
-            async with self._connection() as connection, connection.transaction():
+            async with self._connection() as connection, self._transaction(connection):
                 await connection.execute(_SET_ACTOR, actor.name, actor.peer or "")
                 found: str | None = await connection.fetchval(query, *args)
                 return found
@@ -201,8 +227,20 @@ class Database:
 
     async def _once(self, query: str, args: tuple[Any, ...]) -> str | None:
         async with self._connection() as connection:
-            value: str | None = await connection.fetchval(query, *args)
+            value: str | None
+            if self._transaction_settings is None:
+                value = await connection.fetchval(query, *args)
+            else:
+                async with self._transaction(connection):
+                    value = await connection.fetchval(query, *args)
             return value
+
+    @asynccontextmanager
+    async def _transaction(self, connection: _Connection) -> AsyncIterator[None]:
+        async with connection.transaction(isolation="read_committed"):
+            if self._transaction_settings:
+                await connection.execute(self._transaction_settings)
+            yield
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[_Connection]:
@@ -262,24 +300,42 @@ async def open_database(
     settings: Mapping[str, str] | None = None,
 ) -> Database:
     """Open a pool and wait until the database answers, with log lines meanwhile. `settings`: PostgreSQL
-    settings of its connections.
+    settings of its connections. With `?pgbouncer=true` in the URL, a pooler in transaction mode may stand
+    between.
     """
+    parsed = parse_database_url(database_url)
+    if parsed.ignored:
+        log.warning("database_url_parameters_ignored", names=parsed.ignored)
+    changes = settings or {}
+
+    async def set_up(connection: Any) -> None:
+        await connection.execute("; ".join([_SET_SESSION, *_set_statements("set", changes)]))
+
     pool = asyncpg.create_pool(
-        database_url,
+        parsed.url,
         min_size=0,  # asyncpg would restore a minimum in the background, with a traceback for each failure
         max_size=pool_max,
         timeout=connect_timeout_s,
         command_timeout=command_timeout_s,
         max_cached_statement_lifetime=0,
+        # A prepared statement stays in one server connection, which the next transaction may not get.
+        statement_cache_size=0 if parsed.is_pooled else STATEMENTS_MAX,
         reset=_skip_reset,
-        server_settings={
-            "application_name": "rejoin",
-            # The SQL functions need it: each of their statements sees what was committed before it.
-            "default_transaction_isolation": "read committed",
-            **(settings or {}),
-        },
+        init=None if parsed.is_pooled else set_up,
+        server_settings={"application_name": "rejoin"},
     )
     with _refuse_wrong_url():
-        database = Database(await pool, acquire_timeout_s=acquire_timeout_s)
+        database = Database(
+            await pool,
+            acquire_timeout_s=acquire_timeout_s,
+            transaction_settings="; ".join(_set_statements("set local", changes))
+            if parsed.is_pooled
+            else None,
+        )
     await wait_for_database(database_url, lambda: database.fetch_text(PING))
     return database
+
+
+def _set_statements(command: str, changes: Mapping[str, str]) -> list[str]:
+    """`changes` are our own names and numbers: nothing of a request is in them."""
+    return [f"{command} {name} = '{value}'" for name, value in changes.items()]
