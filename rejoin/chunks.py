@@ -1,16 +1,17 @@
-"""The events of a stream as classes: AI SDK UI message chunks.
+"""The events of a run as classes. The AI SDK calls them UI message chunks, and `Chunk` is the union of all.
 
-Models and custom loops yield them, and `Stream.chunks()` yields them to a reader. The facade of
-`rejoin_protocol.events.chunks`.
+Models and custom loops yield events, and `Stream.chunks()` yields them to a reader. A `Citation` of a text
+has a `CitedUrl` or a `CitedDocument`. The facade of `rejoin_protocol.events.chunks`.
 """
 
 from rejoin_protocol.events.chunks import (
     Abort,
     Chunk,
     Citation,
+    CitedDocument,
+    CitedUrl,
     Custom,
     Data,
-    DocumentSource,
     Error,
     File,
     Finish,
@@ -40,16 +41,16 @@ from rejoin_protocol.events.chunks import (
     ToolOutputAvailable,
     ToolOutputDenied,
     ToolOutputError,
-    UrlSource,
 )
 
 __all__ = (
     "Abort",
     "Chunk",
     "Citation",
+    "CitedDocument",
+    "CitedUrl",
     "Custom",
     "Data",
-    "DocumentSource",
     "Error",
     "File",
     "Finish",
@@ -79,5 +80,4 @@ __all__ = (
     "ToolOutputAvailable",
     "ToolOutputDenied",
     "ToolOutputError",
-    "UrlSource",
 )

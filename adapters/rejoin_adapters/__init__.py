@@ -17,6 +17,6 @@
     process/       what every service process needs: logs, redaction, metrics, tracing, TLS, signals
     embedded/      private NATS and PostgreSQL servers for development and tests
 
-Import law: nothing here imports `rejoin_gateway` or `rejoin_runner`. They type against `ports`; only their
+Import rule: nothing here imports `rejoin_gateway` or `rejoin_runner`. They type against `ports`; only their
 `app.py`, the command line and tests construct the adapters.
 """

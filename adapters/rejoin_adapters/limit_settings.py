@@ -40,7 +40,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def limits(self) -> Limits:
-        """As the database reads them."""
+        """The limits as the database reads them."""
         return Limits(
             running_max=self.tenant_running_max,
             queued_max=self.tenant_queued_max,

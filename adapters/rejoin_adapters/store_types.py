@@ -313,7 +313,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Loss(msgspec.Struct, frozen=True):
-    """An attempt that ended without a word of its runner.
+    """An attempt that its runner has neither finished nor released.
 
     `cause`: `silent`, nobody knows why; `blocked`, `code` blocked the event loop for `seconds`; `died`, the
     process died in which the run was alone. `code` names code of the application, and `call` its tool call.
@@ -436,7 +436,7 @@ class Artifact(msgspec.Struct, frozen=True):
 
 
 class Feedback(msgspec.Struct, frozen=True):
-    """What somebody thinks of an answer, or of a whole session if `message` is None. `user`: who gave it;
+    """A person's feedback on an answer, or on a whole session if `message` is None. `user`: who gave it;
     None: the tenant. `agent` is the session's.
     """
 
@@ -458,8 +458,8 @@ class FeedbackPage(msgspec.Struct, frozen=True):
 
 
 class ClientEvent(msgspec.Struct, frozen=True):
-    """What a client reports of its use. `session` and `message` are the client's words: nothing of that name
-    need exist. The three objects are any JSON, as the client sent them.
+    """An event that a client reports about its use. `session` and `message` are the client's words: nothing
+    of that name need exist. The three objects are any JSON, as the client sent them.
     """
 
     id: str

@@ -23,11 +23,11 @@ class Forbidden(RejoinError):
 
 
 class NotFound(RejoinError):
-    """It does not exist, or belongs to another user or tenant."""
+    """The object does not exist, or belongs to another user or tenant."""
 
 
 class Conflict(RejoinError):
-    """It contradicts stored data or an earlier decision."""
+    """The request contradicts stored data or an earlier decision."""
 
 
 class Busy(Conflict):
@@ -35,7 +35,7 @@ class Busy(Conflict):
 
 
 class Gone(RejoinError):
-    """It existed, and its retention has passed."""
+    """The object existed, and its retention has passed."""
 
 
 class Limited(RejoinError):

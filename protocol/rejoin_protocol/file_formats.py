@@ -28,7 +28,7 @@ JSON = "application/json"
 TEXT = "text/plain"
 BINARY_TYPES = frozenset({PNG, JPEG, WEBP, GIF, PDF})
 REMOTE_TYPES = frozenset({PNG, JPEG, WEBP, PDF})
-"""What is taken from a remote URL. The others are taken by data URL only."""
+"""The types that the gateway fetches from a remote URL. It takes the others by data URL only."""
 ACCEPTED = "png, jpeg, webp and gif images, PDF and text are accepted"
 
 TEXT_FILE_BYTES_MAX = 256 * 1024
@@ -52,7 +52,7 @@ APPLICATION_TEXT_TYPES = frozenset(
     )
 )
 UNSPECIFIC_TYPES = frozenset({"application/octet-stream", "binary/octet-stream"})
-"""What browsers and servers say of a file whose type they do not know: no claim."""
+"""The types that browsers and servers send for a file whose type they do not know. They count as no claim."""
 EXTENSION_TYPES = MappingProxyType(
     {
         "csv": CSV,
@@ -225,7 +225,7 @@ def _check_end(data: bytes, kind: str) -> None:
 
 
 def _end_offset(data: bytes, kind: str | None) -> int | None:
-    """Where an image ends; None if it has no end. Other files end with their bytes."""
+    """The offset of the end of an image; None if it has no end. Other files end with their bytes."""
     match kind:
         case "image/png":
             return _png_end(data)
@@ -284,9 +284,9 @@ def _gif_end(data: bytes) -> int | None:
         match data[at : at + 1]:
             case b";":
                 return at + 1
-            case b"!":  # an extension: its label, then data
+            case b"!":
                 at += 2
-            case b",":  # an image: its place, its colours, the size of a code, then data
+            case b",":
                 at += 11 + _gif_colours(data[at + 9 : at + 10])
             case _:
                 return None

@@ -65,7 +65,7 @@ def well_formed(text: str) -> str:
 
 
 def convert[T](value: Any, kind: type[T], *, dec_hook: Callable[[type[Any], Any], Any] | None = None) -> T:
-    """As `msgspec.convert`; `1.0` is taken for the integer 1. Raises `msgspec.ValidationError`."""
+    """Like `msgspec.convert`, but accepts `1.0` as the integer 1. Raises `msgspec.ValidationError`."""
     try:
         return msgspec.convert(value, kind, dec_hook=dec_hook)
     except msgspec.ValidationError as fault:

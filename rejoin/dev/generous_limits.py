@@ -12,7 +12,7 @@ GENEROUS_LIMITS: Mapping[str, Any] = {
     "tenant_queued_max": 1_000_000,
     "user_queued_max": 1_000_000,
 }
-"""Of gateways and runners."""
+"""Settings of gateways and runners."""
 GENEROUS_RATES: Mapping[str, Any] = {
     "requests_per_minute": 10_000_000,
     "user_requests_per_minute": 10_000_000,
@@ -21,4 +21,4 @@ GENEROUS_RATES: Mapping[str, Any] = {
     "tenant_streams_max": 65_536,
     "user_streams_max": 65_536,
 }
-"""Of gateways."""
+"""Settings of gateways."""

@@ -36,7 +36,9 @@ from rejoin_runner.worker.worker import Worker
 
 
 class InMemoryRejoin(msgspec.Struct, frozen=True):
-    """What a test needs of one: the backend, the worker with its models, its clock and its crash point."""
+    """What a test needs of a Rejoin in memory: the backend, the worker with its models, its clock and its
+    crash point.
+    """
 
     backend: Backend
     models: Sequence[Model]

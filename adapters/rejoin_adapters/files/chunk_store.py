@@ -37,7 +37,7 @@ _GET = f"{subjects.JETSTREAM_API}.DIRECT.GET.{subjects.FILES}"
 
 
 class _FileChunk(msgspec.Struct, frozen=True):
-    """One message. `count`: the number of chunks of its file."""
+    """One chunk, which is one JetStream message. `count`: the number of chunks of its file."""
 
     count: int
     media_type: str

@@ -119,7 +119,7 @@ class RawMessage(msgspec.Struct, frozen=True, gc=False):
 
     raw_subject: bytes
     raw_headers: bytes
-    """As received: empty, or from `NATS/1.0` to the empty line."""
+    """The headers as received: empty, or from `NATS/1.0` to the empty line."""
     data: bytes
 
     @property
@@ -319,7 +319,7 @@ class NatsClient(Client):
             await self.publish(subject, payload, reply, dict(headers) or None)
 
     def buffer_publish(self, subject: str, reply: str, headers: Mapping[str, str], payload: bytes) -> None:
-        """As `write_publish`, without a coroutine: each append comes here. Needs `internals.writes`."""
+        """Like `write_publish`, without a coroutine: each append comes here. Needs `internals.writes`."""
         raw_headers = encode_headers(headers)
         size = len(raw_headers) + len(payload)
         self._check_size(size)

@@ -22,7 +22,7 @@ def request_key(request: str, nonce: str) -> str:
 
 
 def request_prefix(request: str) -> str:
-    """What the keys of all runs of this request id begin with."""
+    """The prefix of the idempotency keys of all runs of this request id."""
     return f"mcp:{hashlib.sha256(request.encode()).hexdigest()[:32]}:"
 
 

@@ -7,7 +7,7 @@ from rejoin_adapters.store_types import RunCount
 
 
 class RunCounts(Protocol):
-    """One query."""
+    """Count the runs with one query."""
 
     async def count_busy(self) -> Sequence[RunCount]:
         """The ready runs of each agent, queued and running. Agents without any are left out."""

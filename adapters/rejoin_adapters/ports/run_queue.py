@@ -75,8 +75,8 @@ class RunQueue(Protocol):
         ...
 
     def discard_late_arrivals(self) -> None:
-        """This process stood still for longer than an ack wait: drop the requests that have arrived since,
-        which are being delivered to other runners.
+        """Drop the requests that arrived while this process stood still for longer than an ack wait: the
+        broker is delivering them to other runners.
         """
         ...
 

@@ -97,7 +97,7 @@ class RunStore(Protocol):
         ...
 
     async def find_seen(self, run: RunId) -> dict[str, Any] | None:
-        """What `interrupt` was told as `seen` about this run; None: nothing."""
+        """The argument `seen` of the `interrupt` of this run, or None."""
         ...
 
     async def find_run(self, owner: Owner, run: RunId) -> Run | None:

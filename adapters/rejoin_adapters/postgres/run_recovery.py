@@ -10,7 +10,7 @@ from rejoin_protocol.run_request import RunRequest
 STRANDED_MAX = 100
 """Stranded runs returned to one sweep."""
 PURGED_AGAIN_S = 600.0
-"""By then every runner has found out that its run was deleted, and has stopped appending."""
+"""A log is purged a second time after this time: every runner knows by then that its run was deleted."""
 
 
 class PostgresRunRecovery:

@@ -13,7 +13,9 @@ import structlog
 
 MEMORY = "memory"
 MEMORY_SHARE_MAX = 0.85
-"""Of the memory limit: what is left is for the work that is under way."""
+"""The share of the memory limit above which a process counts as overloaded. The rest is for the work in
+progress.
+"""
 FILES_SHARE_MAX = 0.9
 LAG_S_MAX = 2.0
 """A loop that is later than this answers nobody in time."""
@@ -75,7 +77,7 @@ def return_unused_memory() -> None:
 
 
 def read_process_usage() -> ProcessUsage:
-    """This process's usage. Where the system does not tell (not Linux), nothing counts as used."""
+    """This process's usage. On systems other than Linux, where it cannot be read, nothing counts as used."""
     files_max = _limit(resource.RLIMIT_NOFILE)
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -108,7 +108,7 @@ def _is_secret(name: str) -> bool:
 
 
 class _Line:
-    """What may still be written to one line."""
+    """The remaining budget of one log line."""
 
     def __init__(self, hidden: Sequence[str]) -> None:
         self._hidden = hidden

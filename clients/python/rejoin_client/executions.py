@@ -83,7 +83,7 @@ class Executions:
         operations: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """As `chat.send`. To start a run without reading it, keep the answer's `run` and close the answer."""
+        """Like `chat.send`. To start a run without reading it, keep its `run` and close the answer."""
         body = {
             "conversationId": session or str(uuid.uuid4()),
             "messages": [user_message(message, message_id)],

@@ -32,7 +32,7 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.log.record import OperationSet
 
 FIELDS_OF_OTHER_FAMILIES = frozenset({"id", "trigger", "conversationId"})
-"""Besides `messages`."""
+"""Fields of the AI SDK's and the run API's bodies, besides `messages`."""
 
 
 async def send_chat(request: web.Request) -> web.StreamResponse:

@@ -114,7 +114,7 @@ async def to_decisions(session: Session, answers: Sequence[AnsweredCall]) -> lis
 
 
 async def open_decisions(session: Session, answers: Sequence[AnsweredCall]) -> list[Decision]:
-    """As `to_decisions`, without the answers to questions that are not open: a client repeats old answers
+    """Like `to_decisions`, without the answers to questions that are not open: a client repeats old answers
     with its history.
     """
     if not answers:

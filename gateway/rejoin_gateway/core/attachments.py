@@ -80,7 +80,7 @@ class Attachments:
         return [await asyncio.to_thread(_read_part, part, pointer, owner) for pointer, part in parts]
 
     async def read_earlier(self, parts: Sequence[tuple[str, Part]], owner: Owner) -> list[ReceivedFile]:
-        """As `read`, for the files of earlier turns. None of them refuses the request: see
+        """Like `read`, for the files of earlier turns. None of them refuses the request: see
         `message_input.build_imported_turns`. Only the newest `IMPORTED_FILES_MAX` are taken.
         """
         too_many = max(0, len(parts) - IMPORTED_FILES_MAX)

@@ -94,7 +94,7 @@ class Directory(msgspec.Struct, frozen=True):
         }
 
     async def root_sessions(self, *, limit: int, before: str | None) -> tuple[SessionPage, Sequence[Fork]]:
-        """As `sessions`, without forks; and the forks of the page's sessions."""
+        """Like `sessions`, without forks, and with the forks of the page's sessions."""
         sessions = self.backend.sessions
         page = await sessions.list(self.owner, agent=self.agent, limit=limit, before=before, roots=True)
         forks = await sessions.forks(self.owner, [summary.id for summary in page.sessions])

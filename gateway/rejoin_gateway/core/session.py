@@ -100,7 +100,7 @@ class Session(msgspec.Struct, frozen=True):
     async def resume(
         self, run: Run, position: Position, view: View, *, follow: bool = False
     ) -> Replay | None:
-        """As `replay`; None if the position is a cursor behind which a run that has ended has no more events.
+        """Like `replay`; None if the position is the cursor of the last event of a run that has ended.
 
         A browser's EventSource connects again after every end of a response. It stops only at a response
         without a stream.
@@ -355,7 +355,7 @@ class AgentSession(Session, frozen=True):
             raise self._not_found()
 
     async def summary(self) -> SessionSummary:
-        """As `Session.summary`. Raises `NotFound` also if the session belongs to another agent."""
+        """Like `Session.summary`. Raises `NotFound` also if the session belongs to another agent."""
         summary = await self.backend.sessions.get(self.owner, self.id)
         if summary is None or summary.agent != self.agent:
             raise self._not_found()

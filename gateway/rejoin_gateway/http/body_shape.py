@@ -11,7 +11,7 @@ from rejoin_protocol.limits import BODY_CONTAINERS_MAX, BODY_SKELETON_BYTES_MAX,
 
 _BACKSLASH = ord("\\")
 _BETWEEN = (b":", b",")
-"""What is mostly found between two strings: neither opens a container."""
+"""The most frequent bytes between two strings. They open no container."""
 
 
 def check_shape(body: bytes) -> None:

@@ -86,7 +86,7 @@ CLIENT_LEFT: web.RequestKey[bool] = web.RequestKey("client_left", bool)
 
 
 OVERLOAD_RETRY_AFTER_S = 2
-"""By then work has ended, or a load balancer has found another gateway."""
+"""After this time work has ended, or a load balancer has chosen another gateway."""
 
 
 def refuse_if_stopping(request: web.Request) -> None:

@@ -140,7 +140,7 @@ class ErrorInfo(msgspec.Struct, frozen=True):
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """What is wrong, and a JSON pointer to the place in the body."""
+    """A wrong field: what is wrong, and the JSON pointer of the field in the body."""
 
     detail: str
     pointer: str

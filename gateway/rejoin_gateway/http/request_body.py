@@ -63,7 +63,7 @@ _SHARE: web.RequestKey[Share] = web.RequestKey("share", Share)
 _TURN: web.RequestKey[Share] = web.RequestKey("turn", Share)
 _BODY: web.RequestKey[bytes] = web.RequestKey("body", bytes)
 _RECEIVED: web.RequestKey[bytearray] = web.RequestKey("received", bytearray)
-"""What has been read of a body so far."""
+"""The bytes of the body that have been read."""
 _IS_WHOLE: web.RequestKey[bool] = web.RequestKey("is_whole", bool)
 """Set when the body has arrived to its end."""
 
@@ -189,7 +189,7 @@ async def _next_chunk(request: web.Request) -> bytes:
 
 
 async def _read_within_limit(request: web.Request, size_max: int) -> bytes:
-    """As `request.read()`, which would keep the body in memory until the response has ended."""
+    """Like `request.read()`, which would keep the body in memory until the response has ended."""
     received = _received(request)
     try:
         while chunk := await _next_chunk(request):

@@ -1,4 +1,4 @@
-"""What it takes to decode an image, read from its headers before anything is decoded. Pure.
+"""The memory that decoding an image takes, computed from its headers. Pure.
 
 A 40-byte file can declare 268 megapixels. The formats differ in what a decoder holds: a PNG its pixels, a
 WebP four canvases, a progressive JPEG all coefficients of the picture. The bytes for each pixel are measured
@@ -32,7 +32,7 @@ class ImageCost(msgspec.Struct, frozen=True):
 
     @property
     def memory_bytes(self) -> int:
-        """What decoding takes."""
+        """The bytes of memory that decoding takes."""
         return self.width * self.height * self.bytes_per_pixel
 
 

@@ -19,7 +19,7 @@ RETRY_S = 0.5
 """Pause when the system refuses to accept."""
 NO_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 ACCEPTED_AT_ONCE_MAX = 64
-"""Connections accepted in one turn of the event loop: the others' work goes on between two bursts."""
+"""Connections that are accepted at once. Then other tasks of the event loop run."""
 
 
 class BoundedSite(web.BaseSite):

@@ -46,7 +46,9 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
 
 
 def limit_by_files(wanted: int, files_max: int) -> int:
-    """As many connections as are wanted, if file descriptors for everything else remain."""
+    """The number of connections: the wanted one, or fewer, so that file descriptors remain for everything
+    else.
+    """
     return max(1, min(wanted, files_max - min(FILES_RESERVED_MAX, files_max // 2)))
 
 

@@ -1,4 +1,4 @@
-"""What a client receives of a run's log that does not know `reset-step`, or may not know it. Pure.
+"""The events for clients that do not know `reset-step`, or may not know it. Pure.
 
 After a runner crash the next attempt repeats the interrupted step: the log holds the events of the first
 attempt, then `reset-step`, then those of the second. A newer client drops the first ones when it reads

@@ -16,7 +16,7 @@ COUNT_DIGITS_MAX = 12
 
 
 class FromStart(msgspec.Struct, frozen=True):
-    """From the first event."""
+    """Stream from the first event."""
 
 
 class AfterCursor(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class AfterCount(msgspec.Struct, frozen=True):
 
 
 class FromTurn(msgspec.Struct, frozen=True):
-    """From the first event of a turn. A decision about an approval begins a turn."""
+    """Stream from the first event of a turn. A decision about an approval begins a turn."""
 
     turn: int
 

@@ -23,7 +23,7 @@ class AuthState(msgspec.Struct, frozen=True):
 
 
 class ServiceInfo(msgspec.Struct, frozen=True):
-    """This service, as clients of the parts API ask for it before they log in."""
+    """What the gateway is. Clients of the message parts API request it before they log in."""
 
     version: str
     auth: AuthState

@@ -74,7 +74,7 @@ class MessageMetadata(_Chunk, frozen=True, tag="message-metadata"):
     message_metadata: Json
 
 
-class UrlSource(msgspec.Struct, frozen=True, rename="camel", tag_field="sourceType", tag="url"):
+class CitedUrl(msgspec.Struct, frozen=True, rename="camel", tag_field="sourceType", tag="url"):
     """A page that a citation points to."""
 
     type: Literal["source"]
@@ -84,7 +84,7 @@ class UrlSource(msgspec.Struct, frozen=True, rename="camel", tag_field="sourceTy
     provider_metadata: Metadata = UNSET
 
 
-class DocumentSource(msgspec.Struct, frozen=True, rename="camel", tag_field="sourceType", tag="document"):
+class CitedDocument(msgspec.Struct, frozen=True, rename="camel", tag_field="sourceType", tag="document"):
     """A document that a citation points to."""
 
     type: Literal["source"]
@@ -98,7 +98,7 @@ class DocumentSource(msgspec.Struct, frozen=True, rename="camel", tag_field="sou
 class Citation(msgspec.Struct, frozen=True, rename="camel"):
     """The source of a range of a text part. The indexes are positions in the text."""
 
-    source: UrlSource | DocumentSource
+    source: CitedUrl | CitedDocument
     start_index: Index = UNSET
     end_index: Index = UNSET
     cited_text: Text = UNSET

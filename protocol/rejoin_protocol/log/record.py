@@ -39,7 +39,7 @@ class OperationSet(StrEnum):
     PROGRESS = "progress"
 
     def audience_of(self, kind: str) -> Audience:
-        """Who gets an operation of this `type`."""
+        """Which clients receive an operation of this `type`."""
         return Audience.ALL if kind in _DOCUMENTED[self] else Audience.OPERATIONS
 
 

@@ -45,7 +45,7 @@ class Compaction(msgspec.Struct, frozen=True, rename="camel"):
     upto: str
     """The id of the last message that the summary replaces."""
     messages: int
-    """How many messages it replaces."""
+    """The number of messages that the summary replaces."""
     usage: Usage = Usage()
     """The tokens that it cost to write it."""
 

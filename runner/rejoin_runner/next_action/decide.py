@@ -165,7 +165,7 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class DecisionInputs(msgspec.Struct, frozen=True):
-    """What the log cannot say."""
+    """The inputs of a decision that are not in the log."""
 
     turn: int
     """The turn that was claimed: how often all of the run's approvals were decided."""

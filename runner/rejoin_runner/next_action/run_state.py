@@ -18,7 +18,7 @@ from rejoin_runner.next_action.agent_stack import AgentStack, ToolCall
 
 
 class Phase(Enum):
-    """Where the run's message is."""
+    """The phase of the run's message."""
 
     NOT_STARTED = auto()
     """The log has no event, or its first events have expired."""
@@ -32,7 +32,7 @@ class Phase(Enum):
 
 
 class StepPhase(Enum):
-    """Where the last step is."""
+    """The phase of the last step."""
 
     EMPTY = auto()
     """Open, and no event of the model's response came yet."""

@@ -15,11 +15,13 @@ from rejoin_adapters.store_types import Loss
 from rejoin_runner.next_action.run_state import RunState
 
 SILENT_LOSSES_MAX = 2
-"""So many attempts are lost without a known cause before the run is executed alone."""
+"""The number of losses without a known cause after which a run is quarantined."""
 BLOCKS_MAX = 2
-"""So often the same code may block an event loop."""
+"""How often the same code blocks an event loop before the run fails."""
 DEATHS_MAX = 3
-"""So many processes may die in which the run was alone: others may have killed one or two of them."""
+"""How many of its own processes a run ends before it fails. Something else may have killed one or two of
+them.
+"""
 
 
 class Suspicion(Enum):
@@ -31,7 +33,9 @@ class Suspicion(Enum):
 
 
 def judge(losses: Sequence[Loss], state: RunState) -> Suspicion | str:
-    """What the lost attempts say about a run whose log is `state`; a text if the run must fail with it."""
+    """Decide by the lost attempts how a run is executed. `state`: its folded log. Returns an error text if
+    the run must fail.
+    """
     open_calls = {call.id for call in state.all_open_calls}
     # The attempt that made the last progress was lost after it, at the point where the run is now. A call
     # that blocks counts for as long as it has no result, whatever other calls of its step have done.

@@ -41,7 +41,7 @@ GROWING = (
     chunks.ReasoningFile,
     chunks.Custom,
 )
-"""What fills an answer. The events that end one are emitted however large it is."""
+"""The events that make an answer longer. The events that end an answer are emitted whatever its size."""
 
 
 class EventTooLarge(RejoinError):
@@ -228,7 +228,7 @@ class Journal:
 
 
 def _audience_of(chunk: Chunk) -> Audience:
-    """Who knows the type of an event that is for everybody."""
+    """The clients that know the type of an event."""
     match chunk:
         case chunks.ResetStep():
             return Audience.RESETS

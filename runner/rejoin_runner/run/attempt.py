@@ -34,7 +34,7 @@ from rejoin_runner.tools.tool_context import build_operation
 DEADLINE = "deadline"
 RUN_ERROR_CHARS_MAX = 16_384
 DETAIL_BYTES_MAX = 65_536
-"""Of one value in an operation."""
+"""The size of one value in an operation."""
 REQUIRED_COUNTS = frozenset({"inputTokens", "outputTokens", "totalTokens"})
 """Token counts that are reported even if they are 0."""
 

@@ -31,14 +31,13 @@ from rejoin_runner.run import delegation, instrumentation, model_step, tool_call
 from rejoin_runner.run.attempt import DEADLINE, Attempt
 from rejoin_runner.run.status_updates import run_status_updates
 
-"""Chunks of a restored message that only clients of AI SDK 7 know."""
 INTERRUPTED = "The run was interrupted."
 LIMIT_DETAILS = {
     "length": "The answer is cut off: it reached the limit of tokens.",
     "content-filter": "The answer ended early: the model provider's content filter stopped it.",
     "tool-calls": "The agent used up its {steps} steps and has not finished.",
 }
-"""What the message's metadata says of an answer that ended at a limit."""
+"""The `finishDetail` of an answer that ended at a limit, by finish reason."""
 TOO_MANY_ATTEMPTS = "The run failed: its runners stopped too often before it was complete."
 LOG_EXPIRED = "The run failed: it took longer than its log is kept."
 

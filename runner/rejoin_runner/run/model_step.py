@@ -39,7 +39,7 @@ from rejoin_runner.tools.tool_error import ToolError
 
 INCIDENT_CHARS = 12
 NAME_CHARS_SHOWN = 100
-"""Of the name of a tool that a model invented."""
+"""How many characters of the name of an unknown tool appear in the error."""
 
 
 async def generate(attempt: Attempt) -> None:

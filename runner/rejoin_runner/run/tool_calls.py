@@ -310,8 +310,8 @@ def _tool_context(attempt: Attempt, call: ToolCall, output: CallOutput | None = 
 
 
 def _approved_input(attempt: Attempt, call: ToolCall) -> Any:
-    """What the person has approved, if the call has an approval: the arguments as they were shown, or as the
-    person changed them. Else the input in the log.
+    """The arguments that the person has approved, if the call has an approval: the arguments as they were
+    shown, or as the person changed them. Else the input in the log.
     """
     approval = _approval_of(attempt, call)
     if approval is None:

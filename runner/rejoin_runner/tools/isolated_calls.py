@@ -30,7 +30,7 @@ from rejoin_runner.tools.tool_error import ToolError
 PROCESSES_MAX = 8
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 PLACES = threading.BoundedSemaphore(PROCESSES_MAX)
-"""Of all event loops of this process."""
+"""The processes of all event loops of this runner together."""
 
 log = structlog.get_logger("rejoin.isolated_calls")
 

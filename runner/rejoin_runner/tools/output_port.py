@@ -29,7 +29,7 @@ class CallOutput(Protocol):
     """The name of the agent whose call it is."""
     run: RunId
     status_audience: Audience
-    """Who gets `status_update` operations."""
+    """Which clients receive `status_update` operations."""
 
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """Append a chunk to the message. While a text is open, the chunk is held back until the text ends."""

@@ -26,7 +26,7 @@ from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 from rejoin_runner.tools.tool_error import ToolError
 
 RESULT_EXCERPT_CHARS = 2_000
-"""Of a result that was stored as an artifact, the model is shown this many characters."""
+"""How many characters the model sees of a result that was stored as an artifact."""
 
 type OnCrash = Literal["retry", "report"]
 type Overflow = Literal["error", "artifact"]
@@ -56,7 +56,7 @@ class Tool(msgspec.Struct, Generic[C_contra], frozen=True):
     timeout_s: float | None
     """For one call, in seconds. None: no limit."""
     result_bytes_max: int = TOOL_RESULT_BYTES_MAX
-    """Of a result as JSON."""
+    """The size of a result as JSON."""
     overflow: Overflow = "error"
     """What happens to a larger result: an error for the model, or an artifact and an excerpt."""
     context_type: type | None = None

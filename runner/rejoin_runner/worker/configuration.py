@@ -32,7 +32,9 @@ class WorkerLimits(msgspec.Struct, frozen=True):
     max_concurrent_runs: int = 64
     """Runs at the same time in this process. Each agent after the first adds one, so that none starves."""
     ack_wait_s: float = ACK_WAIT_S
-    """The broker redelivers a request after this silence. The worker sends three heartbeats in this time."""
+    """The broker redelivers a request after this time without a heartbeat. The worker sends three heartbeats
+    in this time.
+    """
     loop_blocked_s_max: float = 10.0
     """A run whose code blocks the event loop for longer is given up to another runner."""
     drain_grace_s: float = 10.0
@@ -50,7 +52,7 @@ class WorkerLimits(msgspec.Struct, frozen=True):
     retry_delay_s: float = 1.0
     """Delay before a failed delivery is delivered again. It doubles with each delivery, up to a minute."""
     history_bytes_max: int = 2 * MIB
-    """Of a session's earlier messages, as JSON, that an agent sees."""
+    """The size of a session's earlier messages, as JSON, that an agent sees."""
     session_retention_s: float | None = None
     audit_retention_s: float = 365 * 24 * 3600
     """Sessions without a change for this long are deleted. None: sessions are never deleted."""

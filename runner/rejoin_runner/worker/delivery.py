@@ -4,7 +4,7 @@ Owns the order of effects between broker and database. A request is acknowledged
 the result, so a crash at any point leads to another delivery, and the next claim finds in the log how far the
 run has come. Four causes end an execution early, and each has its own answer:
 
-- another runner has the run (`Fenced`): stop without a trace;
+- another runner has the run (`Fenced`): stop, and write nothing more;
 - this worker drains (`HandedOver`, or cancellation after the grace): requeue the run at once;
 - a service is away (`RejoinError`): requeue the run after a delay;
 - a bug (any other exception): log it, then requeue the run after a delay.
@@ -189,7 +189,7 @@ class DeliveryExecutor:
         log.info("run_released", ended=state.ended, events=state.index)
 
     async def _look_back(self, claim: Claim) -> tuple[RunState, Sequence[Loss]]:
-        """What the log says about the run, and the attempts that were lost."""
+        """The folded log of the run, and its lost attempts."""
         state = RunState()
         if claim.run.attempt == 1:  # it finds no log; if there is one, the first append fails
             return state, []

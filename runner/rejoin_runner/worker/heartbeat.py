@@ -1,4 +1,4 @@
-"""Keeps a worker's deliveries: the broker redelivers a request whose runner shows no sign of life.
+"""Keeps a worker's deliveries by heartbeats: the broker redelivers a request without them.
 
 The heartbeats come from a thread with an event loop and a connection of its own. Code of the application may
 block the worker's event loop; heartbeats from that loop would then stop, and every run of the process would

@@ -35,12 +35,12 @@ class LoopWatch:
         self._thread = thread
         self._reported_s = reported_s
         self._asked_s: float | None = None
-        """When the loop was asked for a sign of life that it has not given yet."""
+        """When the loop was asked for an answer that it has not given yet."""
         self._reported = False
         self._when_free: set[Callable[[], object]] = set()
 
     def look(self) -> float:
-        """For how many seconds the loop has given no sign of life. Asks it for the next one. Logs
+        """For how many seconds the loop has not answered. Asks it again. Logs
         `event_loop_blocked` once, with the task and the stack that block it, and `event_loop_unblocked`.
         """
         asked_s = self._asked_s  # the loop may answer at any time

@@ -57,7 +57,9 @@ class AloneDelivery(msgspec.Struct):
 
 
 class AloneAnswer(msgspec.Struct, frozen=True):
-    """What to do with the request. `leave`: nothing, because another runner has it."""
+    """The answer of the process: what to do with the request. `leave`: nothing, because another runner has
+    it.
+    """
 
     kind: Literal["ack", "nak", "leave"]
     delay_s: float = 0

@@ -39,7 +39,7 @@ json_values = st.recursive(
 absent = st.just(UNSET)
 metadata = st.dictionaries(words, st.dictionaries(words, json_values, max_size=1), max_size=1)
 citations = st.lists(
-    st.builds(c.Citation, st.builds(c.UrlSource, st.just("source"), words, words)), min_size=1, max_size=1
+    st.builds(c.Citation, st.builds(c.CitedUrl, st.just("source"), words, words)), min_size=1, max_size=1
 )
 steering = st.builds(c.SteeringText, words) | st.builds(c.SteeringFile, words, words)
 

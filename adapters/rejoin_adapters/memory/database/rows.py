@@ -90,7 +90,7 @@ class RunRow(msgspec.Struct):
         self.updated_at = now_utc()
 
     def start(self, now: datetime) -> None:
-        """It is ready."""
+        """Make the run ready: runners may claim it."""
         self.change(ready=True)
         self.due_at = now
 
@@ -106,7 +106,7 @@ class RunRow(msgspec.Struct):
 
     @property
     def listed(self) -> RunSummary:
-        """As operators see it."""
+        """The run as operators see it."""
         return RunSummary(self.row, self.created_at, self.updated_at, self.runner)
 
 
@@ -133,7 +133,7 @@ class ApprovalRow(msgspec.Struct):
 
     @property
     def shown(self) -> Approval:
-        """As the store shows it."""
+        """The run as the store returns it."""
         return Approval(self.request, self.decision, self.turn, self.expired, self.decided_at)
 
 
@@ -298,7 +298,7 @@ class SessionRow(msgspec.Struct):
         self.cancel_approvals(run)
 
     def make_way(self, when_busy: WhenBusy, start: int | None) -> None:
-        """What `when_busy` asks before a new run comes; from `start` on the messages go."""
+        """Apply `when_busy` before a new run is added. Messages from position `start` on are deleted."""
         occupied = any(run.busy and not run.row.interrupted for run in self.runs)
         if occupied and when_busy is WhenBusy.REJECT:
             raise Busy("the session is busy")
@@ -336,7 +336,7 @@ class SessionRow(msgspec.Struct):
                 self.cancel_approvals(run)
 
     def cancel_approvals(self, run: RunRow) -> None:
-        """Nobody answers a run's open questions any more."""
+        """Cancel the run's pending approvals."""
         for approval in self.approvals:
             if approval.run is run and approval.pending:
                 approval.cancelled, approval.decided_at = True, now_utc()

@@ -19,7 +19,7 @@ COMPLETION_FINISH_REASONS = {"content-filter": "content_filter", "length": "leng
 
 
 class CompletionMetadata(msgspec.Struct, frozen=True):
-    """What never changes about a run."""
+    """The fields that are the same in every chunk of a run."""
 
     run: RunId
     session: SessionId
@@ -110,7 +110,7 @@ def stream_error(message: str, code: str) -> dict[str, Any]:
 
 
 def metadata_of(chunk: Chunk) -> dict[str, Any]:
-    """What an event adds to the message's metadata. A newer usage replaces the older one."""
+    """The metadata that an event adds to the message. A newer usage replaces the older one."""
     match chunk:
         case (
             chunks.Start(message_metadata=dict(metadata))

@@ -170,7 +170,7 @@ async def send_input(
 
 
 def metadata_of_run(run: Run) -> CompletionMetadata:
-    """What responses say about a run."""
+    """The metadata of a run in a response."""
     return CompletionMetadata(run.id, run.session, run.agent)
 
 

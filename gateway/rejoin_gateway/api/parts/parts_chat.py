@@ -116,7 +116,7 @@ async def decide_approval(request: web.Request) -> web.StreamResponse:
 
 
 def _decided_chunk(part: Part, decision: Decision) -> Chunk:
-    """What a client learns of a decided call whose run waits for further decisions.
+    """The chunk for a decided call whose run waits for further decisions.
 
     When an answer has ended, the client of this API sends the first call in state `approval-responded` again.
     So the call has to leave that state: its input is available, or it is denied. The run's own events say the

@@ -51,7 +51,7 @@ RUN_FINISH_REASONS = {
 }
 INVOCATION_HEADER = "x-inkeep-invocation-type"
 WIDGET = "chat_widget"
-"""What the run API's own widget says in that header."""
+"""The value of that header in requests of the run API's own widget."""
 
 
 class ChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):

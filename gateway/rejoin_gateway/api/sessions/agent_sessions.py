@@ -57,7 +57,7 @@ class SessionHistory(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
 
 
 class SessionUpdate(msgspec.Struct, frozen=True, rename="camel"):
-    """What to change. `lastMessageId`: all messages behind this one are deleted."""
+    """The changes of a session. `lastMessageId`: all messages behind this one are deleted."""
 
     title: Title | UnsetType | None = UNSET
     metadata: Any = UNSET
@@ -174,7 +174,8 @@ async def reconnect(request: web.Request) -> web.StreamResponse:
 
 
 async def resume_run(request: web.Request) -> web.StreamResponse:
-    """As `reconnect`, where the AI SDK's transports resume by default: they append `/{id}/stream`.
+    """Like `reconnect`, at the path where the AI SDK's transports resume by default: they append
+    `/{id}/stream`.
 
     Their id is a run's, or that of a chat, which is the session of the path.
     """
@@ -188,7 +189,7 @@ async def interrupt_session(request: web.Request) -> web.StreamResponse:
 
 
 async def stop_chat(request: web.Request) -> web.StreamResponse:
-    """As `interrupt_session`, for clients that know the session's id alone."""
+    """Like `interrupt_session`, for clients that know only the session's id."""
     return await interrupt(request, await session_in_path(request))
 
 

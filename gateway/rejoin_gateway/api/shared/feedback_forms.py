@@ -18,7 +18,7 @@ type Details = Annotated[str, Meta(max_length=DETAILS_CHARS_MAX)]
 
 
 class FeedbackBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """What somebody thinks of an answer, or without `messageId` of the whole conversation. `id`: the same id
+    """A person's feedback on an answer, or without `messageId` on the whole conversation. `id`: the same id
     again is the same feedback.
     """
 
@@ -43,13 +43,13 @@ class GivenFeedback(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def feedback_book(request: web.Request) -> FeedbackBook:
-    """What the caller of a request may store and read."""
+    """The feedback that the caller of a request may store and read."""
     backend, principal = request.app[SERVICE].backend, request[PRINCIPAL]
     return FeedbackBook(backend.feedback, principal.owner, principal.agent, backend.now, backend.random_bytes)
 
 
 def to_given(feedback: Feedback) -> GivenFeedback:
-    """As clients get it."""
+    """Feedback as clients receive it."""
     return GivenFeedback(
         feedback.id,
         feedback.session,

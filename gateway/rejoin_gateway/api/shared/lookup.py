@@ -12,7 +12,7 @@ from rejoin_protocol.ids import RunId, session_id
 
 
 def directory_of(request: web.Request) -> Directory:
-    """What the caller of a request may look up."""
+    """The directory of everything that the caller of a request may look up."""
     principal = request[PRINCIPAL]
     return Directory(backend_of(request), principal.owner, principal.agent)
 
@@ -26,7 +26,7 @@ async def session_in_path(request: web.Request) -> Session:
 
 
 async def session_by_id(request: web.Request, id: str) -> Session:
-    """As `session_in_path`, for an id from the body."""
+    """Like `session_in_path`, for an id from the body."""
     return await directory_of(request).session(session_id(id))
 
 

@@ -66,7 +66,7 @@ class _Quirks(msgspec.Struct, frozen=True):
     takes_usage_option: bool = True
     document_form: DocumentForm = "file"
     profile: Profile = MappingProxyType({})
-    """What is so of all of its models, whatever their profiles say."""
+    """The properties of all models of the service. They override the models' profiles."""
     is_vendor: bool = False
     """Whether its models are known by their names behind the service's, as in `groq/llama-3.3-70b`: the
     library's class for the service needs a package that its answers do not.

@@ -35,7 +35,7 @@ class ThinkTagSplitter:
         yield from self._piece(certain)
 
     def end(self) -> Iterator[tuple[bool, str]]:
-        """What was held and is no tag."""
+        """The buffered text, which turned out to be no tag."""
         text, self._held = self._held, ""
         yield from self._piece(text)
 

@@ -53,7 +53,7 @@ class StreamedCall:
         return self.arguments.rstrip().endswith("}") and isinstance(parse_arguments(self.arguments), dict)
 
     def chunks(self) -> Iterator[ToolInputStart | ToolInputDelta]:
-        """What clients have not been told yet."""
+        """The chunks that have not been sent yet."""
         if not self.started:
             self.started = True
             yield ToolInputStart(self.id, self.name)

@@ -19,7 +19,7 @@ from rejoin_protocol.errors import Invalid
 from rejoin_runner.models.model import ToolSpec
 
 NAME_CHARS_KEPT = 50
-"""Of a name that is made fit."""
+"""How many characters of a name stay if the name is changed for a provider."""
 CALL_NAME_DIGEST_CHARS = 8
 ABSENT = "Not there any more: do not call it."
 """The description of a tool that the agent does not have."""
