@@ -214,13 +214,15 @@ async def test_an_invalid_body_is_refused_with_400(system: LocalSystem, base: st
 
 @pytest.mark.feature("F38")
 async def test_no_credential_no_answer(system: LocalSystem, base: str) -> None:
-    """401 in OpenAI's shape; and a conversation of another user is 404."""
+    """401 in OpenAI's shape; and another user who names the same conversation has one of his own."""
     id = system.fresh("s")
     ask: Any = {"model": system.agent, "messages": user("count 1"), "metadata": {"conversation_id": id}}
     async with client_of(base) as ann, client_of(base, "ben") as ben:
         await ann.chat.completions.create(**ask)
-        with pytest.raises(openai.NotFoundError):
-            await ben.chat.completions.create(**ask)
+        await ben.chat.completions.create(**ask)
+        for one in (ann, ben):
+            stored: Any = await one.get(f"/conversations/{id}", cast_to=object)
+            assert len(stored["data"]["messages"]) == 2
         with pytest.raises(openai.AuthenticationError) as fault:
             await ann.with_options(api_key="sk-nobody").chat.completions.create(**ask)
     assert fault.value.code == "unauthorized"
