@@ -17,11 +17,11 @@ from rejoin_gateway.api.shared.answers import Answer, StreamAnswer, decide, deci
 from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.abandoned_answers import interrupt_abandoned_answer, replace_messages
 from rejoin_gateway.core.answered_calls import answers_before, outputs_before, parse_answers, to_decisions
 from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.core.tool_outputs import open_outputs, parse_tool_outputs, repeated_outputs
+from rejoin_gateway.core.unread_answers import interrupt_unread_answer, replace_messages
 from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import key_of, session_of, view_of
 from rejoin_gateway.http.response import stream_from_position
@@ -76,7 +76,7 @@ async def _send_message(
         request, session, answers_before(chat.messages, "/messages"), outputs_before(chat.messages)
     )
     if not edit:
-        await interrupt_abandoned_answer(session, chat, last.id, earlier)
+        await interrupt_unread_answer(session, chat, last.id, earlier)
     return await replace_messages(
         session,
         chat,

@@ -41,7 +41,7 @@ type MessageChunk = (
 """The parts of a message that a loop may emit. Rejoin adds `start`, `finish` and the steps."""
 type LoopOutput = MessageChunk | Usage | str
 
-CRASH_ERROR = "The run's worker went away, and this agent's work is not begun twice."
+CRASH_ERROR = "The run's runner died, and this agent's work is not begun twice."
 
 
 class LoopError(Exception):
@@ -60,7 +60,7 @@ class RunInput[C](OutputContext, frozen=True):
     context: C
     """The application's own context of the request, an instance of the agent's `context` type."""
     attempt: int = 1
-    """Counts from 1. From 2 on, an earlier worker may have started the same work."""
+    """Counts from 1. From 2 on, an earlier runner may have started the same work."""
 
     @property
     def text(self) -> str:
@@ -79,7 +79,7 @@ class RunInput[C](OutputContext, frozen=True):
 
 
 class CustomLoop(msgspec.Struct, frozen=True):
-    """An async generator function, and what happens to a run whose worker crashed."""
+    """An async generator function, and what happens to a run whose runner crashed."""
 
     function: Callable[[RunInput[Any]], AsyncIterator[Any]]
     on_crash: CrashPolicy

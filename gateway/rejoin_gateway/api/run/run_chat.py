@@ -28,10 +28,10 @@ from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
 from rejoin_gateway.api.shared.message_forms import RunMessage
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.abandoned_answers import interrupt_abandoned_answer
 from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions, without_answers
 from rejoin_gateway.core.message_input import SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
+from rejoin_gateway.core.unread_answers import interrupt_unread_answer
 from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import stream_from_position
@@ -146,7 +146,7 @@ async def _send_message(
         # The API's own widget sends nothing while it reads an answer, and its stop button only closes the
         # connection: a new message means that nobody reads the answer any more.
         by_widget = request.headers.get(INVOCATION_HEADER) == WIDGET
-        await interrupt_abandoned_answer(session, chat, message.id, earlier, always=by_widget)
+        await interrupt_unread_answer(session, chat, message.id, earlier, always=by_widget)
         return await session.send(
             stored,
             view_of(request),

@@ -1,9 +1,9 @@
-"""What a new message does to an answer that its client has stopped reading.
+"""Interrupts a run whose answer the client has stopped reading, when the client sends its next message.
 
-`stop()` of `useChat` only closes the connection, which by itself does not end a run: the page may come back.
-The client's next message says whether it has. A client that sends the beginning of an answer as part of the
-conversation, and a new message behind it, is done with that answer: its run is interrupted, so that the new
-message is answered at once. A client that does not know the answer, for example another tab, waits.
+`stop()` of `useChat` only closes the connection, which does not end a run: the page may come back. The next
+message shows whether the client has given the answer up. If it sends the beginning of the answer as part of
+the conversation, and a new message after it, the answer's run is interrupted, so that the new message is
+answered at once. If the client does not know the answer, for example in another tab, its message waits.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +17,7 @@ from rejoin_protocol.lifecycle import BUSY
 _UNDECIDED = frozenset({"approval-requested", "approval-responded"})
 
 
-async def interrupt_abandoned_answer(
+async def interrupt_unread_answer(
     session: Session,
     options: MessageOptions,
     message: str,
@@ -25,14 +25,14 @@ async def interrupt_abandoned_answer(
     *,
     always: bool = False,
 ) -> None:
-    """Interrupt the active run if its client has left its answer. `earlier`: the client's messages before the
-    new message `message`. `always`: the client never sends while it reads. Does nothing if the client says
-    itself what to do with a busy session.
+    """Interrupt the active run if the client has given its answer up. `earlier`: the client's messages before
+    the new message `message`. `always`: the client never sends while it reads. Does nothing if the client
+    says itself what to do with a busy session.
     """
     if options.names_busy_policy or not (earlier or always):
         return
     run = await session.current_run()
-    # A request whose response was lost is sent again: its own run is not one that it has left.
+    # A request whose response was lost is sent again: its own run is not given up.
     if run is None or run.state not in BUSY or run.user_message == message:
         return
     if always or _is_left(run, earlier):
