@@ -12,6 +12,35 @@ from msgspec import Meta
 KIB = 1024
 MIB = 1024 * KIB
 
+# -------------------------------------------------------------------------------------- connections, logs
+
+CONNECTIONS_MAX = 10_000
+"""Connections of one gateway: the default of `REJOIN_CONNECTIONS_MAX`."""
+PEER_CONNECTIONS_MAX = 2_000
+"""Connections of one peer: the default of `REJOIN_CONNECTIONS_PER_PEER_MAX`. An office behind one address
+fits.
+"""
+HEAD_S_MAX = 15
+"""Seconds from a request's first byte to the end of its head."""
+IDLE_S_MAX = 75
+"""Seconds without a request. Longer than the idle time of the usual balancers, so that they close first and
+never send into a close.
+"""
+HEAD_BYTES_MAX = 128 * KIB
+"""A request's line and headers: a request context of the largest size, and cookies. 431 above it."""
+HEADS_BYTES_MAX = 32 * MIB
+"""All heads of one gateway that have not arrived whole. Beyond it those that wait for longest are closed."""
+LOG_TEXT_CHARS_MAX = 4_096
+"""A text in a log line; the rest is cut."""
+LOG_LINE_CHARS_MAX = 16_384
+"""All texts of one log line."""
+LOG_LINES_PER_S_MAX = 50
+"""Log lines of one event and one source: a principal, a peer or a run. The next line has the number of those
+that were not written.
+"""
+LOG_LINES_BURST_MAX = 500
+"""Such lines at once, after a pause."""
+
 # ------------------------------------------------------------------------------------------ request bodies
 
 BODY_BYTES_MAX = 48 * MIB

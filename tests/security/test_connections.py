@@ -20,6 +20,7 @@ from rejoin_gateway.listener.connections import (
     limit_by_files,
     peer_of,
 )
+from rejoin_protocol.limits import HEAD_BYTES_MAX
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 from tests.support.system.processes import HOST, Command, free_ports
@@ -75,6 +76,53 @@ async def test_a_connection_without_a_request_ends(system: LocalSystem) -> None:
             dripping = tasks.create_task(send_slowly())
             assert [await is_closed(one) for one in (silent, slow, kept)] == [True] * 3
             dripping.cancel()
+
+
+LINE = b"X-Filler: " + b"x" * 4_000 + b"\r\n"
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n"], ids=["without an end", "whole"])
+async def test_a_head_that_is_too_large_is_refused(system: LocalSystem, end: bytes) -> None:
+    """128 headers of 8 KB are a megabyte, which aiohttp would keep for each connection."""
+    base = await system.gateway()
+    async with connected(base) as (reader, writer):
+        writer.write(HEAD + LINE * (HEAD_BYTES_MAX // len(LINE) + 1) + end)
+        assert b" 431 " in await reader.readline()
+        assert str(HEAD_BYTES_MAX).encode() in await reader.read()
+    async with connected(base) as (reader, writer):
+        writer.write(HEAD + LINE * 20)
+        await writer.drain()
+        writer.write(b"\r\n")
+        assert b" 200 " in await answer_of(reader)
+
+
+async def test_a_body_behind_a_head_is_no_part_of_it(system: LocalSystem) -> None:
+    """Also if the end of the head comes in two pieces."""
+    base, size = await system.gateway(), 4 * HEAD_BYTES_MAX
+    head = HEAD_OF_BODY.replace(str(BODY).encode(), str(size).encode())
+    for at in range(len(head) - 4, len(head) + 1):
+        async with connected(base) as (reader, writer):
+            writer.write(head[:at])
+            await writer.drain()
+            writer.write(head[at:] + b"[" * size)
+            assert b" 400 " in await reader.readline()
+
+
+async def test_heads_that_never_end_hold_little_together(system: LocalSystem) -> None:
+    """Those that have begun first are closed, and others are answered."""
+    base = await system.gateway(connections=ConnectionLimits(heads_bytes_max=4 * HEAD_BYTES_MAX))
+    async with contextlib.AsyncExitStack() as stack:
+        held = [await stack.enter_async_context(connected(base)) for _ in range(20)]
+        for _, writer in held:
+            writer.write(HEAD + LINE * 30)
+            await writer.drain()
+            async with connected(base) as (reader, asks):
+                asks.write(HEAD + b"\r\n")
+                assert b" 200 " in await answer_of(reader)
+        assert await is_closed(held[0][0])
+        newest, writer = held[-1]
+        writer.write(b"\r\n")
+        assert b" 200 " in await answer_of(newest)
 
 
 async def test_a_stream_is_not_idle_and_a_connection_may_be_used_again(system: LocalSystem) -> None:

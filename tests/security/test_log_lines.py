@@ -14,7 +14,13 @@ import structlog
 
 from rejoin_adapters.process import log_rate, redaction, service_process
 from rejoin_adapters.process.log_rate import LogRate
-from rejoin_adapters.process.redaction import CUT, LINE_CHARS_MAX, REDACTED, TEXT_CHARS_MAX, redact
+from rejoin_adapters.process.redaction import CUT, REDACTED, redact
+from rejoin_protocol.limits import (
+    LOG_LINE_CHARS_MAX,
+    LOG_LINES_BURST_MAX,
+    LOG_LINES_PER_S_MAX,
+    LOG_TEXT_CHARS_MAX,
+)
 
 SECRET = "password=hunter2-hunter2"  # noqa: S105 - that is what is looked for
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
@@ -89,13 +95,13 @@ def test_no_text_of_an_exception_is_in_any_line(written: Written) -> None:
 def test_a_secret_that_the_cut_divides_is_not_shown() -> None:
     """A token, a hidden value and a long hidden value at every place around the cut."""
     redaction.hide_only([SECRET, "h" * 3_000])
-    for before in (*range(TEXT_CHARS_MAX - 70, TEXT_CHARS_MAX + 1), 0):
+    for before in (*range(LOG_TEXT_CHARS_MAX - 70, LOG_TEXT_CHARS_MAX + 1), 0):
         for secret in (JWT, SECRET, "h" * 3_000):
             text = shown(event="-" * before + " " + secret + " " + "+" * 5_000)["event"]
             assert "eyJ" not in text, before
             assert "password" not in text, before
             assert "hhhh" not in text, before
-            assert len(text) <= TEXT_CHARS_MAX + len(CUT)
+            assert len(text) <= LOG_TEXT_CHARS_MAX + len(CUT)
     redaction.hide_only(None)
 
 
@@ -111,7 +117,7 @@ def test_a_line_is_bounded_whatever_it_holds() -> None:
         deep=deep,
         number=10**10_000,
     )
-    assert len(msgspec.json.encode(line)) < 2 * LINE_CHARS_MAX
+    assert len(msgspec.json.encode(line)) < 2 * LOG_LINE_CHARS_MAX
 
 
 def test_what_begins_like_a_token_and_is_none_stays() -> None:
@@ -142,13 +148,13 @@ def test_one_source_is_slowed_and_the_others_are_not() -> None:
                 pass
         return kept
 
-    assert count(100_000, peer="10.0.0.1") == log_rate.BURST_LINES
+    assert count(100_000, peer="10.0.0.1") == LOG_LINES_BURST_MAX
     assert count(10, peer="10.0.0.2") == 10
     assert count(10, peer="10.0.0.1", principal="key rk_1") == 10
     now_s = 1.0
     event = rate(None, "info", {"event": "request", "peer": "10.0.0.1"})
-    assert event["suppressed"] == 100_000 - log_rate.BURST_LINES
-    assert count(1_000, peer="10.0.0.1") == log_rate.LINES_PER_S - 1
+    assert event["suppressed"] == 100_000 - LOG_LINES_BURST_MAX
+    assert count(1_000, peer="10.0.0.1") == LOG_LINES_PER_S_MAX - 1
 
 
 def test_the_sources_that_are_remembered_are_bounded() -> None:

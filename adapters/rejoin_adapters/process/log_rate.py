@@ -1,8 +1,9 @@
 """Bounds how many log lines one source causes: an attacker must fill no disk and hide no other line.
 
 A source is the principal of a request, its peer if it has none, or a run; other lines have the source "".
-Each source may write `LINES_PER_S` lines of one event, after a pause `BURST_LINES` at once. Further lines are
-counted, and the next one that is written has their number as `suppressed`. The state is bounded.
+Each source may write `LOG_LINES_PER_S_MAX` lines of one event, after a pause `LOG_LINES_BURST_MAX` at once.
+Further lines are counted, and the next one that is written has their number as `suppressed`. The state is
+bounded.
 """
 
 import time
@@ -13,8 +14,8 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-LINES_PER_S = 50.0
-BURST_LINES = 500.0
+from rejoin_protocol.limits import LOG_LINES_BURST_MAX, LOG_LINES_PER_S_MAX
+
 SOURCES_MAX = 4_096
 SOURCE_CHARS_MAX = 256
 
@@ -40,11 +41,12 @@ class LogRate:
         now_s = self._clock_s()
         source = event.get("principal") or event.get("peer") or event.get("run") or ""
         key = str(event.get("event"))[:SOURCE_CHARS_MAX], str(source)[:SOURCE_CHARS_MAX]
-        bucket = self._buckets.setdefault(key, _Bucket(BURST_LINES, now_s))
+        bucket = self._buckets.setdefault(key, _Bucket(LOG_LINES_BURST_MAX, now_s))
         self._buckets.move_to_end(key)
         if len(self._buckets) > SOURCES_MAX:
             self._buckets.popitem(last=False)
-        bucket.tokens = min(BURST_LINES, bucket.tokens + (now_s - bucket.at_s) * LINES_PER_S)
+        regained = (now_s - bucket.at_s) * LOG_LINES_PER_S_MAX
+        bucket.tokens = min(LOG_LINES_BURST_MAX, bucket.tokens + regained)
         bucket.at_s = now_s
         if bucket.tokens < 1:
             bucket.suppressed += 1

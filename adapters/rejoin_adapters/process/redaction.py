@@ -15,6 +15,8 @@ from typing import Any
 
 from structlog.typing import EventDict, WrappedLogger
 
+from rejoin_protocol.limits import LOG_LINE_CHARS_MAX, LOG_TEXT_CHARS_MAX
+
 REDACTED = "[redacted]"
 SECRET_FIELDS = frozenset(
     {
@@ -55,10 +57,6 @@ VALUE_CHARS_MAX = 1_024
 """A longer value is hidden piece by piece."""
 VALUES_MAX = 1_000
 REDACTION_DEPTH_MAX = 32
-TEXT_CHARS_MAX = 4_096
-"""A text in a log line is cut after this many characters."""
-LINE_CHARS_MAX = 16_384
-"""All texts of one log line together."""
 ITEMS_MAX = 256
 """Fields and items of one log line, those of nested values included."""
 CUT = "[cut]"
@@ -112,7 +110,7 @@ class _Line:
 
     def __init__(self, hidden: Sequence[str]) -> None:
         self._hidden = hidden
-        self._chars = LINE_CHARS_MAX
+        self._chars = LOG_LINE_CHARS_MAX
         self._items = ITEMS_MAX
 
     def clean_fields(self, fields: Mapping[Any, Any], depth: int) -> dict[str, Any]:
@@ -152,7 +150,7 @@ class _Line:
 
     def _text(self, text: str) -> str:
         """The text without secrets and controls. A secret that the cut would divide is left out with it."""
-        kept = min(TEXT_CHARS_MAX, self._chars)
+        kept = min(LOG_TEXT_CHARS_MAX, self._chars)
         is_long = len(text) > kept
         if is_long:
             text = text[: kept + VALUE_CHARS_MAX]

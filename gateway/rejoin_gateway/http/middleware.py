@@ -54,11 +54,14 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
             response = await _respond_or_refuse(request, handler, id)
         finally:
             request_body.release_body(request)
+            rest_follows = not request.content.is_eof()
             if connection is not None:
-                connection.set_busy(is_busy=False)
+                connection.set_busy(is_busy=False, rest_follows=rest_follows)
         record_response(response)
         if not response.prepared:
             response.headers["x-request-id"] = id
+            if rest_follows and connection is not None:
+                response.force_close()
         level = log.debug if request.path.startswith(QUIET_PATHS) else log.info
         level(
             "request",

@@ -1,12 +1,14 @@
 """The open connections of one gateway: their number, in all and for each peer, and how long one may wait.
 
 A client that sends no request, or a request's head slowly, costs a file descriptor and memory. So a
-connection is closed when its request's head takes too long, and when it has been idle for too long. When
+connection is closed when its request's head takes too long or is too large, and when it has been idle for too
+long; heads that have not arrived whole have at most so many bytes together. When
 there are as many connections as may be, those that are idle for longest make room. aiohttp has one time limit
 for all of this, and no bound; times of bodies and streams are limited where they are read and written.
 """
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,13 +19,17 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from rejoin_protocol.limits import (
+    CONNECTIONS_MAX,
+    HEAD_BYTES_MAX,
+    HEAD_S_MAX,
+    HEADS_BYTES_MAX,
+    IDLE_S_MAX,
+    PEER_CONNECTIONS_MAX,
+)
+
 log = structlog.get_logger("rejoin.connections")
 
-CONNECTIONS_MAX = 10_000
-PEER_CONNECTIONS_MAX = 2_000
-HEAD_TIMEOUT_S = 15.0
-IDLE_TIMEOUT_S = 75.0
-"""Longer than the idle time of the usual balancers, so that they close first and never send into a close."""
 ROOM_SHARE = 20
 """One of so many connections makes room at once when none is free."""
 SITE_PREFIX = 64
@@ -31,17 +37,27 @@ SITE_PREFIX = 64
 REPORT_PERIOD_S = 10.0
 FILES_RESERVED_MAX = 256
 """File descriptors for everything but clients: broker, database, files that are fetched."""
+HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
+    b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b"
+)
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+_END_BYTES = 3
+"""The longest end of a head."""
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True):
     """`count_max`: connections in all. `peer_max`: of one peer. `head_s`: from a request's first byte to the
-    end of its head. `idle_s`: without a request. `sweep_s`: how often both are looked at.
+    end of its head. `idle_s`: without a request. `sweep_s`: how often both are looked at. `head_bytes_max`:
+    of one head; `heads_bytes_max`: of all that have not arrived whole.
     """
 
     count_max: int = CONNECTIONS_MAX
     peer_max: int = PEER_CONNECTIONS_MAX
-    head_s: float = HEAD_TIMEOUT_S
-    idle_s: float = IDLE_TIMEOUT_S
+    head_s: float = HEAD_S_MAX
+    idle_s: float = IDLE_S_MAX
+    head_bytes_max: int = HEAD_BYTES_MAX
+    heads_bytes_max: int = HEADS_BYTES_MAX
     sweep_s: float = 1.0
 
 
@@ -62,7 +78,12 @@ class Connection(asyncio.Protocol):
         self.since_s = connections.clock_s()
         self._inner = inner
         self._connections = connections
-        self._in_head = False
+        self.in_head = False
+        self._head_bytes = 0
+        """Of a head that has begun and not ended."""
+        self._head_ended = False
+        self._tail = b""
+        self._is_refused = False
         self._unsent_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -73,9 +94,41 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        if not (self.is_busy or self._in_head):
-            self._in_head, self.since_s = True, self._connections.clock_s()
+        if self._is_refused:
+            return
+        if not (self.is_busy or self.in_head):
+            self.in_head, self.since_s = True, self._connections.clock_s()
+        if self.in_head and not self._head_ended and not self._count_head(data):
+            return
         self._inner.data_received(data)
+
+    def _count_head(self, data: bytes) -> bool:
+        """Count the bytes of a head. False, and the connection closes, if they are too many."""
+        end = _END_OF_HEAD.search(self._tail + data)
+        size = len(data) if end is None else max(0, end.end() - len(self._tail))
+        if self._head_bytes + size > self._connections.limits.head_bytes_max:
+            self._refuse_head()
+            return False
+        if end is None:
+            self._tail = (self._tail + data)[-_END_BYTES:]
+            self._head_bytes += size
+            self._connections.count_heads(size)
+        else:
+            self._forget_head()
+            self._head_ended = True
+        return True
+
+    def _refuse_head(self) -> None:
+        self._is_refused = True
+        self._forget_head()
+        if self.transport is not None:
+            text = b"a request's head has at most %d bytes" % self._connections.limits.head_bytes_max
+            self.transport.write(HEAD_TOO_LARGE % (len(text), text))
+            self.transport.close()
+
+    def _forget_head(self) -> None:
+        self._connections.count_heads(-self._head_bytes)
+        self._head_bytes, self._tail = 0, b""
 
     def eof_received(self) -> bool | None:
         """See `asyncio.Protocol`."""
@@ -91,12 +144,16 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
+        self._forget_head()
         self._connections.remove(self)
         self._inner.connection_lost(exc)
 
-    def set_busy(self, *, is_busy: bool) -> None:
-        """A request has arrived, or is answered."""
-        self.is_busy, self._in_head = is_busy, False
+    def set_busy(self, *, is_busy: bool, rest_follows: bool = False) -> None:
+        """A request has arrived, or is answered. `rest_follows`: it is answered before its body has arrived
+        whole, and the connection ends with the answer: what still comes is no head.
+        """
+        self._forget_head()
+        self.is_busy, self.in_head, self._head_ended = is_busy, False, rest_follows
         self.since_s = self._connections.clock_s()
 
     def is_overdue(self, now_s: float, limits: ConnectionLimits) -> bool:
@@ -106,10 +163,11 @@ class Connection(asyncio.Protocol):
         unsent_bytes = 0 if self.transport is None else self.transport.get_write_buffer_size()
         if unsent_bytes != self._unsent_bytes:
             self._unsent_bytes, self.since_s = unsent_bytes, now_s
-        return now_s - self.since_s > (limits.head_s if self._in_head else limits.idle_s)
+        return now_s - self.since_s > (limits.head_s if self.in_head else limits.idle_s)
 
     def abort(self) -> None:
         """Close the connection at once."""
+        self._forget_head()
         if self.transport is not None:
             self.transport.abort()
 
@@ -124,6 +182,7 @@ class Connections:
         self.has_room.set()
         self._open: set[Connection] = set()
         self._peers: Counter[str] = Counter()
+        self._heads_bytes = 0
         self._reported_at_s = float("-inf")
         self._refused = 0
 
@@ -165,11 +224,23 @@ class Connections:
         if not self.has_room.is_set():
             self.make_room()
 
+    def count_heads(self, more: int) -> None:
+        """Count bytes of heads that have not arrived whole. If they are too many, close some of the
+        connections that send them, those that have begun first.
+        """
+        self._heads_bytes += more
+        if more > 0 and self._heads_bytes > self.limits.heads_bytes_max:
+            self._close_oldest([one for one in self._open if one.in_head], "heads_full")
+
     def make_room(self) -> None:
         """Close some of the connections that have waited for their clients for longest."""
-        waiting = sorted((one for one in self._open if not one.is_busy), key=lambda one: one.since_s)
+        waiting = [one for one in self._open if not one.is_busy]
+        self._close_oldest(waiting, "connections_full", hint="REJOIN_CONNECTIONS_MAX, open files")
+
+    def _close_oldest(self, waiting: list[Connection], event: str, **fields: object) -> None:
+        waiting.sort(key=lambda one: one.since_s)
         closed = waiting[: max(1, len(self._open) // ROOM_SHARE)]
-        self.report("connections_full", closed=len(closed), hint="REJOIN_CONNECTIONS_MAX, open files")
+        self.report(event, closed=len(closed), **fields)
         for connection in closed:
             connection.abort()
 
