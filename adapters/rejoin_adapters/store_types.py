@@ -313,14 +313,15 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Loss(msgspec.Struct, frozen=True):
-    """An attempt that its runner has neither finished nor released.
+    """An attempt that its runner has neither finished nor released, or has ended by an error.
 
     `cause`: `silent`, nobody knows why; `blocked`, `code` blocked the event loop for `seconds`; `died`, the
-    process died in which the run was alone. `code` names code of the application, and `call` its tool call.
+    process died in which the run was alone; `failed`, its runner gave it up because of an error. `code` names
+    code of the application, and `call` its tool call.
     """
 
     attempt: int = 0
-    cause: Literal["silent", "blocked", "died"] = "silent"
+    cause: Literal["silent", "blocked", "died", "failed"] = "silent"
     code: str | None = None
     call: CallId | None = None
     seconds: float | None = None

@@ -17,11 +17,9 @@ from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.settings import RunnerSettings
 from rejoin_runner.worker.quarantine import (
     ALONE_OPTION,
-    BEGUN,
     Quarantine,
+    RunnerLink,
     die_with,
-    encode_answer,
-    read_delivery,
 )
 
 
@@ -35,7 +33,7 @@ from rejoin_runner.worker.quarantine import (
     show_envvar=True,
     help="Read settings from this TOML file. Environment variables take precedence.",
 )
-@click.option("alone", ALONE_OPTION, hidden=True, type=int, help="Execute one delivery for this process.")
+@click.option("alone", ALONE_OPTION, hidden=True, type=int, help="Execute deliveries for this process.")
 def main(agents: str | None, config: Path | None, *, demo: bool, alone: int | None) -> None:
     """Run a runner for the agents that MODULE:ATTR names."""
     if (agents is None) is not demo:
@@ -55,15 +53,12 @@ def main(agents: str | None, config: Path | None, *, demo: bool, alone: int | No
 
         async def run() -> None:
             if alone is not None:
-                delivery = read_delivery(os.environ)
-                with SupervisorLink(os.environ) as runner:
-                    await app.execute_alone(loaded, served, delivery, lambda: runner.say(BEGUN))
-                    runner.say(encode_answer(delivery))
+                await app.serve_alone(loaded, served, RunnerLink(os.environ))
                 return
-            quarantine = Quarantine(sys.argv[1:], os.environ)
             with SupervisorLink(os.environ) as supervisor:
                 names = [agent.name for agent in served]
-                await app.serve(loaded, served, lambda: supervisor.ready(*names), quarantine)
+                async with Quarantine(sys.argv[1:], os.environ) as quarantine:
+                    await app.serve(loaded, served, lambda: supervisor.ready(*names), quarantine)
 
         asyncio.run(run())
     except RejoinError as fault:

@@ -44,7 +44,7 @@ from rejoin_runner.worker.configuration import (
     WorkerPorts,
     WorkerSignals,
 )
-from rejoin_runner.worker.quarantine import AloneDelivery, Quarantine
+from rejoin_runner.worker.quarantine import BEGUN, Quarantine, RunnerLink
 from rejoin_runner.worker.worker import Worker
 
 OVERDUE_S = 5.0
@@ -132,18 +132,16 @@ async def _open_loss_reporter(database_url: str) -> AsyncIterator[ReportLoss]:
         yield store.report_loss
 
 
-async def execute_alone(
-    settings: RunnerSettings,
-    agents: Sequence[Agent],
-    delivery: AloneDelivery,
-    on_begin: Callable[[], None],
-) -> None:
-    """Execute one delivery in this process, see `worker.quarantine`. Its `answer` is set afterwards."""
+async def serve_alone(settings: RunnerSettings, agents: Sequence[Agent], runner: RunnerLink) -> None:
+    """Execute one delivery after the other in this process until the runner ends. See `quarantine`."""
     asyncio.get_running_loop().set_task_factory(application_code.make_task)
     with tracing.export_spans("rejoin-runner", settings.otlp_endpoint):
-        async with open_worker(settings, agents, is_alone=True) as worker:
-            on_begin()
-            await worker.execute_alone(delivery)
+        async for delivery in runner.deliveries():
+            with runner.until_its_death() as link:
+                async with open_worker(settings, agents, is_alone=True) as worker:
+                    link.say(BEGUN)
+                    await worker.execute_alone(delivery)
+            runner.answer(delivery)
 
 
 async def serve(

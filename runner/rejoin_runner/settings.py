@@ -27,8 +27,9 @@ class RunnerSettings(LimitSettings, frozen=True, kw_only=True):
     retry_delay_s: float = 1.0
     """Seconds before the next attempt at a run that crashed."""
     attempts_max: int = 10
-    """Attempts at one turn of a run that end without progress; then the run fails with an error that the
-    users see. Attempts that were lost with their process do not count: another run may have ended it.
+    """Attempts at one turn of a run that end by an error, without progress in between; then the run fails
+    with an error that the users see. An attempt that was lost with its process, or gave its run back, does
+    not count: another run may be the reason.
     """
     sweep_interval_s: float = 5.0
     """Seconds between two searches for lost runs and expired sessions, approvals and files."""

@@ -64,3 +64,13 @@ async def test_what_is_reported_of_an_older_attempt_or_of_an_ended_run_is_ignore
     await chat.end(second)
     await chat.store.report_loss(run.id, 2, BLOCKED)
     assert await chat.store.find_losses(run.id) == [Loss(1)]
+
+
+async def test_an_attempt_that_its_runner_gives_up_because_of_an_error_is_a_failure(chat: Chat) -> None:
+    run = await chat.send("hello")
+    for number in (1, 2, 3):
+        await chat.claim(run)
+        assert await chat.store.release(run.id, number, failed=number != 2)
+    assert await chat.store.find_losses(run.id) == [Loss(1, "failed"), Loss(3, "failed")]
+    assert not await chat.store.release(run.id, 2, failed=True)
+    assert len(await chat.store.find_losses(run.id)) == 2

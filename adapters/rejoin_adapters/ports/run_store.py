@@ -159,14 +159,16 @@ class RunStore(Protocol):
         """The claim with its history, if that was too large to come with it."""
         ...
 
-    async def release(self, run: RunId, attempt: int) -> bool:
+    async def release(self, run: RunId, attempt: int, *, failed: bool = False) -> bool:
         """Record that the attempt's runner ends it without an end of the turn: the attempt is no loss.
-        Returns whether it is still the newest attempt.
+        `failed`: because of an error of its own. Returns whether it is still the newest attempt.
         """
         ...
 
     async def find_losses(self, run: RunId) -> Sequence[Loss]:
-        """The run's lost attempts, oldest first. A claim finds out that the attempt before it was lost."""
+        """The run's lost and failed attempts, oldest first. A claim finds out that the attempt before it was
+        lost.
+        """
         ...
 
     async def report_loss(self, run: RunId, attempt: int | None, loss: Loss) -> None:

@@ -19,10 +19,17 @@ class PostgresRunRecovery:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    async def release(self, run: RunId, attempt: int) -> bool:
+    async def release(self, run: RunId, attempt: int, *, failed: bool = False) -> bool:
         """See `RunStore`."""
-        query = "update runs set released_attempt = attempt where id = $1 and attempt = $2 returning 'true'"
-        return await self.database.find_json(bool, query, run, attempt) is not None
+        query = """
+            with released as (
+              update runs set released_attempt = attempt where id = $1 and attempt = $2 returning id),
+            noted as (
+              insert into run_failures (run_id, attempt) select id, $2 from released where $3::boolean
+              on conflict do nothing)
+            select 'true' from released
+        """
+        return await self.database.find_json(bool, query, run, attempt, failed) is not None
 
     async def find_losses(self, run: RunId) -> Sequence[Loss]:
         """See `RunStore`."""
@@ -30,7 +37,10 @@ class PostgresRunRecovery:
             select coalesce(json_agg(json_build_object(
               'attempt', attempt, 'cause', cause, 'code', code, 'call', call_id, 'seconds', seconds)
               order by attempt), '[]')
-            from run_losses where run_id = $1
+            from (
+              select attempt, cause, code, call_id, seconds from run_losses where run_id = $1
+              union all
+              select attempt, 'failed', null, null, null from run_failures where run_id = $1) lost
         """
         return await self.database.fetch_json(list[Loss], query, run)
 

@@ -39,7 +39,8 @@ def judge(losses: Sequence[Loss], state: RunState) -> Suspicion | str:
     open_calls = {call.id for call in state.all_open_calls}
     # The attempt that made the last progress was lost after it, at the point where the run is now. A call
     # that blocks counts for as long as it has no result, whatever other calls of its step have done.
-    current = [loss for loss in losses if loss.attempt >= state.progress_attempt or loss.call in open_calls]
+    lost = [loss for loss in losses if loss.cause != "failed"]
+    current = [loss for loss in lost if loss.attempt >= state.progress_attempt or loss.call in open_calls]
     blocked = Counter((loss.code, loss.call) for loss in current if loss.cause == "blocked")
     for (code, call), count in blocked.items():
         if count >= BLOCKS_MAX:
@@ -55,20 +56,12 @@ def judge(losses: Sequence[Loss], state: RunState) -> Suspicion | str:
     return Suspicion.NONE
 
 
-def failed_attempts(losses: Sequence[Loss], state: RunState) -> int:
-    """How many attempts without progress have ended by a failure of their own. An attempt that was lost with
-    its process has not: others may have ended that process, however often.
+def failed_attempts(losses: Sequence[Loss], state: RunState) -> tuple[int, int]:
+    """How many attempts without progress have ended by an error of their own: those that have written to the
+    log, and all. An attempt that was lost, or gave its run back, is none of them: others may be the reason.
     """
-    silent = {loss.attempt for loss in losses if loss.cause == "silent"}
-    return len(state.fruitless_attempts - silent)
-
-
-def unwritten_attempts(losses: Sequence[Loss], state: RunState, attempt: int) -> int:
-    """How many attempts before this one, and after the log's last, have ended by themselves and have not even
-    written their takeover.
-    """
-    silent = sum(loss.cause == "silent" and loss.attempt > state.attempt for loss in losses)
-    return max(0, attempt - 1 - state.attempt - silent)
+    failed = {one.attempt for one in losses if one.cause == "failed" and one.attempt > state.progress_attempt}
+    return len(failed & state.fruitless_attempts), len(failed)
 
 
 def _times(count: int) -> str:

@@ -40,9 +40,7 @@ class WorkerLimits(msgspec.Struct, frozen=True):
     drain_grace_s: float = 10.0
     """After `drain`, running runs may continue for this long; then they are handed over."""
     attempts_max: int = 10
-    """Attempts without progress before the run fails, without those that were lost with their process. Each
-    turn counts anew, because a run that people decide about is claimed often without any fault.
-    """
+    """Attempts that end by an error, without progress in between, before the run fails."""
     announce_period_s: float = 30.0
     """Interval between announcements of the agents in the registry."""
     sweep_interval_s: float = 5.0

@@ -32,7 +32,7 @@ from rejoin_protocol.lifecycle import State
 from rejoin_protocol.limits import HISTORIES_BYTES_MAX, LARGE_HISTORY_BYTES
 from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.next_action.run_state import RunState
-from rejoin_runner.next_action.suspicion import Suspicion, failed_attempts, judge, unwritten_attempts
+from rejoin_runner.next_action.suspicion import Suspicion, failed_attempts, judge
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run import executor, instrumentation
 from rejoin_runner.run.attempt import Attempt
@@ -129,19 +129,23 @@ class DeliveryExecutor:
         except* RejoinError as faults:
             self._metrics.attempt_aborted(agent, "requeued")
             log.warning("run_requeued", error="; ".join(str(fault) for fault in faults.exceptions))
-            await self._requeue(delivery, lease, delay_s)
+            _, own = faults.split(Unavailable)
+            await self._requeue(delivery, lease, delay_s, failed=own is not None)
         except* Exception as faults:  # noqa: BLE001 - maybe of a model of the application's own
             log_exception(log, "run_crashed", faults)
             self._metrics.attempt_aborted(agent, "crashed")
-            await self._requeue(delivery, lease, delay_s)
+            await self._requeue(delivery, lease, delay_s, failed=True)
 
-    async def _requeue(self, delivery: Delivery, lease: RunLease, delay_s: float) -> None:
+    async def _requeue(
+        self, delivery: Delivery, lease: RunLease, delay_s: float, *, failed: bool = False
+    ) -> None:
         """Give the request back to the broker, unless a newer attempt has the run: that attempt then owns the
-        request, and a second delivery would take the run from it.
+        request, and a second delivery would take the run from it. `failed`: by an error of the run's own.
         """
         claimed = lease.run
         try:
-            if claimed is None or await self._ports.store.release(claimed.id, claimed.attempt):
+            store = self._ports.store
+            if claimed is None or await store.release(claimed.id, claimed.attempt, failed=failed):
                 await delivery.nak(delay_s)
         except Unavailable:
             log.warning("nak_failed")  # the broker redelivers the request after its ack wait
@@ -162,11 +166,8 @@ class DeliveryExecutor:
         self._metrics.run_claimed(run.agent, delivery.age_s)
         state, losses = await self._look_back(claim)
         suspicion = judge(losses, state)
-        failed = failed_attempts(losses, state)
-        if (
-            max(unwritten_attempts(losses, state, run.attempt), failed)
-            > self._limits.attempts_max * ABANDON_FACTOR
-        ):
+        failed, failed_unwritten_too = failed_attempts(losses, state)
+        if failed_unwritten_too > self._limits.attempts_max * ABANDON_FACTOR:
             await self._abandon(claim)
             await delivery.ack()
             return

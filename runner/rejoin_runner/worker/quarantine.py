@@ -3,7 +3,8 @@
 The process is another `python -m rejoin_runner` with the same agents and settings. It gets the delivery as
 one line on a socket, claims and executes the run as any runner does, and answers with one line: what to do
 with the request. This side keeps the heartbeats and answers the broker. A process that ends without its line
-has died. It dies with its parent.
+has died. It dies with its parent. A process that has answered gets the next delivery: its start takes
+seconds, in which many suspects would wait for each other.
 """
 
 import asyncio
@@ -12,16 +13,18 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import Literal, NamedTuple, Self
 
 import msgspec
 import structlog
 
 from rejoin_adapters.embedded import launch
 from rejoin_adapters.ports.run_queue import Delivery
-from rejoin_adapters.process.service_process import SUPERVISOR
+from rejoin_adapters.process.background import DetachedTasks
+from rejoin_adapters.process.service_process import SUPERVISOR, SupervisorLink
 from rejoin_protocol.run_request import RunRequest
 
 ALONE_MAX = 2
@@ -29,6 +32,8 @@ ALONE_MAX = 2
 START_S_MAX = 60.0
 """Seconds in which the process must have imported the agents and opened its connections."""
 BEGUN = "begun"
+IDLE_S = 10.0
+"""A process without a delivery ends after this time."""
 WAITING_MAX = 256
 """Deliveries that wait here, or are executed here, without a slot of the worker."""
 ALONE_OPTION = "--alone"
@@ -65,43 +70,101 @@ class AloneAnswer(msgspec.Struct, frozen=True):
     delay_s: float = 0
 
 
+class AloneProcess(NamedTuple):
+    """A process of its own, and the socket to it."""
+
+    process: asyncio.subprocess.Process
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def ask(self, delivery: AloneDelivery) -> AloneAnswer | None:
+        """Let it execute a delivery. None if it died. Raises `TimeoutError` if it does not begin."""
+        self.writer.write(msgspec.json.encode(delivery) + b"\n")
+        async with asyncio.timeout(START_S_MAX):
+            begun = await _read_line(self.reader)
+        line = await _read_line(self.reader) if begun else b""
+        return msgspec.json.decode(line, type=AloneAnswer) if line else None
+
+    async def kill(self) -> int:
+        """End it, with what it has started. Returns its exit code."""
+        self.writer.close()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        return await asyncio.shield(self.process.wait())
+
+
 class Quarantine:
-    """Starts the processes. `command`: the command line of this runner's process."""
+    """Starts the processes. `command`: the command line of this runner's process. Leaving the context ends
+    those that wait for a delivery.
+    """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._command = command
         self._environment = environment
         self._places = asyncio.Semaphore(ALONE_MAX)
         self._waiting = 0
+        self._idle: list[AloneProcess] = []
+        self._tasks = DetachedTasks()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._idle:
+            await self._idle.pop().kill()
+        await self._tasks.__aexit__(kind, error, trace)
 
     async def execute(self, delivery: Delivery, free_slot: Callable[[], None]) -> AloneAnswer | None:
-        """Execute a delivery alone; waits for a place. Returns the answer, or None if the process died. A
-        cancellation kills the process. `free_slot`: called if other runs may use the worker's slot meanwhile.
+        """Execute a delivery alone; waits for a place. Returns the answer, or None if the process died or did
+        not begin. A cancellation kills the process. `free_slot`: called if other runs may use the worker's
+        slot meanwhile.
         """
         self._waiting += 1
         try:
             if self._waiting <= WAITING_MAX:
                 free_slot()
-            return await self._execute(delivery)
+            async with self._places:
+                return await self._execute(delivery)
         finally:
             self._waiting -= 1
 
     async def _execute(self, delivery: Delivery) -> AloneAnswer | None:
-        async with self._places, self._start() as (process, reader, writer):
-            log.info("run_alone", pid=process.pid)
-            sent = AloneDelivery(delivery.request, delivery.delivery_count, dict(delivery.headers))
-            writer.write(msgspec.json.encode(sent) + b"\n")
-            async with asyncio.timeout(START_S_MAX):
-                begun = await _read_line(reader)
-            if begun and (line := await _read_line(reader)):
-                return msgspec.json.decode(line, type=AloneAnswer)
-            log.error("run_ended_its_process", code=await process.wait())
+        alone = self._idle.pop() if self._idle else await self._start()
+        answer = None
+        try:
+            log.info("run_alone", pid=alone.process.pid)
+            answer = await alone.ask(
+                AloneDelivery(delivery.request, delivery.delivery_count, dict(delivery.headers))
+            )
+        except TimeoutError:
+            log.warning("process_did_not_begin", pid=alone.process.pid)
             return None
+        finally:
+            if answer is not None:
+                self._keep(alone)
+            else:
+                code = await alone.kill()
+        if answer is None:
+            log.error("run_ended_its_process", code=code)
+        return answer
 
-    @asynccontextmanager
-    async def _start(
-        self,
-    ) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader, asyncio.StreamWriter]]:
+    def _keep(self, alone: AloneProcess) -> None:
+        self._idle.append(alone)
+        self._tasks.start(self._retire(alone))
+
+    async def _retire(self, alone: AloneProcess) -> None:
+        """End a process that has had nothing to do for `IDLE_S`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_S):
+                await alone.process.wait()
+        if alone in self._idle:
+            self._idle.remove(alone)
+            await alone.kill()
+
+    async def _start(self) -> AloneProcess:
         parent_end, child_end = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -116,14 +179,7 @@ class Quarantine:
             raise
         finally:
             child_end.close()
-        reader, writer = await asyncio.open_connection(sock=parent_end)
-        try:
-            yield process, reader, writer
-        finally:
-            writer.close()
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # with what it has started
-            await process.wait()
+        return AloneProcess(process, *await asyncio.open_connection(sock=parent_end))
 
 
 async def _read_line(reader: asyncio.StreamReader) -> bytes:
@@ -145,15 +201,22 @@ def die_with(parent: int) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def read_delivery(environment: Mapping[str, str]) -> AloneDelivery:
-    """In the process of its own: wait for the delivery. Exits if the parent is gone."""
-    with socket.socket(fileno=os.dup(int(environment[SUPERVISOR]))) as parent, parent.makefile("rb") as lines:
-        line = lines.readline()
-    if not line:
-        sys.exit("the runner is gone")
-    return msgspec.json.decode(line, type=AloneDelivery)
+class RunnerLink:
+    """In the process of its own: the socket to the runner."""
 
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._socket = socket.socket(fileno=int(environment[SUPERVISOR]))
+        self._lines = self._socket.makefile("rb")
 
-def encode_answer(delivery: AloneDelivery) -> str:
-    """The line for the parent."""
-    return msgspec.json.encode(delivery.answer or AloneAnswer("leave")).decode()
+    async def deliveries(self) -> AsyncIterator[AloneDelivery]:
+        """What the runner asks for, one after the other. Ends when the runner closes the socket."""
+        while line := await asyncio.to_thread(self._lines.readline):
+            yield msgspec.json.decode(line, type=AloneDelivery)
+
+    def until_its_death(self) -> SupervisorLink:
+        """A context in which this process ends when the runner does. The runner must not write meanwhile."""
+        return SupervisorLink({SUPERVISOR: str(os.dup(self._socket.fileno()))})
+
+    def answer(self, delivery: AloneDelivery) -> None:
+        """Tell the runner what to do with the request."""
+        self._socket.sendall(msgspec.json.encode(delivery.answer or AloneAnswer("leave")) + b"\n")

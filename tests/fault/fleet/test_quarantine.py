@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 
 import aiohttp
@@ -82,7 +83,12 @@ def is_called(dev: Dev, word: str, times: int) -> bool:
 
 def alone(dev: Dev) -> list[psutil.Process]:
     """The processes that execute one run alone."""
-    return [process for process in dev.command.family() if ALONE_OPTION in process.cmdline()]
+    found = []
+    for process in dev.command.family():
+        with suppress(psutil.NoSuchProcess):  # a zombie is one of these
+            if ALONE_OPTION in process.cmdline():
+                found.append(process)
+    return found
 
 
 def error(answer: Answer) -> str:

@@ -20,12 +20,14 @@ class MemoryRunRecovery:
     def __init__(self, database: MemoryDatabase | None = None) -> None:
         self.database = database or MemoryDatabase()
 
-    async def release(self, run: RunId, attempt: int) -> bool:
+    async def release(self, run: RunId, attempt: int, *, failed: bool = False) -> bool:
         """See `RunStore`."""
         row = self.database.runs.get(run)
         if row is None or row.row.attempt != attempt:
             return False
         row.released_attempt = attempt
+        if failed:
+            row.losses.setdefault(attempt, Loss(attempt, "failed"))
         return True
 
     async def find_losses(self, run: RunId) -> Sequence[Loss]:

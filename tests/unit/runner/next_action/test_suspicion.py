@@ -12,7 +12,6 @@ from rejoin_runner.next_action.suspicion import (
     Suspicion,
     failed_attempts,
     judge,
-    unwritten_attempts,
 )
 
 
@@ -78,19 +77,15 @@ def test_a_run_that_was_alone_in_processes_that_died_fails() -> None:
     assert judge(losses[:-1], state()) is Suspicion.ALONE
 
 
-def test_attempts_that_were_lost_with_their_process_are_no_failures_of_the_run() -> None:
-    """However often: a run that others take along never has too many attempts."""
-    many = state()
-    many.fruitless_attempts = set(range(1, 101))
-    silent = [Loss(attempt) for attempt in range(1, 98)]
-    assert failed_attempts(silent, many) == 3
-    assert failed_attempts([*silent, blocked(98), Loss(99, "died")], many) == 3
-    assert failed_attempts([], many) == 100
+def test_only_attempts_that_ended_by_an_error_are_failures_of_the_run() -> None:
+    """A run that others take along, however often, never has too many attempts."""
+    many = state(progress_attempt=2)
+    many.fruitless_attempts = set(range(3, 101))
+    innocent = [Loss(attempt) for attempt in range(1, 95)]
+    assert failed_attempts([*innocent, blocked(95), Loss(96, "died")], many) == (0, 0)
+    failed = [Loss(attempt, "failed") for attempt in (1, 2, 97, 98, 101)]
+    assert failed_attempts([*innocent, *failed], many) == (2, 3)
 
 
-def test_attempts_that_were_lost_before_they_wrote_anything_are_no_failures_either() -> None:
-    known = state()
-    known.attempt = 4
-    assert unwritten_attempts([], known, 10) == 5
-    assert unwritten_attempts([Loss(2), *(Loss(attempt) for attempt in range(5, 9))], known, 10) == 1
-    assert unwritten_attempts([Loss(attempt) for attempt in range(5, 10)], known, 10) == 0
+def test_an_attempt_that_failed_makes_no_run_suspect() -> None:
+    assert judge([Loss(1, "failed"), Loss(2, "failed"), Loss(3)], state()) is Suspicion.NONE
