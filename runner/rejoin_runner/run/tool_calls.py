@@ -91,17 +91,19 @@ async def check_approvals(attempt: Attempt, action: decide.CheckApprovals) -> No
 async def _ask_rule(attempt: Attempt, call: ToolCall) -> bool:
     """Whether the call needs an approval. True if the application's function does not say it in time."""
     try:
-        with application_code(RunningCode(f"the approval rule of the tool {call.tool}", call.id)):
-            return await run_in_time(_call_rule(attempt, call), attempt.tasks, RULE_TIMEOUT_S)
+        return await run_in_time(_call_rule(attempt, call), attempt.tasks, RULE_TIMEOUT_S)
     except Exception as fault:  # noqa: BLE001 - the application's
         log_exception(attempt.log, "needs_approval_failed", fault, tool=call.tool)
         return True
 
 
 async def _call_rule(attempt: Attempt, call: ToolCall) -> bool:
-    async with asyncio.timeout(RULE_TIMEOUT_S):
-        tool, context = attempt.tools[call.tool], _tool_context(attempt, call)
-        return await attempt.agent.needs_approval_for(tool, call.input, context)
+    # The edge is inside of the task that `run_in_time` starts: what passes it would end the event loop.
+    code = RunningCode(f"the approval rule of the tool {call.tool}", call.id)
+    with application_code(code):
+        async with asyncio.timeout(RULE_TIMEOUT_S):
+            tool, context = attempt.tools[call.tool], _tool_context(attempt, call)
+            return await attempt.agent.needs_approval_for(tool, call.input, context)
 
 
 async def request_approvals(attempt: Attempt, calls: Sequence[ToolCall]) -> None:
