@@ -2,8 +2,8 @@
 
 Owns what such a loop gets and what it may emit. Its run has the same log, stream resume and interrupt as any
 run, and is one step. After a crash the loop starts again from its beginning (`restart`: the earlier output is
-voided) or the run fails (`fail`). Rejoin's tools and approvals are not available in it: the loop calls its
-own tools, and its chunks only show them.
+voided) or the run fails (`fail`). The loop calls its tools itself, and its chunks only show them, except for
+an `OwnCall`, which Rejoin makes before the loop's next step.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -39,7 +39,19 @@ type MessageChunk = (
     | chunks.ToolOutputError
 )
 """The parts of a message that a loop may emit. Rejoin adds `start`, `finish` and the steps."""
-type LoopOutput = MessageChunk | Usage | str
+
+
+class OwnCall(msgspec.Struct, frozen=True):
+    """A call of one of the agent's own `tools`. Rejoin makes it, with its approval if it needs one; then the
+    loop is called again, and has the result in its messages.
+    """
+
+    id: str
+    tool: str
+    input: Any
+
+
+type LoopOutput = MessageChunk | OwnCall | Usage | str
 
 CRASH_ERROR = "The run's runner died, and this agent's work is not begun twice."
 
@@ -56,7 +68,9 @@ class RunInput[C](OutputContext, frozen=True):
     agent: str
     """The agent's name."""
     messages: Sequence[MessageDict]
-    """The conversation as UI messages, oldest first. The last one is a user message."""
+    """The conversation as UI messages, oldest first. The last one is a user message, or behind an `OwnCall`
+    the answer so far.
+    """
     context: C
     """The application's own context of the request, an instance of the agent's `context` type."""
     attempt: int = 1
@@ -64,8 +78,9 @@ class RunInput[C](OutputContext, frozen=True):
 
     @property
     def text(self) -> str:
-        """The text of the last message."""
-        parts = self.messages[-1]["parts"] if self.messages else []
+        """The text of the user's last message."""
+        messages = [message for message in self.messages if message["role"] == "user"]
+        parts = messages[-1]["parts"] if messages else []
         return "".join(part["text"] for part in parts if part["type"] == "text")
 
     @property
@@ -133,6 +148,15 @@ _MESSAGE_CHUNKS: tuple[type[Any], ...] = tuple(MessageChunk.__value__.__args__)
 
 def _check_output(output: Any) -> MessageChunk:
     """The chunk; a tool's is marked as executed by the provider, so that nobody else runs the tool."""
+    if isinstance(output, OwnCall):
+        # False, not absent: the loop may have shown the call before it found out that it is not its own.
+        return chunks.ToolInputAvailable(
+            tool_call_id=output.id,
+            tool_name=output.tool,
+            input=output.input,
+            dynamic=True,
+            provider_executed=False,
+        )
     if not isinstance(output, _MESSAGE_CHUNKS):
         raise LoopError(f"The agent emitted {type(output).__name__}, which is no part of a message.")
     chunk: MessageChunk = output

@@ -1,8 +1,8 @@
 """A pydantic-ai agent as a Rejoin agent: pydantic-ai's loop and tools, Rejoin's log.
 
-Owns the translation of its events to chunks. The tools run inside pydantic-ai and are shown as executed by
-the provider. After a crash the run starts again, unless `on_crash="fail"`. An output that is
-not text is shown as JSON text.
+Owns the translation of its events to chunks. The tools and toolsets run inside pydantic-ai and are shown as
+executed by the provider; calls that it defers are Rejoin's (`deferred_tools`). After a crash the step starts
+again, unless `on_crash="fail"`. An output that is not text is shown as JSON text.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from pydantic_ai import Agent as LibraryAgent
-from pydantic_ai import AgentRunResultEvent
+from pydantic_ai import AgentRunResult, AgentRunResultEvent, DeferredToolRequests
 from pydantic_ai.messages import (
     FunctionToolCallEvent,
     FunctionToolResultEvent,
@@ -31,7 +31,8 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.agent_decorator import agent
-from rejoin_runner.agent.custom_loop import CrashPolicy, LoopOutput, RunInput
+from rejoin_runner.agent.custom_loop import CrashPolicy, LoopOutput, OwnCall, RunInput
+from rejoin_runner.integrations.deferred_tools import deferred_tools
 from rejoin_runner.models.model import Usage
 from rejoin_runner.models.providers.conversation import build_conversation
 from rejoin_runner.models.providers.history import to_messages
@@ -52,7 +53,12 @@ def adapt_pydantic_ai[D](
 ) -> Agent:
     """Make a pydantic-ai agent a Rejoin agent.
 
-    `deps` builds its dependencies from the `RunInput`. For the other arguments see the decorator `agent`.
+    The agent keeps its model, tools, toolsets and output type. With `DeferredToolRequests` in its output
+    type, the calls that it defers wait in Rejoin: for an approval, with changed arguments if the person
+    likes, or for the output of the client.
+
+    `deps` builds its dependencies from the `RunInput`, which has no messages for an approved call. For the
+    other arguments see the decorator `agent`.
     """
 
     @agent(name=name, on_crash=on_crash, context=context, description=description)
@@ -65,7 +71,7 @@ def adapt_pydantic_ai[D](
                 for output in translator.translate(event):
                     yield output
 
-    return loop
+    return msgspec.structs.replace(loop, tools=deferred_tools(library_agent, deps))
 
 
 def to_history(messages: Sequence[MessageDict]) -> list[ModelMessage]:
@@ -104,16 +110,14 @@ class ChunkTranslator:
                 )
             case FunctionToolResultEvent(part=result):
                 yield _tool_result(result)
+            case AgentRunResultEvent(result=result) if isinstance(result.output, DeferredToolRequests):
+                for call in (*result.output.approvals, *result.output.calls):
+                    yield OwnCall(call.tool_call_id, call.tool_name, call.args_as_dict())
+                yield _usage(result)
             case AgentRunResultEvent(result=result):
                 if not isinstance(result.output, str):
                     yield msgspec.json.encode(_to_json(result.output)).decode()
-                usage = result.usage
-                yield Usage(
-                    usage.input_tokens,
-                    usage.output_tokens,
-                    usage.cache_read_tokens,
-                    usage.output_reasoning_tokens,
-                )
+                yield _usage(result)
             case _:
                 pass
 
@@ -128,6 +132,13 @@ class ChunkTranslator:
             yield chunks.ReasoningStart(id=id)
             if part.content:
                 yield chunks.ReasoningDelta(id=id, delta=part.content)
+
+
+def _usage(result: AgentRunResult[Any]) -> Usage:
+    usage = result.usage
+    return Usage(
+        usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.output_reasoning_tokens
+    )
 
 
 def _tool_result(result: ToolReturnPart | RetryPromptPart) -> LoopOutput:

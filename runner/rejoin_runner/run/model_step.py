@@ -188,8 +188,9 @@ async def _stream_custom_loop(
     the exception's type, because its text may hold secrets.
     """
     run, output = attempt.run, LoggedCallOutput(attempt)
+    messages = request.history if request.step == 0 else [*request.history, request.answer]
     run_input = RunInput(
-        run.id, run.session, attempt.agent.name, request.history, attempt.context, run.attempt, output=output
+        run.id, run.session, attempt.agent.name, messages, attempt.context, run.attempt, output=output
     )
     try:
         async with aclosing(run_loop(loop, run_input)) as stream:

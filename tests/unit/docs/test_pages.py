@@ -18,7 +18,7 @@ PAGES = sorted(DOCS.rglob("*.md"))
 COMPLETE = {
     "quickstart.md": ["agent"],
     "howto/approvals.md": ["agent", "bank"],
-    "howto/own-loop.md": ["echo", "travel"],
+    "howto/own-loop.md": ["echo", "travel", "careful"],
     "howto/browser-auth.md": [],
     "mcp.md": ["support"],
 }
