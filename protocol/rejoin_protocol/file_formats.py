@@ -66,7 +66,7 @@ EXTENSION_TYPES = MappingProxyType(
 )
 """Types of texts by file name: browsers know no media type for Markdown and the like."""
 
-SEGMENTS_MAX = 100_000
+IMAGE_BLOCKS_MAX = 100_000
 """Chunks, segments or blocks of one image. Real images have some thousand."""
 
 _TEXT_TYPE = re.compile(r"text/[a-z0-9][a-z0-9.+-]{0,63}")
@@ -241,60 +241,62 @@ def _end_offset(data: bytes, kind: str | None) -> int | None:
 
 
 def _png_end(data: bytes) -> int | None:
-    at = 8
-    for _ in range(SEGMENTS_MAX):
-        size, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
-        at += 12 + size
+    offset = 8
+    for _ in range(IMAGE_BLOCKS_MAX):
+        size, name = int.from_bytes(data[offset : offset + 4]), data[offset + 4 : offset + 8]
+        offset += 12 + size
         if not name:
             return None
         if name == b"IEND":
-            return at
+            return offset
     return None
 
 
 def _jpeg_end(data: bytes) -> int | None:
     """The end of the last whole picture: the only one, unless the first one has an index of several."""
-    segments = iter(range(SEGMENTS_MAX))
+    segments = iter(range(IMAGE_BLOCKS_MAX))
     end = _jpeg_image_end(data, 2, segments)
     if end is None or not _JPEG_PICTURES.search(data, 0, end):
         return end
     while True:
         padding = _ZEROS.match(data, end)
-        at = padding.end() if padding else end
-        following = _jpeg_image_end(data, at + 2, segments) if data.startswith(b"\xff\xd8\xff", at) else None
+        offset = padding.end() if padding else end
+        following = (
+            _jpeg_image_end(data, offset + 2, segments) if data.startswith(b"\xff\xd8\xff", offset) else None
+        )
         if following is None:
             return end
         end = following
 
 
-def _jpeg_image_end(data: bytes, at: int, segments: Iterator[int]) -> int | None:
+def _jpeg_image_end(data: bytes, offset: int, segments: Iterator[int]) -> int | None:
     for _ in segments:
-        marker = _JPEG_MARKER.search(data, at)
+        marker = _JPEG_MARKER.search(data, offset)
         if marker is None:
             return None
         if data[marker.end() - 1] == _EOI:
             return marker.end()
-        at = marker.end() + max(int.from_bytes(data[marker.end() : marker.end() + 2]), 2)
+        offset = marker.end() + max(int.from_bytes(data[marker.end() : marker.end() + 2]), 2)
     return None
 
 
 def _gif_end(data: bytes) -> int | None:
-    at, blocks = 13 + _gif_colours(data[10:11]), iter(range(SEGMENTS_MAX))
+    offset, blocks = 13 + _gif_colours(data[10:11]), iter(range(IMAGE_BLOCKS_MAX))
     for _ in blocks:
-        match data[at : at + 1]:
+        match data[offset : offset + 1]:
             case b";":
-                return at + 1
-            case b"!":
-                at += 2
-            case b",":
-                at += 11 + _gif_colours(data[at + 9 : at + 10])
+                return offset + 1
+            case b"!":  # an extension block: its label, then data
+                offset += 2
+            case b",":  # an image descriptor of 10 bytes, its colour table, the code size, then data
+                offset += 11 + _gif_colours(data[offset + 9 : offset + 10])
             case _:
                 return None
-        while size := int.from_bytes(data[at : at + 1]):
-            at += 1 + size
+        while size := int.from_bytes(data[offset : offset + 1]):
+            offset += 1 + size
             if next(blocks, None) is None:
                 return None
-        at += 1
+        offset += 1
     return None
 
 
@@ -306,5 +308,7 @@ def _gif_colours(flags: bytes) -> int:
 
 def _is_zip(data: bytes) -> bool:
     """Whether the file ends as a ZIP archive does; readers look for an archive from the end."""
-    at = data.rfind(_ZIP_END, max(0, len(data) - _ZIP_COMMENT_MAX - _ZIP_END_BYTES))
-    return at >= 0 and at + _ZIP_END_BYTES + int.from_bytes(data[at + 20 : at + 22], "little") == len(data)
+    offset = data.rfind(_ZIP_END, max(0, len(data) - _ZIP_COMMENT_MAX - _ZIP_END_BYTES))
+    return offset >= 0 and offset + _ZIP_END_BYTES + int.from_bytes(
+        data[offset + 20 : offset + 22], "little"
+    ) == len(data)

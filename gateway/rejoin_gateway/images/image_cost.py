@@ -71,7 +71,7 @@ def _measure_png(data: bytes) -> ImageCost | None:
         return None
     width, height, depth = int.from_bytes(data[16:20]), int.from_bytes(data[20:24]), data[24]
     frames, at = 1, 33
-    for _ in range(file_formats.SEGMENTS_MAX):
+    for _ in range(file_formats.IMAGE_BLOCKS_MAX):
         name = data[at + 4 : at + 8]
         if name in (b"", b"IDAT"):
             break
@@ -84,7 +84,7 @@ def _measure_png(data: bytes) -> ImageCost | None:
 
 def _measure_jpeg(data: bytes) -> ImageCost | None:
     at = 2
-    for _ in range(file_formats.SEGMENTS_MAX):
+    for _ in range(file_formats.IMAGE_BLOCKS_MAX):
         found = _MARKER.match(data, at)
         if found is None or found.end() + 2 > len(data):
             return None

@@ -1,10 +1,10 @@
 """Cursors: the position of an event in a run's log. Opaque to clients.
 
-Format: `<prev>-<index>`. `prev` is the sequence of the run's message before the one that holds the event, and
-`index` the number of the event in its run. A reader gets the first message after `prev` and finds the event
+Format: `<prev>-<index>`. `prev` is the sequence of the run's record before the one that holds the event, and
+`index` the number of the event in its run. A reader gets the first record after `prev` and finds the event
 in it by its index: one read, without an index of events.
 
-Why `prev` and not the message's own sequence: the writer makes the SSE frames, with their cursors, before it
+Why `prev` and not the record's own sequence: the writer makes the SSE frames, with their cursors, before it
 appends them. At that time it knows the previous sequence, which it names as the fence, but not the next one.
 """
 
@@ -19,8 +19,8 @@ _FORMAT = re.compile(r"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})")
 
 
 class Cursor(msgspec.Struct, frozen=True):
-    """`prev`: stream sequence of the run's previous message, 0 if there is none. `index`: the number of the
-    event in its run, from 0.
+    """`prev`: sequence of the run's previous record in the JetStream stream, 0 if there is none. `index`: the
+    number of the event in its run, from 0.
     """
 
     prev: int

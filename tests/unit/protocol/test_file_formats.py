@@ -204,9 +204,9 @@ def test_a_text_is_read_without_its_mark_and_with_plain_line_breaks() -> None:
 def test_an_image_of_endless_chunks_is_refused_in_time() -> None:
     gif = b"GIF89a\1\0\1\0\0\0\0"
     for endless in (
-        GOOD[file_formats.PNG][:8] + b"\0\0\0\0zIPpCCCC" * (file_formats.SEGMENTS_MAX + 1),
-        gif + b"!\1\0" * (file_formats.SEGMENTS_MAX + 1) + b";",
-        gif + b"!\1" + b"\1a" * (file_formats.SEGMENTS_MAX + 1) + b"\0;",
+        GOOD[file_formats.PNG][:8] + b"\0\0\0\0zIPpCCCC" * (file_formats.IMAGE_BLOCKS_MAX + 1),
+        gif + b"!\1\0" * (file_formats.IMAGE_BLOCKS_MAX + 1) + b";",
+        gif + b"!\1" + b"\1a" * (file_formats.IMAGE_BLOCKS_MAX + 1) + b"\0;",
     ):
         with pytest.raises(Invalid, match="truncated"):
             file_formats.check_file(endless)
