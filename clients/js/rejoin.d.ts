@@ -31,12 +31,12 @@ export interface RejoinChatTransportOptions {
   body?: Resolvable<object>;
   credentials?: RequestCredentials;
   fetch?: typeof globalThis.fetch;
-  /** The major version of your `ai`. From 7.0.70 on nothing need be said; before that, say 6. */
+  /** The major version of your `ai`. Needed before 7.0.70 only: 6 or 5. */
   ui?: 5 | 6 | 7;
-  /** How long it keeps trying without any answer, in ms. Default ten minutes. */
-  patienceMs?: number;
-  /** After how long without a byte a connection is taken for dead, in ms. Default 30 s; a gateway speaks every 10 s. */
-  silenceMs?: number;
+  /** How long the transport repeats a request without any response, in ms. Default: ten minutes. */
+  retryForMs?: number;
+  /** How long a connection may deliver no byte, in ms. Default: 30 s. A gateway sends something every 10 s. */
+  readTimeoutMs?: number;
   onState?: (state: RejoinState) => void;
 }
 
@@ -96,8 +96,8 @@ export declare class Answer {
     /** Asks for what is behind a cursor, by `Last-Event-ID`. */
     resume: (place: { run: string; cursor: string }, signal: AbortSignal) => Promise<Response>;
     signal?: AbortSignal;
-    patienceMs?: number;
-    silenceMs?: number;
+    retryForMs?: number;
+    readTimeoutMs?: number;
     onState?: (state: RejoinState) => void;
   });
   /** False if there is nothing to read. Throws `Refused`. */

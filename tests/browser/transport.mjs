@@ -131,7 +131,7 @@ test('a refusal is an error with the server’s words, and is not asked again', 
 });
 
 test('patience ends', async (t) => {
-  const { chat, errors } = await chatted(t, [vanish], { patienceMs: 600 });
+  const { chat, errors } = await chatted(t, [vanish], { retryForMs: 600 });
   await chat.sendMessage({ text: 'count' });
   assert.match(errors[0].message, /no answer for too long/);
 });
@@ -198,7 +198,7 @@ test('a socket that is held open and says nothing more is left; its events come 
   let left;
   const gone = new Promise((resolve) => (left = resolve));
   const hold = (response) => (begin(response).write(WHOLE.slice(0, 5).map(frame).join('')), response.on('close', left));
-  const { asked } = await whole(t, [hold, say(WHOLE.slice(5), 5, 'done')], { silenceMs: 100 });
+  const { asked } = await whole(t, [hold, say(WHOLE.slice(5), 5, 'done')], { readTimeoutMs: 100 });
   await gone;
   assert.deepEqual(asked.map(({ method, headers }) => [method, headers['last-event-id']]), [['POST', undefined], ['GET', '7-4']]);
 });

@@ -6,8 +6,8 @@
 // `Last-Event-ID` says that the run has ended with that event.
 
 const WAIT_FIRST_MS = 250, WAIT_MAX_MS = 5_000;
-const SILENCE_MS = 30_000; // a gateway sends something every ten seconds: after this silence the connection is dead
-const PATIENCE_MS = 10 * 60_000;
+const READ_TIMEOUT_MS = 30_000; // a gateway sends something every ten seconds
+const RETRY_FOR_MS = 10 * 60_000;
 const AWAY = [408, 429, 502, 503, 504]; // from a proxy or an overloaded gateway: send the request again
 
 /** The server refused the request. */
@@ -22,12 +22,12 @@ export class Refused extends Error {
 const lost = (why) => new TypeError(`network error: ${why}`);
 
 /** The events of a body, `{ id, data }`, until the body ends or breaks. */
-async function* frames(body, silenceMs, silent) {
+async function* frames(body, readTimeoutMs, silent) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '', id = '', data = [];
   try {
     for (;;) {
-      const timer = setTimeout(silent, silenceMs);
+      const timer = setTimeout(silent, readTimeoutMs);
       const { value, done } = await reader.read().catch(() => ({ done: true }));
       clearTimeout(timer);
       if (done) return;
@@ -70,27 +70,27 @@ export class Answer {
   #resume;
   #signal;
   #onState;
-  #patienceMs;
-  #silenceMs;
+  #retryForMs;
+  #readTimeoutMs;
   #response;
   #connection = new AbortController();
   #wait = WAIT_FIRST_MS;
   #deadline = 0;
   #left = new AbortController();
 
-  constructor({ open, resume, signal, onState = () => {}, patienceMs = PATIENCE_MS, silenceMs = SILENCE_MS }) {
+  constructor({ open, resume, signal, onState = () => {}, retryForMs = RETRY_FOR_MS, readTimeoutMs = READ_TIMEOUT_MS }) {
     this.#open = open;
     this.#resume = resume;
     this.#signal = signal ? AbortSignal.any([signal, this.#left.signal]) : this.#left.signal;
     this.#onState = onState;
-    this.#patienceMs = patienceMs;
-    this.#silenceMs = silenceMs;
+    this.#retryForMs = retryForMs;
+    this.#readTimeoutMs = readTimeoutMs;
   }
 
   /** Get the first response; false if it has no stream. Throws `Refused`. */
   async begin() {
     this.#tell('waiting');
-    await this.#ask(this.#open, this.#silenceMs);
+    await this.#ask(this.#open, this.#readTimeoutMs);
     this.run = this.#response.headers.get('x-workflow-run-id') ?? '';
     const type = this.#response.headers.get('content-type') ?? '';
     return this.#response.status !== 204 && !type.includes('json'); // JSON: the run waits for further decisions
@@ -106,7 +106,7 @@ export class Answer {
   async *events() {
     for (;;) {
       this.#tell('streaming');
-      for await (const { id, data } of frames(this.#response.body, this.#silenceMs, () => this.#connection.abort())) {
+      for await (const { id, data } of frames(this.#response.body, this.#readTimeoutMs, () => this.#connection.abort())) {
         if (data === '[DONE]') return;
         this.#wait = WAIT_FIRST_MS;
         this.#deadline = 0;
@@ -137,7 +137,7 @@ export class Answer {
     const { run, cursor } = this;
     if (cursor) {
       try {
-        await this.#ask((signal) => this.#resume({ run, cursor }, signal), this.#silenceMs);
+        await this.#ask((signal) => this.#resume({ run, cursor }, signal), this.#readTimeoutMs);
         if (this.#response.status === 204) return true; // the run has ended with this event
         if (this.#response.status === 200 && this.#response.headers.get('x-workflow-run-id') === run) return true;
       } catch (fault) {
@@ -151,10 +151,10 @@ export class Answer {
   }
 
   /** Retry until there is a response. Throws `Refused`, the abort reason, or an error after the last retry. */
-  async #ask(request, silenceMs) {
+  async #ask(request, readTimeoutMs) {
     for (;;) {
       const connection = (this.#connection = new AbortController());
-      const timer = silenceMs && setTimeout(() => connection.abort(), silenceMs);
+      const timer = readTimeoutMs && setTimeout(() => connection.abort(), readTimeoutMs);
       const response = await request(AbortSignal.any([this.#signal, connection.signal])).catch(() => null);
       clearTimeout(timer);
       if (response?.ok) return (this.#response = response);
@@ -167,7 +167,7 @@ export class Answer {
   async #pause(wishMs = 0) {
     this.#signal.throwIfAborted();
     this.#tell('reconnecting');
-    this.#deadline ||= Date.now() + this.#patienceMs;
+    this.#deadline ||= Date.now() + this.#retryForMs;
     const wait = Math.max(Math.min(wishMs || 0, WAIT_MAX_MS), this.#wait * (0.75 + Math.random() / 2));
     this.#wait = Math.min(this.#wait * 2, WAIT_MAX_MS);
     if (Date.now() + wait > this.#deadline) throw lost('no answer for too long');
@@ -333,12 +333,12 @@ export class RejoinChatTransport {
   }
 
   #answer(signal, headers, open) {
-    const { onState, patienceMs, silenceMs } = this.#options;
+    const { onState, retryForMs, readTimeoutMs } = this.#options;
     return new Answer({
       signal,
       onState,
-      patienceMs,
-      silenceMs,
+      retryForMs,
+      readTimeoutMs,
       open: (both) => open(this.#fetch(headers, both)),
       // By the run, not by the session, which may have a newer run.
       resume: ({ run, cursor }, both) =>
