@@ -20,12 +20,12 @@ if TYPE_CHECKING:
         ChatSession,
         ErrorResponse,
         Rejoin,
-        Stream,
         connect,
         error_response,
         load_settings,
         routes,
     )
+    from rejoin_gateway.library_stream import NoOutput, Stream
     from rejoin_gateway.settings import GatewaySettings
     from rejoin_protocol.errors import (
         Conflict,
@@ -92,6 +92,7 @@ __all__ = (
     "ModelError",
     "ModelRequest",
     "ModelSettings",
+    "NoOutput",
     "NotFound",
     "Owner",
     "Rejoin",
@@ -134,12 +135,12 @@ _MODULES = {
         "ChatSession",
         "ErrorResponse",
         "Rejoin",
-        "Stream",
         "connect",
         "error_response",
         "load_settings",
         "routes",
     ),
+    "rejoin_gateway.library_stream": ("NoOutput", "Stream"),
     "rejoin_protocol.errors": (
         "Conflict",
         "Forbidden",

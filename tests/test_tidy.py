@@ -45,7 +45,7 @@ LATE_IMPORTS = {
     "runner/rejoin_runner/models/chat_completions/request_body.py",
     "runner/rejoin_runner/models/providers/provider.py",
     "runner/rejoin_runner/mcp/remote_tool.py",
-    "runner/rejoin_runner/tools/client_tool.py",
+    "runner/rejoin_runner/tools/schema_fault.py",
     "runner/rejoin_runner/tools/docstring.py",
 }
 """These import inside of functions: few processes need the library, and all would wait for it. A model

@@ -38,7 +38,7 @@ from rejoin_adapters.process import metrics_server, tracing
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
 from rejoin_gateway.agent_cache import CachedAgentRegistry
-from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health
+from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health, prompts
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
 from rejoin_gateway.api.parts import parts_chat, threads, tokens
@@ -80,6 +80,7 @@ ROUTE_MODULES = (
     agent_chat,
     chat_dispatch,
     aisdk,
+    prompts,
     agent_sessions,
     run_chat,
     executions,

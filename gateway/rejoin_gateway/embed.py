@@ -5,8 +5,8 @@ response. The application authenticates its users and passes the `Owner` of each
 """
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, overload
 
@@ -37,21 +37,17 @@ from rejoin_gateway.http import errors
 from rejoin_gateway.http.disconnect import finish_changes
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, GatewayService
 from rejoin_gateway.http.middleware import observe
-from rejoin_gateway.http.response import stream_headers
 from rejoin_gateway.http.routes import Handler, Route, RouteDoc, mount
+from rejoin_gateway.library_stream import Stream
 from rejoin_gateway.settings import GatewaySettings
 from rejoin_gateway.streaming.client_view import client_view
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart
-from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol import json_input, settings
 from rejoin_protocol.errors import Invalid, RejoinError
-from rejoin_protocol.events import chunks
-from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, TenantId, agent_name, session_id
 from rejoin_protocol.limits import BODY_BYTES_MAX
 from rejoin_protocol.log import cursor as cursors
-from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 
 DEFAULT_OWNER = Owner(TenantId("default"))
@@ -96,54 +92,6 @@ class DecisionInput(TypedDict):
     approved: bool
     reason: NotRequired[str]
     input: NotRequired[dict[str, Any]]
-
-
-class Stream:
-    """An answer as server-sent events. Iterate once: over the bytes of a response, or over `chunks()`.
-    The run continues if the iteration ends.
-
-    `run` is the run's id; `headers` belong to the response. If the iteration raises, break the connection: a
-    client takes a clean end for a complete answer.
-    """
-
-    def __init__(self, replay: Replay) -> None:
-        self._replay = replay
-        self.run: str = replay.run.id
-        self.cursor: str | None = None
-        """The position of the newest event of `chunks()`, for `ChatSession.stream`."""
-        self.headers: Mapping[str, str] = stream_headers(replay)
-
-    async def __aiter__(self) -> AsyncGenerator[bytes]:
-        async with self._replay.open() as frames, aclosing(frames):
-            async for frame in frames:
-                yield frame
-
-    async def chunks(self) -> AsyncGenerator[Chunk]:
-        """The events, as structs of `rejoin_protocol.events.chunks`. Raises as the iteration over bytes."""
-        parser = sse.SseParser()
-        async with aclosing(aiter(self)) as written:
-            async for data in written:
-                for frame in parser.feed(data):
-                    if frame.id:  # `[DONE]` has none
-                        self.cursor = frame.id
-                        yield chunks.decode(frame.data)
-
-    async def text(self) -> str:
-        """Read to the end. Returns the text, without that of steps that were withdrawn."""
-        pieces: list[str] = []
-        step_start = 0
-        async with aclosing(self.chunks()) as events:
-            async for event in events:
-                match event:
-                    case chunks.TextDelta(delta=delta):
-                        pieces.append(delta)
-                    case chunks.StartStep():
-                        step_start = len(pieces)
-                    case chunks.ResetStep():
-                        del pieces[step_start:]
-                    case _:
-                        pass
-        return "".join(pieces)
 
 
 class ChatSession(msgspec.Struct, frozen=True):

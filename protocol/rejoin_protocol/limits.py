@@ -130,6 +130,8 @@ TOOL_INPUT_BYTES_MAX = 256 * KIB
 """A tool's input, as JSON. It is stored with the call's approval."""
 TOOL_RESULT_BYTES_MAX = 256 * KIB
 """A tool's result, as JSON. It is repeated to the model in each later step."""
+TYPED_ANSWER_BYTES_MAX = 256 * KIB
+"""A typed answer, as JSON. Its growth takes up to five times its size in the log."""
 HISTORIES_BYTES_MAX = 32 * MIB
 """The large histories that one runner holds at the same time, shared fairly among tenants. In memory, with
 the request to the model, a history takes up to eight times its size.

@@ -1,7 +1,7 @@
 """Tests of agents in milliseconds, without a server.
 
 chat                  a conversation with an agent whose gateway and runner live in the test's process
-ScriptedModel         a model whose responses the test writes down: `text`, `call`, `reasoning`, `fail` …
+ScriptedModel         a model whose responses the test writes down: `text`, `call`, `output`, `fail` …
 RecordingToolContext  a tool's context for a test of a single tool
 
 The log, the fold, the state machine and the runner's loop are the product's own; the broker and the database
@@ -16,6 +16,7 @@ from rejoin.testing.scripted_model import (
     ScriptEnded,
     call,
     fail,
+    output,
     pause,
     raw_call,
     reasoning,
@@ -33,6 +34,7 @@ __all__ = (
     "call",
     "chat",
     "fail",
+    "output",
     "pause",
     "raw_call",
     "reasoning",

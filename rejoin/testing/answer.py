@@ -1,12 +1,14 @@
 """What a test reads of an answer: its text, its tool calls, its events."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from rejoin_protocol.events.chunks import Abort, Chunk, Error, Finish
 from rejoin_protocol.events.fold import fold, is_tool, tool_name
+from rejoin_protocol.events.typed_output import find_faults, find_output
 
 
 class RecordedToolCall(msgspec.Struct, frozen=True):
@@ -36,7 +38,11 @@ class Answer:
     `events`: the events of this request. `message`: the message that all events of the run make.
     """
 
-    def __init__(self, events: Sequence[Chunk], earlier: Sequence[Chunk] = ()) -> None:
+    def __init__(
+        self, events: Sequence[Chunk], earlier: Sequence[Chunk] = (), read: Callable[[Any], Any] | None = None
+    ) -> None:
+        """`read` makes the output from its JSON values."""
+        self._read = read
         self.events = list(events)
         self.run_events = [*earlier, *events]
         self.message: dict[str, Any] = fold(self.run_events)
@@ -70,6 +76,19 @@ class Answer:
     def data(self, name: str) -> list[Any]:
         """The contents of the message's parts `data-<name>`."""
         return [part["data"] for part in self.message["parts"] if part["type"] == f"data-{name}"]
+
+    @property
+    def output(self) -> Any:
+        """The typed answer, as an instance of the agent's `output`; None if there is none that fits."""
+        value = find_output(self.message)
+        if value is UNSET:
+            return None
+        return value if self._read is None else self._read(value)
+
+    @property
+    def output_errors(self) -> list[str]:
+        """What was wrong with each answer that went back to the model."""
+        return [fault.error for fault in find_faults(self.message)]
 
     @property
     def waiting(self) -> list[RecordedToolCall]:

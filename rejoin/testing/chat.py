@@ -17,7 +17,8 @@ from rejoin.testing.scripted_model import ScriptedModel
 from rejoin.testing.servers import open_on_servers
 from rejoin_adapters.store_types import Owner
 from rejoin_gateway.core.session import AgentSession
-from rejoin_gateway.embed import DEFAULT_OWNER, ChatSession, MessageInput, Stream
+from rejoin_gateway.embed import DEFAULT_OWNER, ChatSession, MessageInput
+from rejoin_gateway.library_stream import Stream
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import AgentName, session_id
@@ -37,7 +38,9 @@ class Chat:
         memory: InMemoryRejoin | None,
         context: Any,
         timeout_s: float,
+        read_output: Callable[[Any], Any] | None = None,
     ) -> None:
+        self._read_output = read_output
         self._open_session = open_session
         self._models = models
         self._memory = memory
@@ -174,7 +177,7 @@ class Chat:
         for model in self._models:
             if isinstance(model, ScriptedModel) and model.error is not None:
                 raise model.error
-        self._answer = Answer(events, earlier)
+        self._answer = Answer(events, earlier, self._read_output)
         return self._answer
 
 
@@ -221,7 +224,9 @@ async def chat(
             sessions = real.rejoin.agent(served.name, owner)
             open_session = sessions.session
         called = [*models.values()] if memory is None else memory.models
-        yield Chat(open_session, called, memory, context, timeout_s)
+        output = agent.output_type
+        read_output = None if output is None else output.read
+        yield Chat(open_session, called, memory, context, timeout_s, read_output)
 
 
 def _with_models(agent: Agent, models: Mapping[str, Model]) -> Agent:

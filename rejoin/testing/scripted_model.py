@@ -18,6 +18,7 @@ from rejoin_protocol.events.chunks import (
     ToolInputDelta,
     ToolInputStart,
 )
+from rejoin_protocol.json_types import to_json
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, Usage
 
 
@@ -71,6 +72,11 @@ def reasoning(content: str) -> Reasoning:
 def call(tool: str, /, **input: Any) -> Call:
     """A call of the tool named `tool` with these arguments."""
     return Call(tool, input)
+
+
+def output(value: Any = None, /, **fields: Any) -> Text:
+    """The typed answer of the model: an object, or its fields. It is a text, as a model writes it."""
+    return Text(to_json(fields if value is None else value).decode())
 
 
 def raw_call(tool: str, arguments: str) -> Call:

@@ -61,6 +61,8 @@ EXAMPLES: dict[str, Example] = {
     "POST /api/agent/chat/sync": Example({"message": "hello", "conversationId": "{session}"}, makes=True),
     "GET /api/agent/chat/{run}": HERE,
     "POST /api/chat": Example({"id": "{session}", "messages": UI}, makes=True),
+    "POST /api/completion": Example({"prompt": "hello", "id": "{session}"}, makes=True),
+    "POST /api/object": Example({"prompt": "hello", "id": "{session}"}, makes=True),
     "GET /api/chat/{id}/stream": Example(headers={"x-stream-start-index": "0"}),
     "POST /api/chat/{id}/stop": HERE,
     "GET /api/agents/{agent}/{session}": HERE,

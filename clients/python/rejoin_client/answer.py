@@ -8,17 +8,21 @@ stream. A body that ends without `[DONE]` is a broken connection.
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
-from typing import Self
+from typing import Any, Self, overload
 from urllib.parse import quote, unquote
 
 import aiohttp
 import msgspec
 
-from rejoin_client.errors import Gone, Lost
+from rejoin_client.errors import Gone, Lost, Malformed, NoOutput
 from rejoin_client.events import (
+    Data,
+    Error,
     Event,
+    MessageMetadata,
     ResetStep,
     Restarted,
+    Start,
     StartStep,
     TextDelta,
     ToolApprovalRequest,
@@ -134,6 +138,39 @@ class Answer:
                         pass
         return "".join(pieces)
 
+    @overload
+    async def output(self) -> Any: ...
+    @overload
+    async def output[T](self, type: type[T]) -> T: ...
+    async def output(self, type: Any = None) -> Any:
+        """Read to the end. Returns the typed answer of an agent with an output type: as an instance of `type`
+        (a msgspec struct, dataclass, `TypedDict` or pydantic model), or as JSON values.
+
+        Raises `NoOutput` if the answer ends without one, `Malformed` if the answer does not fit `type`, and
+        as the iteration.
+        """
+        value: Any = None
+        state, error = "", "the answer has no output"
+        async with self:
+            async for event in self:
+                match event:
+                    case Data(type="data-output", data=data):
+                        value = data
+                    case (
+                        Start(message_metadata=dict() as metadata)
+                        | MessageMetadata(message_metadata=dict() as metadata)
+                    ):
+                        state = metadata.get("outputState", state)
+                    case Error(error_text=text):
+                        error = text
+                    case Restarted():
+                        state = ""
+                    case _:
+                        pass
+        if state != "done":
+            raise NoOutput(error)
+        return value if type is None else _convert(value, type)
+
     async def _read(self) -> AsyncGenerator[Event]:
         if self._restarted:
             yield Restarted()
@@ -206,6 +243,14 @@ class Answer:
         except CONNECTION_ERRORS:
             pass
         self._response.close()
+
+
+def _convert(value: Any, type: Any) -> Any:
+    is_pydantic = hasattr(type, "model_validate")
+    try:
+        return type.model_validate(value) if is_pydantic else msgspec.convert(value, type)
+    except ValueError as fault:
+        raise Malformed(f"the answer is no {getattr(type, '__name__', type)}: {fault}") from fault
 
 
 def stream_path(run: str) -> str:

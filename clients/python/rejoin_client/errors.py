@@ -25,6 +25,10 @@ class Malformed(RejoinError):
     """The response is not one of a Rejoin server, or of an incompatible version."""
 
 
+class NoOutput(RejoinError):
+    """The answer has ended without a typed output. The text says why."""
+
+
 class FieldError(msgspec.Struct, frozen=True):
     """What is wrong with a field of a request. `pointer`: its JSON pointer in the body, or empty."""
 

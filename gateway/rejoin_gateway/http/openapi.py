@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from rejoin_gateway.http.routes import ErrorFormat, Route
+from rejoin_gateway.http.routes import PLAIN_TEXT, ErrorFormat, Route
 from rejoin_protocol.events.chunks import Data, Tagged
 from rejoin_protocol.limits import ID_CHARS_MAX
 
@@ -94,6 +94,11 @@ RETRY = {
     }
 }
 CHALLENGE = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}}
+TEXT_MEANING = (
+    "The answer's text as it grows, without reasoning and tools, for a client whose `Accept` is `text/plain` "
+    "and nothing else. Of a typed answer, its JSON. A failure breaks the connection, or is a 500 with its "
+    "text if there was no text before."
+)
 FRAMES = (
     "Server-sent events of this schema. The last event's data is `[DONE]`. A stream that ends without it was "
     "cut off: resume it."
@@ -368,6 +373,7 @@ def _success(kind: Any) -> dict[str, Any]:
         content[media_type] = {"schema": _text_schema(media_type)} if media_type.startswith("text/") else {}
     if bytes in kinds:
         chunk = {"$ref": REFS.format(name="UIMessageChunk")}
+        content[PLAIN_TEXT] = {"schema": {"type": "string", "description": TEXT_MEANING}}
         content[STREAM] = {"schema": _sse_schema({"id": _schema(Cursor)}, chunk)}
         response["headers"] = {
             name: {"description": meaning, "schema": schema}
@@ -420,7 +426,10 @@ def _error(status: HTTPStatus, route: Route) -> dict[str, Any]:
     for format in dict.fromkeys((route.error_format, *route.doc.error_formats)):
         media_type, kind = ERROR_FORMATS[format]
         by_media_type.setdefault(media_type, []).append({"$ref": REFS.format(name=kind.__name__)})
-    content = {
+    can_be_text = _is_stream(route) or PLAIN_TEXT in _as_sequence(route.doc.responses.get(HTTPStatus.OK))
+    has_text = can_be_text and status is HTTPStatus.INTERNAL_SERVER_ERROR
+    content: dict[str, Any] = {PLAIN_TEXT: {"schema": {"type": "string"}}} if has_text else {}
+    content |= {
         media_type: {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}
         for media_type, refs in by_media_type.items()
     }

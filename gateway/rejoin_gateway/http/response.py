@@ -6,7 +6,7 @@ takes the answer as complete, and a client that sees a network error resumes.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -25,15 +25,24 @@ from rejoin_gateway.http.gateway_service import (
     refuse_if_stopping,
 )
 from rejoin_gateway.http.request import view_of
+from rejoin_gateway.http.routes import PLAIN_TEXT
 from rejoin_gateway.streaming import positions
+from rejoin_gateway.streaming.answer_text import AnswerText, RunFailed
+from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
-from rejoin_protocol.errors import RejoinError
+from rejoin_protocol.errors import Gone, RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import RunId, to_header
 from rejoin_protocol.log import sse
 
 log = structlog.get_logger("rejoin.http")
+
+TEXT_HEADERS = {
+    name: value for name, value in sse.STREAM_HEADERS.items() if not name.startswith("x-vercel")
+} | {"Content-Type": f"{PLAIN_TEXT}; charset=utf-8"}
+NO_RETRY = {"x-should-retry": "false"}
+"""A retry by a library would start another run; only a person should decide that."""
 
 type Translate = Callable[[AsyncGenerator[bytes]], AsyncGenerator[bytes]]
 """Turns the frames of our events into the frames of another protocol."""
@@ -68,6 +77,8 @@ async def stream_replay(
     To HEAD it responds with the headers of the stream, and reads no event.
     """
     structlog.contextvars.bind_contextvars(session=replay.run.session, run=replay.run.id)
+    if translate is None and wants_text(request):
+        return await stream_text(request, replay)
     if request.method == "HEAD":
         return web.Response(headers=stream_headers(replay))
     response = web.StreamResponse(headers=stream_headers(replay))
@@ -76,6 +87,48 @@ async def stream_replay(
     async with replay.open() as frames:  # an error here comes before the headers: it still gets a status
         await _write_frames(request, response, frames if translate is None else translate(frames))
     return response
+
+
+def wants_text(request: web.Request) -> bool:
+    """Whether the client takes an answer as plain text and nothing else: it has no parser for events."""
+    accepted = request.headers.get("Accept", "").lower().split(",")
+    return {kind.partition(";")[0].strip() for kind in accepted} == {PLAIN_TEXT}
+
+
+async def stream_text(request: web.Request, replay: Replay) -> web.StreamResponse:
+    """Stream a replay as plain text. The headers wait for the first text: a run that fails before it gets an
+    error status. Later failures break the connection, because a text has no other way to say so.
+    """
+    headers = run_headers(replay.run, TEXT_HEADERS)
+    if request.method == "HEAD":
+        return web.Response(headers=headers)
+    request_body.release_body(request)
+    begin_response(request)
+    async with replay.open() as frames, aclosing(_read_text(frames)) as texts:
+        try:
+            first = await anext(texts, b"")
+        except RunFailed as fault:
+            return web.Response(status=500, text=str(fault), headers=headers | NO_RETRY)
+        response = web.StreamResponse(headers=headers)
+        await _write_frames(request, response, _continue(first, texts))
+    return response
+
+
+async def _read_text(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    answer = AnswerText()
+    async for events in decode_events(frames):
+        if text := "".join([answer.feed(event) for event in events]):
+            yield text.encode()
+    answer.end()
+
+
+async def _continue(first: bytes, texts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    yield first
+    try:
+        async for text in texts:
+            yield text
+    except RunFailed as fault:
+        raise Gone(f"the run failed: {fault}") from fault
 
 
 def chunks_response(run: Run, events: Sequence[Chunk]) -> web.Response:
@@ -92,14 +145,10 @@ def stream_headers(replay: Replay) -> dict[str, str]:
     return headers
 
 
-def run_headers(run: Run) -> dict[str, str]:
+def run_headers(run: Run, headers: Mapping[str, str] = sse.STREAM_HEADERS) -> dict[str, str]:
     """The headers of a stream of events of this run."""
     session = to_header(run.session)
-    return sse.STREAM_HEADERS | {
-        "x-workflow-run-id": run.id,
-        "X-Thread-Id": session,
-        "x-conversation-id": session,
-    }
+    return {**headers} | {"x-workflow-run-id": run.id, "X-Thread-Id": session, "x-conversation-id": session}
 
 
 async def _write_frames(

@@ -28,6 +28,9 @@ class ErrorFormat(StrEnum):
     OPENAI = "openai"  # {"error": {"message", "type", "param", "code"}}
 
 
+PLAIN_TEXT = "text/plain"
+"""The media type in which each route that streams events also answers, with their text alone."""
+
 type Parameters = Mapping[str, str | tuple[str, Any]]
 """By name: a description, or a description and a type. A parameter without a type is a string."""
 

@@ -6,12 +6,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.events.fold import Fold, MessageDict
+from rejoin_protocol.events.typed_output import find_output
 
 type OnEvents = Callable[[Sequence[Chunk]], Awaitable[None]]
 """Called with the events as they arrive, and with none at each keep-alive."""
@@ -38,7 +40,10 @@ class CollectedAnswer(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The message's text, without reasoning."""
+        """The message's text, without reasoning; of a typed answer its JSON."""
+        output = find_output(self.message)
+        if output is not UNSET:
+            return msgspec.json.encode(output).decode()
         parts = self.message.get("parts", ())
         return "".join(part["text"] for part in parts if part["type"] == "text")
 

@@ -27,6 +27,11 @@ def parse(text: str) -> tuple[State, Any | UnsetType]:
     return "failed-parse", UNSET
 
 
+def complete(text: str) -> str:
+    """The text up to its last valid position, with what is open closed. Not JSON if the text is none."""
+    return _repair(text)
+
+
 def names_prototype(value: Any) -> bool:
     """Whether a key at any depth names a JavaScript prototype. The client refuses such JSON."""
     pending = [value]

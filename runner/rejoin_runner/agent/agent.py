@@ -10,10 +10,11 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, agent_name
 from rejoin_protocol.run_request import AgentEntry, ExecutionMode
 from rejoin_runner.agent.custom_loop import CustomLoop
+from rejoin_runner.agent.output_type import OutputType, describe_output
 from rejoin_runner.agent.status_settings import StatusUpdates
 from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.models.context_window import ContextWindow
-from rejoin_runner.models.model import Model, ModelKeyLookup, ModelSettings
+from rejoin_runner.models.model import OUTPUT_TOOL, Model, ModelKeyLookup, ModelSettings
 from rejoin_runner.next_action.agent_stack import DELEGATE, TRANSFER
 from rejoin_runner.tools.argument_schema import object_schema
 from rejoin_runner.tools.tool import NeedsApproval, Tool
@@ -55,6 +56,10 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
         model_keys: Looks up the API key that a tenant's model calls use: `(tenant, provider) -> key`, may be
             async, called for every model call; None as the key means the process's own. It also applies to
             the agents that this one reaches and that have no `model_keys`. Default: the process's own key.
+        output: What an answer is: a struct, dataclass, `TypedDict`, pydantic model, or a JSON schema of type
+            object. The answer is then the part `data-output` in place of text. Default: None, text.
+        output_retries: How often an answer that does not fit `output` goes back to the model before the run
+            fails. Default: 2.
         context_window: How much of a long conversation the model is shown. Default: everything.
         summarize_history: Whether the model summarizes what `context_window` drops. Default: False.
         text_interval_s: Seconds for which text deltas are merged into one event, up to a whole word. 0: every
@@ -92,6 +97,8 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
     context: type[C] | None = None
     model_settings: ModelSettings = ModelSettings()
     model_keys: ModelKeyLookup | None = None
+    output: Any = None
+    output_retries: int = 2
     context_window: ContextWindow | None = None
     summarize_history: bool = False
     text_interval_s: float = TEXT_INTERVAL_S
@@ -110,6 +117,7 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
         self._check_types()
         _ = self.registry_entry  # raises if the context cannot be written as a schema
         self._check_tool_names()
+        self._check_output()
         self._check_targets()
         self._check_approvals()
 
@@ -148,6 +156,22 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
                 raise Invalid(f"agent {self.name} has a tool {reserved[0]}: such names are {server.name}'s")
         if len({server.name for server in self.mcp}) != len(self.mcp):
             raise Invalid(f"agent {self.name} has two MCP servers of one name")
+
+    def _check_output(self) -> None:
+        if self.output is None:
+            return
+        _ = self.output_type  # raises if it cannot be written as JSON
+        if self.custom_loop is not None:
+            raise Invalid(f"agent {self.name}: a custom loop has no output type")
+        if self.output_retries < 0:
+            raise Invalid(f"agent {self.name}: output_retries is at least 0")
+        if OUTPUT_TOOL in self.tools_by_name:
+            raise Invalid(f"agent {self.name} has a tool {OUTPUT_TOOL}: that is how a model gives its output")
+
+    @property
+    def output_type(self) -> OutputType | None:
+        """The type of the answer. Raises `Invalid` as the agent's declaration does."""
+        return None if self.output is None else describe_output(self.name, self.output)
 
     def _check_targets(self) -> None:
         for names in (self.handoff_names, self.delegate_names):

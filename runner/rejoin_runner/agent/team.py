@@ -11,6 +11,7 @@ import msgspec
 
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.agent.agent import Agent, check_tool_context
+from rejoin_runner.agent.output_type import OutputType
 from rejoin_runner.mcp.remote_tool import TOOL_NAME_CHARS_MAX
 from rejoin_runner.mcp.toolbox import ServerTools, Toolbox
 from rejoin_runner.models.missing_model import MissingModel
@@ -27,6 +28,7 @@ class TeamMember(msgspec.Struct, frozen=True):
     model: Model
     tools: Mapping[str, Tool]
     """By name: the agent's own, those of its MCP servers, and those that lead to other agents."""
+    output: OutputType | None = None
 
 
 class AgentTeam(msgspec.Struct, frozen=True):
@@ -64,7 +66,12 @@ def build_team(
     """
     agents, servers = collect_agents(head), mcp_tools or {}
     members = {
-        name: TeamMember(agent, models[name], Toolbox(_local_tools(agent, agents), servers.get(name, ())))
+        name: TeamMember(
+            agent,
+            models[name],
+            Toolbox(_local_tools(agent, agents), servers.get(name, ())),
+            agent.output_type,
+        )
         for name, agent in agents.items()
     }
     return AgentTeam(head, members)

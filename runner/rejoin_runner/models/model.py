@@ -134,6 +134,18 @@ class UsageMeter:
         return None if estimate is None else estimate()
 
 
+OUTPUT_TOOL = "final_result"
+"""The tool by which a model gives its output if its provider has no other way."""
+
+
+class OutputSpec(msgspec.Struct, frozen=True):
+    """What an answer must be, as a model sees it. `schema` is a JSON schema of type object."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+
+
 class ModelRequest(msgspec.Struct, frozen=True):
     """One model call.
 
@@ -147,6 +159,8 @@ class ModelRequest(msgspec.Struct, frozen=True):
         tenant: The run's tenant, passed to `model_keys`. Default: empty.
         settings: Default: the provider's defaults.
         meter: What the call costs if it is cut off. Default: nobody wants to know.
+        output: What the answer must be once no tool is called any more: its text is then one JSON object.
+            Default: None, any text.
     """
 
     instructions: str
@@ -157,6 +171,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
     tenant: str = ""
     settings: ModelSettings = ModelSettings()
     meter: UsageMeter | None = None
+    output: OutputSpec | None = None
 
     def call_ids(self) -> set[str]:
         """The ids of all tool calls so far: a new call must have another one."""

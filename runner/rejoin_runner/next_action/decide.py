@@ -16,6 +16,7 @@ import msgspec
 
 from rejoin_adapters.store_types import Approval, Decision
 from rejoin_protocol.events.chunks import FinishReason
+from rejoin_protocol.events.typed_output import find_faults, output_state
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.lifecycle import State
 from rejoin_runner.next_action.agent_stack import ToolCall, delegate_target, handoff_target
@@ -120,6 +121,13 @@ class FinishMessage(msgspec.Struct, frozen=True):
     reason: FinishReason
 
 
+class FailOutput(msgspec.Struct, frozen=True):
+    """End the run with an error: it has no output that fits."""
+
+    reason: FinishReason
+    """Why the last response ended."""
+
+
 class RecordEnd(msgspec.Struct, frozen=True):
     """Store the complete message and the run's terminal state."""
 
@@ -143,6 +151,7 @@ type Action = (
     | SuspendRun
     | ReleaseRun
     | FinishMessage
+    | FailOutput
     | RecordEnd
 )
 
@@ -162,6 +171,8 @@ class Policy(msgspec.Struct, frozen=True):
     """Agents that may wait for each other."""
     runs_in_client: Callable[[ToolCall], bool] = lambda _: False
     """Whether the client runs the call's tool."""
+    output_retries: int | None = None
+    """How often an output that does not fit goes back to the model. None: the answer is text."""
 
 
 class DecisionInputs(msgspec.Struct, frozen=True):
@@ -275,7 +286,13 @@ def _next_after_step(state: RunState, policy: Policy) -> Action:
         return CallModel()  # the model reads the results of its calls
     if frame.call is not None:
         return CompleteDelegation(frame.call, complete=not frame.calls)
-    return FinishMessage("tool-calls" if frame.calls else state.finish_reason)
+    reason = "tool-calls" if frame.calls else state.finish_reason
+    if policy.output_retries is None or (reason == "stop" and output_state(state.message) == "done"):
+        return FinishMessage(reason)
+    is_bounded = frame.steps_since_handoff < policy.max_steps
+    if reason == "stop" and is_bounded and len(find_faults(state.message)) <= policy.output_retries:
+        return CallModel()  # the model reads what is wrong with its answer
+    return FailOutput(reason)
 
 
 def _sort_calls(

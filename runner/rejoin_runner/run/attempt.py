@@ -18,6 +18,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log.record import Audience
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.output_type import OutputType
 from rejoin_runner.agent.team import AgentTeam, TeamMember
 from rejoin_runner.models.model import Model, Usage, UsageMeter
 from rejoin_runner.next_action import agent_stack
@@ -98,6 +99,11 @@ class Attempt:
     def tools(self) -> Mapping[str, Tool]:
         """The active agent's tools by name, with those that hand off and delegate."""
         return self._member.tools
+
+    @property
+    def output(self) -> OutputType | None:
+        """The type of the active agent's answer. None: text."""
+        return self._member.output
 
     @property
     def fails_after_crash(self) -> bool:

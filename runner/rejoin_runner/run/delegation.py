@@ -6,11 +6,15 @@ no history keeps operations, and after a crash between the two the operation is 
 """
 
 from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.events.typed_output import show_output
 from rejoin_protocol.limits import TOOL_RESULT_BYTES_MAX
 from rejoin_protocol.log.record import Audience
+from rejoin_runner.agent.output_type import OutputType
 from rejoin_runner.models.model import ModelRequest
 from rejoin_runner.next_action import agent_stack
 from rejoin_runner.next_action.agent_stack import PartOrigin, ToolCall
+from rejoin_runner.output.typed_answer import UnfitAnswer, read_output
 from rejoin_runner.run.attempt import Attempt, clip_error
 from rejoin_runner.tools.tool_context import build_operation
 
@@ -35,8 +39,9 @@ async def emit_handoff(attempt: Attempt, call: ToolCall) -> None:
 
 
 async def complete_call(attempt: Attempt, call: ToolCall, *, complete: bool) -> None:
-    """Emit a delegate call's output: the text of the delegated agent's last step. If the agent is not
-    `complete`, or the text is larger than a tool result may be, emit an error.
+    """Emit a delegate call's output: the text of the delegated agent's last step, or the object that it is if
+    the agent has an output type. If the agent is not `complete`, or the text is larger than a tool result may
+    be, or does not fit the type, emit an error.
     """
     text = agent_stack.delegation_output(attempt.state.message, call.id)
     await _emit_returned(attempt, call)
@@ -46,8 +51,21 @@ async def complete_call(attempt: Attempt, call: ToolCall, *, complete: bool) -> 
         await attempt.emit(
             call_error(call, f"Its answer is larger than {TOOL_RESULT_BYTES_MAX // 1024} KiB.")
         )
-    else:
+    elif attempt.output is None:
         await attempt.emit(chunks.ToolOutputAvailable(tool_call_id=call.id, output=text))
+    else:
+        await attempt.emit(_typed_result(call, attempt.output, text))
+
+
+def _typed_result(call: ToolCall, type: OutputType, text: str) -> Chunk:
+    try:
+        value = read_output(text)
+    except UnfitAnswer as fault:
+        return call_error(call, f"Its answer does not fit: {fault}")
+    error = type.find_fault(value)
+    if error is not None:
+        return call_error(call, f"Its answer does not fit: {error}")
+    return chunks.ToolOutputAvailable(tool_call_id=call.id, output=value)
 
 
 async def fail_step(attempt: Attempt, code: str, error: str) -> None:
@@ -79,12 +97,14 @@ def model_request(attempt: Attempt) -> ModelRequest:
     frame, and nothing of the conversation.
     """
     frame = attempt.state.frames.top
+    answer = agent_stack.frame_view(attempt.state.message, None if frame.call is None else frame.call.id)
     return ModelRequest(
         instructions="",
         history=attempt.history if frame.call is None else [agent_stack.task_message(frame.call)],
-        answer=agent_stack.frame_view(attempt.state.message, None if frame.call is None else frame.call.id),
+        answer=show_output(answer),
         tools=[tool.spec for tool in attempt.tools.values()],
         step=frame.steps - 1,
+        output=None if attempt.output is None else attempt.output.spec,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from rejoin_protocol.events.fold import PAGE_KEY, MessageDict
+from rejoin_protocol.events.typed_output import show_output
 from rejoin_protocol.ids import MessageId
 from rejoin_runner.next_action import agent_stack
 
@@ -21,7 +22,7 @@ def visible_history(history: Sequence[MessageDict], waiting: Collection[MessageI
     denied; a call whose output cannot come any more has failed.
     """
     return [
-        _close_open_calls(agent_stack.frame_view(message, None), message["id"] in waiting)
+        _close_open_calls(show_output(agent_stack.frame_view(message, None)), message["id"] in waiting)
         if message["role"] == "assistant"
         else _show_page(message)
         for message in history

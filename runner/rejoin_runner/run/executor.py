@@ -16,6 +16,7 @@ from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.store_types import Approval, Decision
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import FinishReason
+from rejoin_protocol.events.typed_output import STATE_KEY, find_faults
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Mark
@@ -127,6 +128,7 @@ class RunExecutor:
             attempt.head.handoffs_max,
             attempt.head.delegation_depth_max,
             lambda call: tool_calls.runs_in_client(attempt, call),
+            None if attempt.output is None else attempt.agent.output_retries,
         )
 
     async def _carry_out(  # noqa: C901, PLR0912 - one arm for each action
@@ -165,6 +167,8 @@ class RunExecutor:
                 await self._suspend()
             case decide.FinishMessage(reason):
                 await self._finish_message(reason)
+            case decide.FailOutput(reason):
+                await attempt.fail("output_invalid", self._output_error(reason))
             case decide.ReleaseRun():
                 return await self._release_run()
             case decide.RecordEnd(end):
@@ -176,12 +180,16 @@ class RunExecutor:
     # ------------------------------------------------------------------------------------ the message
 
     async def _emit_start(self) -> None:
-        await self._attempt.emit(chunks.Start(message_id=self._run.answer))
+        await self._attempt.emit(chunks.Start(self._run.answer, self._start_metadata() or UNSET))
+
+    def _start_metadata(self) -> dict[str, Any]:
+        """What a reader of any response knows from its first event on."""
+        names = {"agent": self._attempt.head.name} if self._attempt.names_agent else {}
+        return names if self._attempt.output is None else {**names, STATE_KEY: "partial"}
 
     async def _start_message(self) -> None:
         attempt, session, agent = self._attempt, self._run.session, self._attempt.head.name
-        metadata = {"agent": agent} if attempt.names_agent else UNSET
-        await attempt.emit(chunks.Start(message_id=self._run.answer, message_metadata=metadata))
+        await self._emit_start()
         await attempt.emit_operation("agent_initializing", sessionId=session, agentId=agent)
         await attempt.emit_operation("agent_ready", sessionId=session, agentId=agent)
         await attempt.emit_operation("agent_thinking", agent=agent, iteration=1)
@@ -222,6 +230,15 @@ class RunExecutor:
             metadata["finishDetail"] = detail.format(steps=attempt.agent.max_steps)
         await attempt.emit(chunks.Finish(reason, metadata or UNSET))
         self._journal.mark(Mark.ENDED)
+
+    def _output_error(self, reason: FinishReason) -> str:
+        """Why the run has no output."""
+        if (detail := LIMIT_DETAILS.get(reason)) is not None:
+            return detail.format(steps=self._attempt.agent.max_steps)
+        faults = find_faults(self._state.message)
+        why = faults[-1].error if faults else "it is no JSON object"
+        count = f"{len(faults)} answers" if len(faults) > 1 else "The answer"
+        return f"{count} of the model did not fit what the agent must return. The last one: {why}."
 
     def _usage_metadata(self) -> dict[str, Any]:
         """The message's token counts, repeated in `finish` for clients that read metadata only there."""

@@ -12,15 +12,22 @@ from contextlib import aclosing
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from rejoin_adapters.process.exception_report import log_exception
 from rejoin_protocol.errors import Invalid, RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, FinishReason
 from rejoin_protocol.events.fold import STEP_START
+from rejoin_protocol.events.typed_output import (
+    STATE_KEY,
+    OutputState,
+    fault_chunk,
+    output_chunk,
+)
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.json_input import mend_value
-from rejoin_protocol.limits import TOOL_INPUT_BYTES_MAX
+from rejoin_protocol.limits import ANSWER_BYTES_MAX, TOOL_INPUT_BYTES_MAX
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, MessageChunk, RunInput, run_loop
 from rejoin_runner.application_code import ApplicationGaveUp, RunningCode, application_code
@@ -29,6 +36,7 @@ from rejoin_runner.next_action import agent_stack
 from rejoin_runner.next_action.run_state import EARLY_ENDS, early_end_of
 from rejoin_runner.output.bounded_work import WorkAbandoned
 from rejoin_runner.output.journal import EventTooLarge
+from rejoin_runner.output.typed_answer import OutputText, UnfitAnswer
 from rejoin_runner.run import delegation, instrumentation, run_inputs
 from rejoin_runner.run.attempt import DEADLINE, Attempt, clip_error
 from rejoin_runner.run.call_output import LoggedCallOutput
@@ -38,6 +46,8 @@ from rejoin_runner.tools.argument_fault import describe_fault
 from rejoin_runner.tools.tool_error import ToolError
 
 INCIDENT_CHARS = 12
+OUTPUT_INTERVALS = 5
+"""A growing output is shown once in so many intervals of text: each time as a whole."""
 NAME_CHARS_SHOWN = 100
 """How many characters of the name of an unknown tool appear in the error."""
 
@@ -108,28 +118,25 @@ async def _fail(attempt: Attempt, code: str, error: str) -> None:
 
 async def _respond(attempt: Attempt) -> None:
     """Emit the whole response, and flush it: a mark must come after every event that it is about."""
-    origin = delegation.active_origin(attempt)
+    output = _expected_output(attempt)
     done: Done | None = None
     try:
         async with aclosing(await _open_stream(attempt)) as stream:
             async for item in stream:
                 if isinstance(item, Done):
                     done = item
+                elif output is None:
+                    await _emit(attempt, item)
                 else:
-                    chunk = await store_generated_file(
-                        _adapt_chunk(attempt, item), attempt.files, attempt.run
-                    )
-                    await attempt.emit(chunk if origin is None else agent_stack.with_origin(chunk, origin))
-                    if isinstance(chunk, chunks.ReasoningEnd):
-                        thought = _last_parts(attempt, "reasoning")[-1:]
-                        await attempt.emit_detail(
-                            "agent_reasoning", "Thought about it", partId=chunk.id, parts=thought
-                        )
+                    await _emit_beside_output(attempt, item, output)
     except TimeoutError:
         raise ModelError("The model did not answer in time.") from None
     await attempt.writer.flush()
     if done is not None:
-        await attempt.record_usage(done.usage, **_finish_metadata(attempt, done.finish_reason))
+        metadata = _finish_metadata(attempt, done.finish_reason)
+        if output is not None:
+            metadata |= await _end_output(attempt, output, done.finish_reason)
+        await attempt.record_usage(done.usage, **metadata)
         await attempt.emit_detail(
             "agent_generate",
             "Answered",
@@ -139,6 +146,59 @@ async def _respond(attempt: Attempt) -> None:
             parts=_last_parts(attempt, "text"),
             generationType="text_generation",
         )
+
+
+async def _emit(attempt: Attempt, item: ModelChunk | MessageChunk) -> None:
+    origin = delegation.active_origin(attempt)
+    chunk = await store_generated_file(_adapt_chunk(attempt, item), attempt.files, attempt.run)
+    await attempt.emit(chunk if origin is None else agent_stack.with_origin(chunk, origin))
+    if isinstance(chunk, chunks.ReasoningEnd):
+        thought = _last_parts(attempt, "reasoning")[-1:]
+        await attempt.emit_detail("agent_reasoning", "Thought about it", partId=chunk.id, parts=thought)
+
+
+def _expected_output(attempt: Attempt) -> OutputText | None:
+    """The reader of a typed answer; None if the answer is text. A delegated agent's answer goes to its caller
+    as a whole: see `delegation.complete_call`.
+    """
+    if attempt.output is None or attempt.state.frames.top.call is not None:
+        return None
+    return OutputText(attempt.head.text_interval_s * OUTPUT_INTERVALS)
+
+
+async def _emit_beside_output(attempt: Attempt, item: ModelChunk | MessageChunk, output: OutputText) -> None:
+    """Emit the item, or the output so far if the item is a piece of it and the time has come."""
+    for passed in output.add(item):
+        await _emit(attempt, passed)
+    value = output.next_value(asyncio.get_running_loop().time())
+    if value is not UNSET and not attempt.journal.is_full(ANSWER_BYTES_MAX // 2):
+        await attempt.emit(output_chunk(value))
+
+
+async def _end_output(attempt: Attempt, output: OutputText, reason: FinishReason) -> dict[str, str]:
+    """Emit the whole output if the response has one that fits, or what is wrong with it. Returns the output's
+    state for the message's metadata.
+
+    The response is no output if it calls tools. One that broke off is not sent back to the model: the next
+    one would end at the same limit.
+    """
+    state: OutputState = "partial"
+    if not attempt.state.calls and reason not in EARLY_ENDS:
+        state = await _check_output(attempt, output)
+    return {STATE_KEY: state}
+
+
+async def _check_output(attempt: Attempt, output: OutputText) -> OutputState:
+    try:
+        value = output.whole_value()
+        error = None if attempt.output is None else attempt.output.find_fault(value)
+    except UnfitAnswer as fault:
+        error = str(fault)
+    if error is None:
+        await attempt.emit(output_chunk(value))
+        return "done"
+    await attempt.emit(fault_chunk(output.fault(error)))
+    return "invalid"
 
 
 def _finish_metadata(attempt: Attempt, reason: FinishReason) -> dict[str, str]:

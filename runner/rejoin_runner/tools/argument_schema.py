@@ -7,25 +7,29 @@ from typing import Any, NamedTuple, get_type_hints
 import msgspec
 
 from rejoin_protocol.errors import Invalid
+from rejoin_protocol.json_types import json_schema
 from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.tools.docstring import parse_docstring
-from rejoin_runner.tools.json_types import json_schema
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 
 
 def object_schema(struct: type) -> dict[str, Any]:
-    """The JSON schema of a struct, as a schema of type object and not as a reference to one.
+    """The JSON schema of a type with fields, as a schema of type object and not as a reference to one.
 
     Raises `TypeError` if a field has a type that JSON does not have.
     """
     schema = json_schema(struct)
-    definitions = schema.pop("$defs")
-    name = schema["$ref"].rsplit("/", 1)[-1]
-    root: dict[str, Any] = definitions.pop(name)
-    root.pop("title", None)
+    definitions: dict[str, Any] = schema.pop("$defs", {})
+    reference = schema.pop("$ref", None)
+    if reference is not None:
+        name = reference.rsplit("/", 1)[-1]
+        schema = dict(definitions[name])
+        if reference.encode() not in msgspec.json.encode(definitions):  # else the type contains itself
+            del definitions[name]
+    schema.pop("title", None)
     if definitions:
-        root["$defs"] = definitions
-    return root
+        schema["$defs"] = definitions
+    return schema
 
 
 def build_spec(tool_name: str, docstring: str, arguments_type: type[msgspec.Struct]) -> ToolSpec:

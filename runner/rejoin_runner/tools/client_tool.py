@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from rejoin_protocol.errors import Invalid
+from rejoin_protocol.json_types import from_json, json_schema
 from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.tools.argument_schema import object_schema
-from rejoin_runner.tools.json_types import from_json, json_schema
+from rejoin_runner.tools.schema_fault import find_schema_fault
 from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_decorator import check_tool_name
 from rejoin_runner.tools.tool_error import ToolError
@@ -37,7 +38,8 @@ class ClientTool(Tool, frozen=True, kw_only=True):
     def check_arguments(self, input: Any) -> None:
         """Check a call's arguments against `input_type`. Raises `ToolError`, whose text names the place."""
         if isinstance(self.input_type, dict):
-            _check_by_schema(input, self.input_type)
+            if fault := find_schema_fault(input, self.input_type):
+                raise ToolError(f"the arguments do not fit: {fault}")
             return
         try:
             from_json(input, self.input_type)
@@ -85,15 +87,6 @@ def client_tool(
         input_type=input,
         output_schema=output_schema,
     )
-
-
-def _check_by_schema(input: Any, schema: dict[str, Any]) -> None:
-    from jsonschema import Draft202012Validator  # loads with the first tool that has a schema
-    from jsonschema.exceptions import best_match
-
-    fault = best_match(Draft202012Validator(schema).iter_errors(input))
-    if fault is not None:
-        raise ToolError(f"the arguments do not fit: {fault.message[:500]} at {fault.json_path}")
 
 
 def _never_called() -> None:

@@ -17,11 +17,11 @@ from typing_extensions import TypeVar
 
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.partial_json import names_prototype
+from rejoin_protocol.json_types import from_json, to_json
 from rejoin_protocol.limits import TOOL_RESULT_BYTES_MAX
 from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.tools import isolated_calls, thread_calls
 from rejoin_runner.tools.isolated_calls import Isolation
-from rejoin_runner.tools.json_types import from_json, to_json
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 from rejoin_runner.tools.tool_error import ToolError
 

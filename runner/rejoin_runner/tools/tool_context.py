@@ -15,14 +15,15 @@ import msgspec
 from msgspec import UNSET
 
 from rejoin_protocol.events.chunks import DATA_PREFIX, Data
+from rejoin_protocol.events.typed_output import DATA_NAMES
 from rejoin_protocol.ids import CallId, RunId, SessionId
+from rejoin_protocol.json_types import to_json
 from rejoin_protocol.limits import ARTIFACT_BYTES_MAX
 from rejoin_protocol.log.record import Audience
-from rejoin_runner.tools.json_types import to_json
 from rejoin_runner.tools.output_port import CallOutput, NewArtifact
 
 STATUS_CHARS_MAX = 1_000
-RESERVED = frozenset({"operation", "summary", "artifact", "component", "status"})
+RESERVED = frozenset({"operation", "summary", "artifact", "component", "status"}) | DATA_NAMES
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 

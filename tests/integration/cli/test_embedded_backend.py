@@ -18,13 +18,13 @@ from rejoin_gateway.embed import (
     Override,
     Rejoin,
     RouteName,
-    Stream,
     connect,
     error_response,
     load_settings,
     routes,
 )
 from rejoin_gateway.http.routes import Handler
+from rejoin_gateway.library_stream import Stream
 from rejoin_gateway.settings import GatewaySettings
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound, Unauthenticated, Unavailable
 from rejoin_protocol.events import chunks

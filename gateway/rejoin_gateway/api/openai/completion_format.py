@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.events.typed_output import OutputAsText
 from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, run_created_ms
 
 COMPLETION_FINISH_REASONS = {"content-filter": "content_filter", "length": "length", "tool-calls": "length"}
@@ -175,10 +176,14 @@ class CompletionStream:
         self._metadata: dict[str, Any] = {}
         self._reason = "stop"
         self._error: str | None = None
+        self._texts = OutputAsText()
         self._has_begun = False
 
-    def feed(self, chunk: Chunk) -> list[dict[str, Any]]:
+    def feed(self, event: Chunk) -> list[dict[str, Any]]:
         """The chunks for the next event."""
+        return [part for chunk in self._texts.feed(event) for part in self._feed_shown(chunk)]
+
+    def _feed_shown(self, chunk: Chunk) -> list[dict[str, Any]]:
         self._calls_pending.feed(chunk)
         self._metadata |= metadata_of(chunk)
         match chunk:

@@ -29,6 +29,7 @@ from rejoin_gateway.api.openai.completion_format import (
 )
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.events.typed_output import OutputAsText
 from rejoin_protocol.ids import RUN_PREFIX, RunId
 
 RESPONSE_ID_PREFIX = "resp_"
@@ -100,13 +101,17 @@ class ResponseStream:
         ] = {}  # text of open items that `_settle_item` has not put into them yet
         self._calls: dict[str, int] = {}
         self._pending_calls = PendingCalls()
+        self._texts = OutputAsText()
         self._metadata: dict[str, Any] = {}
         self._error: str | None = None
         self._aborted = False
         self._step = (0, 0)  # number and items when the last step began
 
-    def feed(self, chunk: Chunk) -> list[ResponseEvent]:
+    def feed(self, event: Chunk) -> list[ResponseEvent]:
         """The response's events for the run's next event."""
+        return [made for chunk in self._texts.feed(event) for made in self._feed_shown(chunk)]
+
+    def _feed_shown(self, chunk: Chunk) -> list[ResponseEvent]:
         self._pending_calls.feed(chunk)
         self._metadata |= metadata_of(chunk)
         match chunk:

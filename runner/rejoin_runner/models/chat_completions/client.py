@@ -59,7 +59,7 @@ class ChatCompletions:
         self.origin = ModelOrigin(provider, model, provider, refused_files, rules)
         self._service = service
         self._open_session = open_session
-        self._builder = BodyBuilder(model, service, answers_results=rules.answer_after_results)
+        self._builder = BodyBuilder(model, service, rules)
         base = URL(service.base_url)
         self._url = base.with_path(base.path.rstrip("/") + "/chat/completions").with_query(base.query)
         self._headers = {
@@ -78,6 +78,7 @@ class ChatCompletions:
         timeout_s: float,
     ) -> AsyncGenerator[ModelChunk | Done]:
         """See `ModelWire`."""
+        request = self._builder.declare_output(request)
         reader = AnswerReader(self._service, origin, request)
         begun = False
         with closing(Deadline(timeout_s)) as deadline:

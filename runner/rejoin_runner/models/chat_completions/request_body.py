@@ -28,7 +28,9 @@ from rejoin_runner.models.providers.conversation import (
     Turn,
     UserTurn,
 )
+from rejoin_runner.models.providers.output_mode import choose_mode, close_objects, output_prompt, output_tool
 from rejoin_runner.models.providers.provider_failure import ProviderFailure
+from rejoin_runner.models.providers.request_rules import RequestRules, fit_tool_name
 
 type Message = dict[str, Any]
 
@@ -40,16 +42,34 @@ FILES_FOLLOW = "[The files of these results follow.]"
 class BodyBuilder:
     """Builds the requests to one model. Keeps the schemas of tools in the form that the model takes."""
 
-    def __init__(self, model: str, service: ChatService, *, answers_results: bool) -> None:
-        """`answers_results`: an answer must stand between results and the next message of the user."""
+    def __init__(self, model: str, service: ChatService, rules: RequestRules) -> None:
         self._model = model
         self._service = service
         self._profile = service.profile
-        self._answers_results = answers_results
+        self._rules = rules
+        self._output_mode = choose_mode(service.profile)
         self._tools: dict[bytes, msgspec.Raw] = {}
 
+    def declare_output(self, request: ModelRequest) -> ModelRequest:
+        """The request with the tool, or the instructions, by which the model learns what its answer must be,
+        if the service has no field for that.
+        """
+        if request.output is None:
+            return request
+        if self._output_mode == "tool":
+            tools = [output_tool(request.output), *request.tools][: self._rules.tools_max]
+            return msgspec.structs.replace(request, tools=tools)
+        if self._output_mode == "native" and not self._profile.get(
+            "native_output_requires_schema_in_instructions", False
+        ):
+            return request
+        texts = (request.instructions, output_prompt(request.output))
+        return msgspec.structs.replace(request, instructions="\n\n".join(filter(str.strip, texts)))
+
     async def build(self, request: ModelRequest, turns: Sequence[Turn]) -> bytes:
-        """The body as JSON. Raises `ProviderFailure` for what chat completions cannot say."""
+        """The body as JSON, of a request whose output is declared. Raises `ProviderFailure` for what chat
+        completions cannot say.
+        """
         messages: list[Message] = []
         if request.instructions:
             role = self._profile.get("openai_system_prompt_role") or "system"
@@ -70,10 +90,39 @@ class BodyBuilder:
             body["stream_options"] = {"include_usage": True}
         if request.tools:
             body["tools"] = [self._tool(spec) for spec in request.tools]
-            body["tool_choice"] = "auto"
+            body["tool_choice"] = self._tool_choice(request)
+        body |= self._response_format(request)
         body |= self._settings(request.settings, has_tools=bool(request.tools))
         body |= request.settings.extra
         return msgspec.json.encode(body)
+
+    def _tool_choice(self, request: ModelRequest) -> str:
+        """Without a tool there is no output in the mode `tool`. Models that think refuse to be forced."""
+        is_forced = (
+            request.output is not None
+            and self._output_mode == "tool"
+            and self._profile.get("supports_forced_tool_choice", True)
+            and not is_reasoning(self._profile, request.settings.reasoning)
+        )
+        return "required" if is_forced else "auto"
+
+    def _response_format(self, request: ModelRequest) -> dict[str, Any]:
+        if request.output is None or self._output_mode == "tool":
+            return {}
+        if self._output_mode == "prompt":
+            has_mode = self._profile.get("supports_json_object_output", False) and not request.tools
+            return {"response_format": {"type": "json_object"}} if has_mode else {}
+        schema, is_strict = close_objects(request.output.schema), False
+        if transformer := self._profile.get("json_schema_transformer"):
+            transformed = transformer(schema, strict=None)
+            schema = transformed.walk()
+            is_strict = transformed.is_strict_compatible
+        named: dict[str, Any] = {"name": fit_tool_name(request.output.name, self._rules), "schema": schema}
+        if request.output.description:
+            named["description"] = request.output.description
+        if self._profile.get("openai_supports_strict_tool_definition", True):
+            named["strict"] = is_strict
+        return {"response_format": {"type": "json_schema", "json_schema": named}}
 
     def _settings(self, settings: ModelSettings, *, has_tools: bool) -> dict[str, Any]:
         takes_new_name = self._profile.get("openai_chat_supports_max_completion_tokens", True)
@@ -186,7 +235,7 @@ class BodyBuilder:
                 text = msgspec.json.encode({"error": text}).decode()
             messages.append({"role": "tool", "tool_call_id": result.call, "content": self._safe(text)})
         if files:
-            if self._answers_results:
+            if self._rules.answer_after_results:
                 messages.append({"role": "assistant", "content": FILES_FOLLOW})
             messages.append({"role": "user", "content": await self._content(files)})
         return messages

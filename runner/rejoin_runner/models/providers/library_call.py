@@ -7,6 +7,7 @@ pydantic-ai.
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, closing
+from dataclasses import replace
 from typing import Any, cast
 
 from pydantic_ai import exceptions
@@ -14,6 +15,7 @@ from pydantic_ai.direct import model_request_stream
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models import Model as LibraryModel
 from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.output import OutputObjectDefinition
 from pydantic_ai.settings import ModelSettings as LibrarySettings
 from pydantic_ai.tools import ToolDefinition
 
@@ -23,6 +25,7 @@ from rejoin_runner.models.providers.conversation import Turn
 from rejoin_runner.models.providers.file_support import refused_files
 from rejoin_runner.models.providers.history import to_messages
 from rejoin_runner.models.providers.model_origin import ModelOrigin
+from rejoin_runner.models.providers.output_mode import output_tool
 from rejoin_runner.models.providers.provider_failure import classify_failure
 from rejoin_runner.models.providers.request_rules import RequestRules
 from rejoin_runner.models.providers.stream_translation import StreamTranslator
@@ -68,7 +71,7 @@ class LibraryWire:
                 model,
                 to_messages(request.instructions, turns, origin),
                 model_settings=_settings(model, self._provider, request.settings),
-                model_request_parameters=_parameters(request.tools),
+                model_request_parameters=_parameters(request),
             )
             with closing(Deadline(timeout_s)) as deadline:
                 async with AsyncExitStack() as stack:
@@ -85,8 +88,19 @@ class LibraryWire:
             raise classify_failure(fault, begun=begun) from fault
 
 
-def _parameters(tools: Sequence[ToolSpec]) -> ModelRequestParameters:
-    return ModelRequestParameters(function_tools=[_tool(spec) for spec in tools])
+def _parameters(request: ModelRequest) -> ModelRequestParameters:
+    """The tools and the output. The library chooses the output's mode: it knows what each model combines."""
+    tools = [_tool(spec) for spec in request.tools]
+    if request.output is None:
+        return ModelRequestParameters(function_tools=tools)
+    output = request.output
+    return ModelRequestParameters(
+        function_tools=tools,
+        output_mode="auto",
+        output_object=OutputObjectDefinition(output.schema, output.name, output.description or None),
+        output_tools=[replace(_tool(output_tool(output)), kind="output")],
+        allow_text_output=False,
+    )
 
 
 def _tool(spec: ToolSpec) -> ToolDefinition:

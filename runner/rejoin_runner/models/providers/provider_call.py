@@ -28,6 +28,7 @@ from rejoin_runner.models.model import (
 from rejoin_runner.models.providers.conversation import Turn, build_conversation, call_names, system_texts
 from rejoin_runner.models.providers.file_support import RefusedFiles, find_suspects
 from rejoin_runner.models.providers.model_origin import ModelOrigin
+from rejoin_runner.models.providers.output_mode import show_as_text
 from rejoin_runner.models.providers.provider_failure import ProviderFailure
 from rejoin_runner.models.providers.request_rules import declare_tools
 from rejoin_runner.models.usage_estimate import UsageEstimate
@@ -119,7 +120,7 @@ class ProviderModel:
                 key, _complete_request(request, turns, origin), turns, origin, deadline - clock()
             )
             try:
-                async with aclosing(answer) as chunks:
+                async with aclosing(answer if request.output is None else show_as_text(answer)) as chunks:
                     async for chunk in chunks:
                         if not begun:
                             self._refused_files.add(left_out)

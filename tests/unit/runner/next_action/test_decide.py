@@ -8,6 +8,7 @@ import pytest
 from rejoin_adapters.store_types import Approval, ApprovalRequest, Decision
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.events.typed_output import STATE_KEY, OutputFault, fault_chunk, output_chunk
 from rejoin_protocol.ids import ApprovalId, CallId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Mark
@@ -21,6 +22,7 @@ from rejoin_runner.next_action.decide import (
     ContinueMessage,
     DecisionInputs,
     EmitDecisions,
+    FailOutput,
     FinishMessage,
     Policy,
     RecordEnd,
@@ -380,3 +382,41 @@ def test_a_delegation_that_needs_approval_waits_for_it() -> None:
     assert following(*answered, yes, turn=1, approved=True) == CallModel()
     no = chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=False)
     assert following(*answered, no, turn=1, approved=False) == RunToolCalls([], [(ask, DENIED)], [])
+
+
+# --------------------------------------------------------------------------------- typed answers
+
+FITS: list[Chunk] = [output_chunk({"a": 1}), chunks.MessageMetadata({STATE_KEY: "done"})]
+FAULT: list[Chunk] = [fault_chunk(OutputFault("no a")), chunks.MessageMetadata({STATE_KEY: "invalid"})]
+CUT = chunks.MessageMetadata({STATE_KEY: "partial", "finishReason": "length"})
+GENERATED = Mark.GENERATED
+CLOSED = chunks.FinishStep()
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ([STEP, *FITS, GENERATED, CLOSED], FinishMessage("stop")),
+        ([STEP, *FAULT, GENERATED, CLOSED], CallModel()),
+        ([STEP, *FAULT, GENERATED, CLOSED, STEP, *FITS, GENERATED, CLOSED], FinishMessage("stop")),
+        ([STEP, *FAULT, GENERATED, CLOSED] * 2, FailOutput("stop")),
+        ([STEP, CUT, GENERATED, CLOSED], FailOutput("length")),
+        ([STEP, called(CALL), GENERATED, result(CALL), CLOSED] * 3, FailOutput("tool-calls")),
+        ([STEP, *FITS, chunks.ResetStep(), *FAULT, GENERATED, CLOSED], CallModel()),
+        ([STEP, *FITS, GENERATED], CloseStep()),
+        ([STEP, *FITS], VoidStep()),
+    ],
+)
+def test_a_run_with_an_output_type_ends_well_only_with_an_output(
+    log: list[Chunk | Mark], expected: decide.Action
+) -> None:
+    policy = Policy(lambda _: False, lambda _: True, max_steps=3, output_retries=1)
+    inputs = DecisionInputs(turn=0, approvals={}, possibly_started=())
+    assert decide.next_action(state_of(START, *log), inputs, policy) == expected
+
+
+def test_a_retry_counts_as_a_step() -> None:
+    policy = Policy(lambda _: False, lambda _: True, max_steps=1, output_retries=5)
+    inputs = DecisionInputs(turn=0, approvals={}, possibly_started=())
+    state = state_of(START, STEP, *FAULT, GENERATED, CLOSED)
+    assert decide.next_action(state, inputs, policy) == FailOutput("stop")

@@ -1,0 +1,27 @@
+"""What is wrong with a JSON value by an application's JSON schema (draft 2020-12), in one sentence."""
+
+from collections.abc import Mapping
+from typing import Any
+
+SCHEMA_FAULT_CHARS_MAX = 500
+
+
+def find_schema_fault(value: Any, schema: Mapping[str, Any]) -> str | None:
+    """Why the value does not fit the schema, and where; None if it fits."""
+    from jsonschema import Draft202012Validator  # loads with the first type that is a schema
+    from jsonschema.exceptions import best_match
+
+    fault = best_match(Draft202012Validator(schema).iter_errors(value))
+    return None if fault is None else f"{fault.message[:SCHEMA_FAULT_CHARS_MAX]} at {fault.json_path}"
+
+
+def find_fault_of_schema(schema: Mapping[str, Any]) -> str | None:
+    """Why this is no JSON schema; None if it is one."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as fault:
+        return fault.message[:SCHEMA_FAULT_CHARS_MAX]
+    return None
