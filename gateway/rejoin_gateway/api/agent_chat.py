@@ -44,14 +44,14 @@ _RESET = b'\ndata: {"type":"reset-step"'
 
 
 class ApprovalReply(msgspec.Struct, frozen=True, rename="camel"):
-    """A person's decision about a tool call. The call runs with the stored arguments, or with `input`
+    """A person's decision about a tool call. The call runs with the stored arguments, or with `editedInput`
     if its tool allows that they are changed.
     """
 
     tool_call_id: Id
     approved: bool
     reason: Reason | None = None
-    input: FreeObject | None = None
+    edited_input: FreeObject | None = None
 
 
 class StreamRequest(MessageOptions, frozen=True, rename="camel", kw_only=True):
@@ -221,7 +221,7 @@ async def _decide_approval(
     request[PRINCIPAL].require_scope(Scope.APPROVE)
     call = CallId(reply.tool_call_id)
     session, approval = await _find_call(request, chat, call)
-    answer = AnsweredCall(approval, call, reply.approved, reply.reason, reply.input)
+    answer = AnsweredCall(approval, call, reply.approved, reply.reason, reply.edited_input)
     return session, await session.approve(await to_decisions(session, [answer]), view_of(request))
 
 

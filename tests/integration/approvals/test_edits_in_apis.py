@@ -63,7 +63,7 @@ async def by_approve(client: ApiClient, session: str, input: Json) -> Answer:
 
 async def by_reply(client: ApiClient, session: str, input: Json) -> Answer:
     call = (await client.question(session))["toolCallId"]
-    reply = {"toolCallId": call, "approved": True, "reason": "the fee", "input": input}
+    reply = {"toolCallId": call, "approved": True, "reason": "the fee", "editedInput": input}
     return await client.post("/api/agent/chat/stream", {"conversationId": session, "approvalResponse": reply})
 
 
