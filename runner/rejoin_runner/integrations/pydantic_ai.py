@@ -39,7 +39,7 @@ from rejoin_runner.models.providers.history import to_messages
 from rejoin_runner.models.providers.model_origin import ModelOrigin
 
 ORIGIN = ModelOrigin("pydantic-ai", "foreign", "foreign")
-"""Reads the history. It matches no stored answer, so no provider signatures are sent."""
+"""For whom the history is built. No stored answer has this origin, so no provider signatures are sent."""
 
 
 def adapt_pydantic_ai[D](
@@ -76,11 +76,16 @@ def adapt_pydantic_ai[D](
 
 def to_history(messages: Sequence[MessageDict]) -> list[ModelMessage]:
     """The conversation as pydantic-ai's messages, the user's last. The tool calls in it are its own."""
-    own_calls = [turn | {"parts": [_as_own_call(part) for part in turn["parts"]]} for turn in messages]
+    own_calls = [
+        message | {"parts": [_as_own_call(part) for part in message["parts"]]} for message in messages
+    ]
     return to_messages("", build_conversation(own_calls, ORIGIN), ORIGIN)
 
 
 def _as_own_call(part: dict[str, Any]) -> dict[str, Any]:
+    """The part without `providerExecuted`: `build_conversation` leaves calls of a provider out, and these are
+    pydantic-ai's own.
+    """
     return {name: value for name, value in part.items() if name != "providerExecuted"}
 
 
@@ -88,8 +93,9 @@ class ChunkTranslator:
     """Translates the events of one run to chunks."""
 
     def __init__(self) -> None:
-        self._parts = 0
-        self._open: dict[int, str] = {}
+        self._parts_started = 0
+        self._part_ids: dict[int, str] = {}
+        """The ids of the open parts, by pydantic-ai's index."""
 
     def translate(self, event: object) -> Iterator[LoopOutput]:
         """The parts that an event adds to the message."""
@@ -97,13 +103,13 @@ class ChunkTranslator:
             case PartStartEvent(index=index, part=TextPart() | ThinkingPart() as part):
                 yield from self._start_part(index, part)
             case PartDeltaEvent(index=index, delta=TextPartDelta(content_delta=text)) if text:
-                yield chunks.TextDelta(id=self._open[index], delta=text)
+                yield chunks.TextDelta(id=self._part_ids[index], delta=text)
             case PartDeltaEvent(index=index, delta=ThinkingPartDelta(content_delta=str(text))) if text:
-                yield chunks.ReasoningDelta(id=self._open[index], delta=text)
+                yield chunks.ReasoningDelta(id=self._part_ids[index], delta=text)
             case PartEndEvent(index=index, part=TextPart()):
-                yield chunks.TextEnd(id=self._open.pop(index))
+                yield chunks.TextEnd(id=self._part_ids.pop(index))
             case PartEndEvent(index=index, part=ThinkingPart()):
-                yield chunks.ReasoningEnd(id=self._open.pop(index))
+                yield chunks.ReasoningEnd(id=self._part_ids.pop(index))
             case FunctionToolCallEvent(part=call):
                 yield chunks.ToolInputAvailable(
                     tool_call_id=call.tool_call_id, tool_name=call.tool_name, input=call.args_as_dict()
@@ -122,8 +128,8 @@ class ChunkTranslator:
                 pass
 
     def _start_part(self, index: int, part: TextPart | ThinkingPart) -> Iterator[LoopOutput]:
-        self._parts += 1
-        id = self._open[index] = f"p{self._parts}"
+        self._parts_started += 1
+        id = self._part_ids[index] = f"p{self._parts_started}"
         if isinstance(part, TextPart):
             yield chunks.TextStart(id=id)
             if part.content:
