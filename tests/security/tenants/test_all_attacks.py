@@ -5,6 +5,7 @@
 
 import asyncio
 import itertools
+import math
 import os
 import resource
 from collections.abc import AsyncIterator, Sequence
@@ -21,6 +22,7 @@ import pytest_asyncio
 
 from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin_adapters.embedded import Servers
+from rejoin_adapters.jetstream.setup import ACK_WAIT_S
 from rejoin_adapters.postgres import migrate, run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.process.background import run_alongside
@@ -31,6 +33,7 @@ from rejoin_protocol.ids import TenantId
 from rejoin_protocol.limits import MIB
 from rejoin_protocol.log.sse import SseFrame, SseParser
 from tests.support.agents.poison import CALLS
+from tests.support.clients.attacker import BLOCK_S
 from tests.support.system.databases import fresh_database
 from tests.support.system.observation import RecordMeasurement, client_bytes, read_log
 from tests.support.system.processes import HOST, Command, free_ports
@@ -45,6 +48,10 @@ MEMORY_MAX = 512 * MIB
 also what is not used yet.
 """
 PEPPER = "a pepper of some length"
+REDELIVERED_S_MAX = 5 * ACK_WAIT_S
+"""A request that is on its way to a runner at the moment when a tool blocks its event loop is delivered again
+after the ack wait. The rest is for a busy machine.
+"""
 DONE = b"[DONE]"
 COUNT = 30
 SAID = "".join(f"{number} " for number in range(1, COUNT + 1))
@@ -194,7 +201,7 @@ def text_of(message: Any) -> str:
 async def test_all_attacks_together_cost_another_tenant_nothing(
     installation: Installation, servers: Servers, record_measurement: RecordMeasurement, tmp_path: Path
 ) -> None:
-    keys, until = installation.keys, monotonic() + DURATION_S
+    keys = installation.keys
     mine = await keys.create(NewKey(scopes=(Scope.CHAT,)))
     theirs = await msgspec.structs.replace(keys, tenant=TenantId("attacker")).create(
         NewKey(scopes=(Scope.CHAT,))
@@ -205,6 +212,8 @@ async def test_all_attacks_together_cost_another_tenant_nothing(
     connections = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=None, sock_read=60)
     async with attacker, aiohttp.ClientSession(connector=connections, timeout=timeout) as http:
+        await attacker.says("{")  # the first of its attacks has been answered
+        until = monotonic() + DURATION_S
         chatters = [Chatter(http, installation.bases, mine, f"mine-{number}") for number in range(CHATS)]
         async with run_alongside(installation.watch_memory()), asyncio.TaskGroup() as group:
             for chatter in chatters:
@@ -233,4 +242,7 @@ async def test_all_attacks_together_cost_another_tenant_nothing(
     for name, service in installation.services.items():
         assert service.running, f"{name} has ended: {service.err[-2000:]}"
         assert "MemoryError" not in service.err
-    assert times[int(len(times) * 0.99)] < 1
+    late = [time for time in times if time >= 1]
+    assert len(late) <= CHATS * math.ceil(DURATION_S / BLOCK_S), "a tool has blocked so often"
+    assert times[len(times) // 2] < 1
+    assert times[int(len(times) * 0.99)] < REDELIVERED_S_MAX
