@@ -170,8 +170,9 @@ class Chatter:
         url = f"{next(self._bases)}/api/chat/{chat.session}/stream"
         headers = self._headers | {"Last-Event-ID": cursor}
         async with self._http.get(url, headers=headers) as response:
-            assert response.status == 200, await response.text()
-            chat.raw += await response.read()
+            assert response.status in (200, 204), await response.text()
+            # 204: the answer has ended with the last event that was read.
+            chat.raw += await response.read() or b"data: [DONE]\n\n"
 
     async def history(self, chat: Chat) -> list[Any]:
         url = f"{next(self._bases)}/api/agents/poison/{chat.session}"
