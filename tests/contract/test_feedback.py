@@ -6,11 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from rejoin_adapters.feedback_types import ClientEvent, Feedback
 from rejoin_adapters.memory.database import feedback as double
 from rejoin_adapters.ports import feedback as limits
 from rejoin_adapters.ports.feedback import FeedbackStore
 from rejoin_adapters.postgres import feedback as adapter
-from rejoin_adapters.store_types import ClientEvent, Feedback, Owner
+from rejoin_adapters.store_types import Owner
 from rejoin_protocol.errors import Conflict, Invalid, NotFound
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
 from tests.support.data.database_ports import DatabasePorts

@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from rejoin_adapters.store_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
+from rejoin_adapters.feedback_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage
+from rejoin_adapters.store_types import Owner
 from rejoin_protocol.ids import AgentName, SessionId
 
 FEEDBACK_MAX = 1_000

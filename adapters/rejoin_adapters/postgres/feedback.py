@@ -3,11 +3,12 @@
 import msgspec
 
 from rejoin_adapters import page_tokens
+from rejoin_adapters.feedback_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage
 from rejoin_adapters.page_tokens import NumberToken
 from rejoin_adapters.ports.feedback import EVENTS_KEPT, FEEDBACK_MAX, PRUNE_INTERVAL
 from rejoin_adapters.postgres.pool import Database, json_or_null
 from rejoin_adapters.session_keys import named_entry
-from rejoin_adapters.store_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
+from rejoin_adapters.store_types import Owner
 from rejoin_protocol.ids import AgentName, SessionId
 
 

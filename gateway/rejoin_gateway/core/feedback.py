@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from rejoin_adapters.feedback_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage
 from rejoin_adapters.ports.feedback import FeedbackStore
-from rejoin_adapters.store_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
+from rejoin_adapters.store_types import Owner
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, MessageId, SessionId
 from rejoin_protocol.limits import METADATA_BYTES_MAX, OBJECT_KEYS_MAX

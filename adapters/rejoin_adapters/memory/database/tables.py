@@ -8,11 +8,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from rejoin_adapters.actor import Actor, current_actor
+from rejoin_adapters.feedback_types import ClientEvent, Feedback
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.rows import ApprovalRow, MessageRow, RunRow, SessionRow
 from rejoin_adapters.ports.run_store import EARLY_STOPS_MAX
 from rejoin_adapters.session_keys import mark_of
-from rejoin_adapters.store_types import ApiKeyRow, Artifact, AuditEntry, ClientEvent, Feedback, Limits, Owner
+from rejoin_adapters.store_types import ApiKeyRow, Artifact, AuditEntry, Limits, Owner
 from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId, TenantId, UserId
 

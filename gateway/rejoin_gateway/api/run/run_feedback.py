@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from rejoin_adapters.store_types import ClientEvent
+from rejoin_adapters.feedback_types import ClientEvent
 from rejoin_gateway.api.shared.feedback_forms import (
     FEEDBACK_PAGE_DEFAULT,
     FeedbackBody,

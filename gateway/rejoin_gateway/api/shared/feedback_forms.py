@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from rejoin_adapters.store_types import Feedback
+from rejoin_adapters.feedback_types import Feedback
 from rejoin_gateway.core.feedback import FeedbackBook
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
 
