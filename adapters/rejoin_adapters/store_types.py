@@ -161,7 +161,7 @@ class Run(msgspec.Struct, frozen=True):
     it. `answer`: the id of its assistant message. `turn`: how many suspensions it has continued from.
     `interrupted`: a runner has to end it. `user`: the user of its session. `usage`: as of its last suspension
     or its end. `user_message`: the message that it answers. `operation_set`: which operations its streams
-    have.
+    have. `steers`: the run that its message is to reach; it is queued for the case that it does not.
     """
 
     id: RunId
@@ -179,6 +179,7 @@ class Run(msgspec.Struct, frozen=True):
     usage: RunUsage = RunUsage()
     user_message: MessageId | None = None
     operation_set: OperationSet = OperationSet.NONE
+    steers: RunId | None = None
 
     @property
     def owner(self) -> Owner:
@@ -301,7 +302,7 @@ class Claim(msgspec.Struct, frozen=True):
     request, else the one that the session keeps. `waiting`: the earlier answers whose runs have not ended:
     their open questions may still be answered. `history_cut`: older messages were left out.
     `history_bytes`: the size of the history as JSON; if it is not here yet, `RunStore.load_history` reads it
-    from `history_from` on.
+    from `history_from` on. `steering`: messages that steer the run, oldest first; its log may have some.
     """
 
     run: Run
@@ -313,6 +314,7 @@ class Claim(msgspec.Struct, frozen=True):
     history_cut: bool = False
     history_bytes: int = 0
     history_from: int | None = None
+    steering: Sequence[MessageDict] = ()
 
 
 class Loss(msgspec.Struct, frozen=True):
@@ -333,6 +335,7 @@ class Loss(msgspec.Struct, frozen=True):
 class History(msgspec.Struct, frozen=True):
     """A session's messages, oldest first, except the answer of the `active_run`: the stream of that run
     replays it. `next`: the position behind which the following page begins; None: there is none.
+    `steering`: the messages that wait for the next step of the active run.
     """
 
     agent: AgentName
@@ -341,6 +344,7 @@ class History(msgspec.Struct, frozen=True):
     created_at: datetime
     updated_at: datetime
     next: int | None = None
+    steering: Sequence[MessageDict] = ()
 
 
 class EarlierMessages(msgspec.Struct, frozen=True):

@@ -126,6 +126,10 @@ ANSWER_BYTES_MAX = 4 * MIB
 """All events of one answer: a run whose tools return more fails, because every takeover reads all of it."""
 EVENT_BYTES_MAX = 768 * KIB
 """One event of a run, as JSON. The broker takes messages up to 2 MB."""
+STEERING_BYTES_MAX = 256 * KIB
+"""A message that steers a run, as JSON. It is one event of the run."""
+STEERING_MAX = 16
+"""Messages that wait for the next step of one run."""
 TOOL_INPUT_BYTES_MAX = 256 * KIB
 """A tool's input, as JSON. It is stored with the call's approval."""
 TOOL_RESULT_BYTES_MAX = 256 * KIB

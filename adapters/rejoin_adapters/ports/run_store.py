@@ -48,10 +48,16 @@ class RunStore(Protocol):
         interrupted run. With INTERRUPT, an edit or regeneration deletes the later messages at once. A running
         run whose answer is deleted is interrupted and stores nothing.
 
+        With STEER, a new message steers the session's current run (`Run.steers`), unless that run is
+        interrupted: it is no message of the history before the run is suspended or ends. Then it is a part
+        of the answer, if that has it, and else its run is the next turn. The same message again returns its
+        own run, or the run whose answer has it.
+
         Stores nothing if it raises `Conflict` (the id is taken by other content and `edit` is off; the key
         is taken by another action; the session has a busy run that is not interrupted, and `when_busy` is
-        REJECT, or ENQUEUE with an edit or a regeneration), `NotFound` (nothing to regenerate, or another
-        user's session) or `Limited`.
+        REJECT, or neither REJECT nor INTERRUPT with an edit or a regeneration; the edited message steers or
+        steered a run), `NotFound` (nothing to regenerate, or another user's session) or `Limited` (also if
+        `STEERING_MAX` messages wait for the run's next step).
         """
         ...
 
@@ -177,6 +183,14 @@ class RunStore(Protocol):
         """
         ...
 
+    async def find_steering(
+        self, run: RunId, attempt: int, logged: Sequence[MessageId]
+    ) -> Sequence[MessageDict]:
+        """The messages that steer the run and that its log does not have, oldest first. `logged`: those that
+        the log has. Raises `Fenced` if it has anything to say to another attempt.
+        """
+        ...
+
     async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
         """Store approval requests, and calls of client tools, before they are shown. Idempotent. The requests
         of an interrupted run are cancelled at once. Raises `Fenced`.
@@ -199,15 +213,17 @@ class RunStore(Protocol):
 
         Suspending promotes the session's next run, or the run of the tenant that has waited longest for a
         place. Returns the request of the promoted or continued run, which the caller publishes; None if no
-        run is promoted or continued. Raises `Fenced`.
+        run is promoted or continued. Messages that steer the run and that `answer` does not have become the
+        next turns, unless the run continues. Raises `Fenced`.
         """
         ...
 
     async def end(
         self, run: RunId, attempt: int, state: State, answer: MessageDict | None, error: str | None
     ) -> RunRequest | None:
-        """Store the answer and the terminal state, cancel pending approvals, promote as `suspend` does and
-        return the promoted run's request. Idempotent for one attempt. Raises `Fenced`.
+        """Store the answer and the terminal state, cancel pending approvals, settle steering messages and
+        promote as `suspend` does, and return the promoted run's request. Idempotent for one attempt. Raises
+        `Fenced`.
         """
         ...
 

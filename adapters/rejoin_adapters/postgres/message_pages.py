@@ -12,6 +12,10 @@ select json_build_object(
     where position > $4 and position <= page.last),
   'active_run', (
     select run_json(r) from turn_of($1, session_key($1, $2, $3)) r where id is not null),
+  'steering', (
+    select coalesce(json_agg(steering order by position), '[]') from runs
+    where tenant_id = $1 and session_id = session_key($1, $2, $3) and state = 'queued'
+      and steers is not null and not taken and interrupted_at is null and $4 < 0),
   'created_at', created_at,
   'updated_at', updated_at,
   'next', case when page.more then page.last end)

@@ -43,6 +43,7 @@ from rejoin_adapters.store_types import (
 )
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.events.steering import steering_ids
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.limits import PAGE_BYTES_MAX
@@ -259,19 +260,20 @@ class PostgresRunStore(PostgresRunRecovery):
         """See `RunStore`."""
         arguments = request.run, request.turn, runner, *msgspec.structs.astuple(bounds)
         found = await self.database.find_json(
-            tuple[Claim, list[MessageDict], int, int, bool],
-            "select claim_recent($1, $2, $3, $4, $5, $6)",
+            tuple[tuple[Claim, list[MessageDict], int, int, bool], list[MessageDict]],
+            "select claim_steered($1, $2, $3, $4, $5, $6)",
             *arguments,
         )
         if found is None:
             return None
-        claim, history, first, size, cut = found
+        (claim, history, first, size, cut), steering = found
         return msgspec.structs.replace(
             claim,
             history=history,
             history_cut=cut,
             history_bytes=size,
             history_from=first if size > bounds.inline_bytes_max else None,
+            steering=steering,
         )
 
     async def load_history(self, claim: Claim) -> Claim:
@@ -281,6 +283,13 @@ class PostgresRunStore(PostgresRunRecovery):
         query = "select history_from($1, $2)"
         history = await self.database.fetch_json(list[MessageDict], query, claim.run.id, claim.history_from)
         return msgspec.structs.replace(claim, history=history, history_from=None)
+
+    async def find_steering(
+        self, run: RunId, attempt: int, logged: Sequence[MessageId]
+    ) -> Sequence[MessageDict]:
+        """See `RunStore`."""
+        query = "select steering_of($1, $2, $3)"
+        return await self.database.fetch_json(list[MessageDict], query, run, attempt, list(logged))
 
     async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
         """See `RunStore`."""
@@ -317,10 +326,9 @@ class PostgresRunStore(PostgresRunRecovery):
 
     async def suspend(self, run: RunId, attempt: int, answer: MessageDict) -> RunRequest | None:
         """See `RunStore`."""
-        query = "select suspend_run($1, $2, $3, $4, $5)"
-        return await self.database.find_json(
-            RunRequest, query, run, attempt, json_text(answer), *_tokens(answer)
-        )
+        query = "select suspend_run($1, $2, $3, $4, $5, $6)"
+        arguments = run, attempt, json_text(answer), *_tokens(answer), steering_ids(answer)
+        return await self.database.find_json(RunRequest, query, *arguments)
 
     async def end(
         self, run: RunId, attempt: int, state: State, answer: MessageDict | None, error: str | None
@@ -330,13 +338,14 @@ class PostgresRunStore(PostgresRunRecovery):
             raise ValueError(f"{state} is not a terminal state")
         return await self.database.find_json(
             RunRequest,
-            "select end_run($1, $2, $3, $4, $5, $6, $7)",
+            "select end_run($1, $2, $3, $4, $5, $6, $7, $8)",
             run,
             attempt,
             state,
             json_or_null(answer),
             json_or_null(error),
             *_tokens(answer),
+            steering_ids(answer),
         )
 
     async def pending_approvals(

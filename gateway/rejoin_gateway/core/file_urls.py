@@ -30,6 +30,7 @@ from yarl import URL
 from rejoin_protocol import file_ids, ids
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.events.steering import STEERING_PART
 from rejoin_protocol.events.ui_message import FILE_PART_TYPES
 from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import MessageId, TenantId
@@ -44,6 +45,8 @@ _FILE_EVENT = re.compile(
 """The frame of a stored file, up to its id. A chunk's JSON begins with its type and has no raw line break, so
 this cannot match inside a text.
 """
+_STEERING_EVENT = re.compile(rb'(?<=\ndata: )\{"type":"steering-message",[^\n]*')
+"""The JSON of a steering message, whose files stand between its texts."""
 
 
 class FileAccess(msgspec.Struct, frozen=True):
@@ -107,11 +110,13 @@ class FileUrls:
     def with_urls(self, message: MessageDict, tenant: TenantId) -> MessageDict:
         """A stored message as a client reads it."""
         parts = message.get("parts", [])
-        if not any(part["type"] in FILE_PART_TYPES for part in parts):
+        if not any(part["type"] in FILE_PART_TYPES or part["type"] == STEERING_PART for part in parts):
             return message
         return message | {"parts": [self._with_url(part, tenant, message.get("id", "")) for part in parts]}
 
     def _with_url(self, part: dict[str, Any], tenant: TenantId, message: str) -> dict[str, Any]:
+        if part["type"] == STEERING_PART:
+            return part | {"parts": [self._with_url(inner, tenant, message) for inner in part["parts"]]}
         id = file_ids.parse_stored_url(part["url"]) if part["type"] in FILE_PART_TYPES else None
         return part if id is None else part | {"url": self.url(id, tenant, message)}
 
@@ -124,7 +129,10 @@ class FileUrls:
             id = file_ids.parse_file_id(match[2].decode())
             return match[0] if id is None else match[1] + self.url(id, tenant, message).encode()
 
-        return _FILE_EVENT.sub(replace, frames)
+        def replace_inner(match: re.Match[bytes]) -> bytes:
+            return msgspec.json.encode(self._with_url(msgspec.json.decode(match[0]), tenant, message))
+
+        return _STEERING_EVENT.sub(replace_inner, _FILE_EVENT.sub(replace, frames))
 
     def _expires(self, message: MessageId | str) -> int:
         created_s = ids.message_created_ms(message) // 1000

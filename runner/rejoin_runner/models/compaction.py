@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from rejoin_protocol.events.fold import MessageDict, is_tool
+from rejoin_protocol.events.steering import STEERING_PART
 from rejoin_runner.models.context_window import (
     ContextWindow,
     Replacement,
@@ -143,6 +144,8 @@ def _describe_part(part: dict[str, Any]) -> str:
         return str(part["text"])
     if part["type"] == "file":
         return f"[file {part.get('filename') or part.get('mediaType') or ''}]"
+    if part["type"] == STEERING_PART:
+        return "[the user said meanwhile: " + " ".join(map(_describe_part, part["parts"])) + "]"
     if is_tool(part):
         name, arguments, *result = texts_of_part(part)
         outcome = "".join(result)[:OUTPUT_CHARS_MAX]

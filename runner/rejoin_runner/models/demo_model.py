@@ -7,6 +7,7 @@ clock or on chance, so an interrupted answer is repeated exactly.
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,7 @@ from rejoin_protocol.events.chunks import (
     ToolInputStart,
 )
 from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.events.steering import STEERING_PART
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, Usage
 
 HELP = (
@@ -39,8 +41,8 @@ class DemoModel:
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `Model.stream`."""
-        text = _last_text(request.history)
-        results = _describe_results(request.answer)
+        text = _last_text(request)
+        results = _describe_results(_parts_since_steering(request.answer))
         words = 0
         if results:
             for chunk in _text_chunks(" ".join(results)):
@@ -107,17 +109,25 @@ def _tool_call_chunks(tool: str, value: str) -> Iterator[ModelChunk]:
     yield ToolInputAvailable(tool_call_id="call_1", tool_name=tool, input={name: argument})
 
 
-def _last_text(history: Sequence[MessageDict]) -> str:
-    for message in reversed(history):
-        if message["role"] == "user":
+def _last_text(request: ModelRequest) -> str:
+    """The last text of the user, who may have sent it during the run."""
+    steering = [part for part in request.answer["parts"] if part["type"] == STEERING_PART]
+    for message in [*reversed(steering), *reversed(request.history)]:
+        if message.get("role", "user") == "user":
             return "".join(part["text"] for part in message["parts"] if part["type"] == "text").strip()
     return ""
 
 
-def _describe_results(answer: MessageDict) -> list[str]:
+def _parts_since_steering(answer: MessageDict) -> Sequence[dict[str, Any]]:
+    parts = answer["parts"]
+    steering = [number for number, part in enumerate(parts) if part["type"] == STEERING_PART]
+    return parts[steering[-1] :] if steering else parts
+
+
+def _describe_results(parts: Sequence[dict[str, Any]]) -> list[str]:
     """A sentence about each finished call."""
     sentences = []
-    for part in answer.get("parts", ()):
+    for part in parts:
         match part.get("state"):
             case "output-available" if part["type"].startswith("tool-"):
                 sentences.append(str(part["output"]))

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from rejoin_protocol.events.fold import MessageDict, is_tool, tool_name
+from rejoin_protocol.events.steering import STEERING_PART
 from rejoin_runner.models.model import Usage
 
 FILE_TOKENS = 1_500
@@ -79,6 +80,8 @@ def texts_of_part(part: dict[str, Any]) -> Iterator[str]:
     """The texts of a part that a model reads. For a tool call: its name, its input, its output or error."""
     if part["type"] in ("text", "reasoning"):
         yield part["text"]
+    elif part["type"] == STEERING_PART:
+        yield from (text for inner in part["parts"] for text in texts_of_part(inner))
     elif is_tool(part):
         yield tool_name(part)
         yield _to_text(part.get("input"))
@@ -106,6 +109,8 @@ def _file_tokens(message: MessageDict) -> int:
 
 def _file_count(part: dict[str, Any]) -> int:
     """How many files a model gets with a part."""
+    if part["type"] == STEERING_PART:
+        return sum(map(_file_count, part["parts"]))
     output = part.get("output")
     if not isinstance(output, dict) or output.get("type") != "content":
         return int(part["type"] == "file")

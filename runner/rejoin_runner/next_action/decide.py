@@ -16,6 +16,7 @@ import msgspec
 
 from rejoin_adapters.store_types import Approval, Decision
 from rejoin_protocol.events.chunks import FinishReason
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.events.typed_output import find_faults, output_state
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.lifecycle import State
@@ -62,6 +63,16 @@ class CheckApprovals(msgspec.Struct, frozen=True):
     """In the model's order, with those that need one in any case."""
     needing: Sequence[ToolCall] = ()
     """Those: they are not asked about."""
+
+
+class FindSteering(msgspec.Struct, frozen=True):
+    """Ask the store for messages that steer the run: the next step can begin, or the message can end."""
+
+
+class EmitSteering(msgspec.Struct, frozen=True):
+    """Emit steering messages. A step follows, whose model reads them."""
+
+    messages: Sequence[MessageDict]
 
 
 class RequestApprovals(msgspec.Struct, frozen=True):
@@ -142,6 +153,8 @@ type Action = (
     | VoidStep
     | CallModel
     | CheckApprovals
+    | FindSteering
+    | EmitSteering
     | RequestApprovals
     | RequestOutputs
     | RunToolCalls
@@ -173,6 +186,8 @@ class Policy(msgspec.Struct, frozen=True):
     """Whether the client runs the call's tool."""
     output_retries: int | None = None
     """How often an output that does not fit goes back to the model. None: the answer is text."""
+    reads_steering: bool = True
+    """Whether a next step of the agent would read a message that comes during the run."""
 
 
 class DecisionInputs(msgspec.Struct, frozen=True):
@@ -186,6 +201,10 @@ class DecisionInputs(msgspec.Struct, frozen=True):
     """Open calls that an earlier attempt may have started."""
     message_stored: bool = False
     """Whether the database has the message of the last suspension."""
+    steering: Sequence[MessageDict] | None = ()
+    """The messages that steer the run; its log may have some. None: the store was not asked since the run has
+    last worked.
+    """
     interrupted: bool = False
 
     def waits_for_output(self, call: ToolCall) -> bool:
@@ -263,7 +282,7 @@ def _next_after_response(state: RunState, inputs: DecisionInputs, policy: Policy
     if state.step_open:
         return CloseStep()
     # What is open now are delegate calls, and the next step belongs to the first one's agent.
-    return CallModel() if calls else _next_after_step(state, policy)
+    return CallModel() if calls else _next_after_step(state, inputs, policy)
 
 
 def _must_be_checked(call: ToolCall, state: RunState, inputs: DecisionInputs, policy: Policy) -> bool:
@@ -274,23 +293,30 @@ def _must_be_checked(call: ToolCall, state: RunState, inputs: DecisionInputs, po
     return not is_requested and call.id not in state.checked_calls and policy.needs_approval(call) is None
 
 
-def _next_after_step(state: RunState, policy: Policy) -> Action:
+def _next_after_step(state: RunState, inputs: DecisionInputs, policy: Policy) -> Action:
     """What comes after a closed step whose calls all have a result."""
     frame = state.frames.top
     # A delegated agent's text is its output, so its response must be complete. The conversation's own text
     # is in the message anyway.
     output_missing = frame.is_delegated and not frame.calls and state.step is StepPhase.INCOMPLETE
-    if frame.steps == 0 or frame.successor is not None or output_missing:
-        return CallModel()
-    if frame.calls and frame.steps_since_handoff < policy.max_steps:
-        return CallModel()  # the model reads the results of its calls
+    has_steps_left = frame.steps_since_handoff < policy.max_steps
+    goes_on = frame.steps == 0 or frame.successor is not None or output_missing
+    goes_on = goes_on or (bool(frame.calls) and has_steps_left)  # the model reads the results of its calls
     if frame.call is not None:
-        return CompleteDelegation(frame.call, complete=not frame.calls)
+        return CallModel() if goes_on else CompleteDelegation(frame.call, complete=not frame.calls)
+    # The user speaks to the conversation's agent. A message that has no step left is the next turn.
+    if (goes_on or has_steps_left) and policy.reads_steering:
+        if inputs.steering is None:
+            return FindSteering()
+        new = [message for message in inputs.steering if message["id"] not in state.steering]
+        if new:
+            return EmitSteering(new)
+    if goes_on or state.steering_waits:
+        return CallModel()
     reason = "tool-calls" if frame.calls else state.finish_reason
     if policy.output_retries is None or (reason == "stop" and output_state(state.message) == "done"):
         return FinishMessage(reason)
-    is_bounded = frame.steps_since_handoff < policy.max_steps
-    if reason == "stop" and is_bounded and len(find_faults(state.message)) <= policy.output_retries:
+    if reason == "stop" and has_steps_left and len(find_faults(state.message)) <= policy.output_retries:
         return CallModel()  # the model reads what is wrong with its answer
     return FailOutput(reason)
 

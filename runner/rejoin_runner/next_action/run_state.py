@@ -11,7 +11,7 @@ from enum import Enum, auto
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, FinishReason
 from rejoin_protocol.events.fold import Fold, MessageDict
-from rejoin_protocol.ids import ApprovalId, CallId
+from rejoin_protocol.ids import ApprovalId, CallId, MessageId
 from rejoin_protocol.log import record as log
 from rejoin_protocol.log.record import Audience, Mark, Record
 from rejoin_runner.next_action.agent_stack import AgentStack, ToolCall
@@ -99,6 +99,10 @@ class RunState:
         """Approvals whose decision is in the log."""
         self.checked_calls: set[CallId] = set()
         """Calls that need no approval, as the functions said that decide it: those open at a mark CHECKED."""
+        self.steering: set[MessageId] = set()
+        """The steering messages in the log."""
+        self.steering_waits = False
+        """Whether one of them is behind the last step, so that no model has read it yet."""
         self.error: str | None = None
         self.aborted = False
         self._open_text: set[str] = set()
@@ -224,7 +228,11 @@ class RunState:
                 self.started_calls = frozenset()
                 if self.phase is Phase.NOT_STARTED:
                     self.phase = Phase.RUNNING
+            case chunks.SteeringMessage(id=id):
+                self.steering.add(MessageId(id))
+                self.steering_waits = True
             case chunks.StartStep():
+                self.steering_waits = False
                 self.steps += 1
                 self.step = StepPhase.EMPTY
                 self.started_calls = frozenset()

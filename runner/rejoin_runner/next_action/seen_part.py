@@ -1,13 +1,15 @@
 """Cuts an interrupted answer to what its user had seen of it. Pure.
 
 The log keeps everything: streams and resumes deliver it. The history holds what was seen, and so does every
-later call of a model: it must not rely on words that the user never read.
+later call of a model: it must not rely on words that the user never read. What the user said during the run
+stays.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.events.steering import STEERING_PART
 
 
 def cut_behind(message: MessageDict, seen: Mapping[str, Any]) -> MessageDict:
@@ -21,7 +23,8 @@ def cut_behind(message: MessageDict, seen: Mapping[str, Any]) -> MessageDict:
     last = parts[number]
     if "text" in last:
         last = {**last, "text": seen["text"]}
-    return {**message, "parts": [*parts[:number], last]}
+    said = [part for part in parts[number + 1 :] if part["type"] == STEERING_PART]
+    return {**message, "parts": [*parts[:number], last, *said]}
 
 
 def _is_same(part: Mapping[str, Any], seen: Mapping[str, Any]) -> bool:

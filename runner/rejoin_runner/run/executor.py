@@ -16,6 +16,7 @@ from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.store_types import Approval, Decision
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import FinishReason
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.events.typed_output import STATE_KEY, find_faults
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.lifecycle import State
@@ -28,7 +29,7 @@ from rejoin_runner.next_action.agent_stack import ToolCall
 from rejoin_runner.next_action.run_state import Phase, StepPhase, usage_of
 from rejoin_runner.next_action.seen_part import cut_behind
 from rejoin_runner.output.bounded_work import WorkEnd, run_bounded
-from rejoin_runner.run import delegation, instrumentation, model_step, tool_calls
+from rejoin_runner.run import delegation, instrumentation, model_step, steering, tool_calls
 from rejoin_runner.run.attempt import DEADLINE, Attempt
 from rejoin_runner.run.status_updates import run_status_updates
 
@@ -75,6 +76,8 @@ class RunExecutor:
             possibly_started=decide.possibly_started_calls(state),
             message_stored=claim.answer is not None,
         )
+        self._steering: Sequence[MessageDict] | None = steering.fitting(attempt, claim.steering)
+        """The messages that steer the run, see `DecisionInputs.steering`."""
         self._tasks = attempt.tasks
         self._interrupted = interrupted
         self._draining = draining
@@ -113,7 +116,9 @@ class RunExecutor:
         await self._attempt.fail("internal_error", error)
 
     def _next_action(self) -> decide.Action:
-        inputs = msgspec.structs.replace(self._inputs, interrupted=self._interrupted.is_set())
+        inputs = msgspec.structs.replace(
+            self._inputs, interrupted=self._interrupted.is_set(), steering=self._steering
+        )
         action = decide.next_action(self._state, inputs, self._policy())
         self._attempt.log.debug("action", action=type(action).__name__)
         return action
@@ -129,6 +134,7 @@ class RunExecutor:
             attempt.head.delegation_depth_max,
             lambda call: tool_calls.runs_in_client(attempt, call),
             None if attempt.output is None else attempt.agent.output_retries,
+            reads_steering=attempt.agent.custom_loop is None,
         )
 
     async def _carry_out(  # noqa: C901, PLR0912 - one arm for each action
@@ -148,14 +154,21 @@ class RunExecutor:
             case decide.VoidStep():
                 await self._void_step()
             case decide.CallModel():
+                self._steering = None
                 await self._call_model()
             case decide.CheckApprovals():
                 await self._run_within_limits(tool_calls.check_approvals(attempt, action))
+            case decide.FindSteering():
+                self._steering = await steering.find(attempt)
+            case decide.EmitSteering(messages):
+                self._steering = None  # asked again, which tells the store what the log has
+                await steering.emit(attempt, messages)
             case decide.RequestApprovals(calls):
                 await tool_calls.request_approvals(attempt, calls)
             case decide.RequestOutputs(calls):
                 self._note_requests(await tool_calls.request_outputs(attempt, calls))
             case decide.RunToolCalls():
+                self._steering = None
                 await self._run_within_limits(tool_calls.run_tool_calls(attempt, action))
             case decide.CompleteDelegation(call, complete):
                 await delegation.complete_call(attempt, call, complete=complete)

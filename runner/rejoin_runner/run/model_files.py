@@ -19,6 +19,7 @@ from rejoin_protocol import file_formats, file_ids
 from rejoin_protocol.errors import Invalid, Limited
 from rejoin_protocol.events.chunks import DATA_PREFIX, Chunk, File, ReasoningFile
 from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.events.steering import STEERING_PART
 from rejoin_protocol.events.ui_message import FILE_PART_TYPES
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.limits import FILE_BYTES_MAX
@@ -91,25 +92,40 @@ async def inline_files(
     text files, no data of the user's application. A note replaces a file that does not exist any more, and
     the oldest files if all are larger than `INLINED_BYTES_MAX`. Raises `Unavailable`.
     """
-    bytes_left = INLINED_BYTES_MAX
+    inliner = _FileInliner(files, tenant)
     messages: list[MessageDict] = []
     for message in reversed(history):
-        parts: list[Part] = []
-        for part in reversed(message["parts"]):
-            id = file_ids.parse_stored_url(part["url"]) if part["type"] in FILE_PART_TYPES else None
-            file = await files.get(tenant, id) if id is not None and bytes_left > 0 else None
-            if id is None:
-                parts.append(part)
-            elif bytes_left <= 0 or (file is not None and len(file.data) > bytes_left):
-                bytes_left = 0  # no older, smaller file either: the model would see a random selection
-                parts.append(_note(part, "is left out: the conversation has too many", file))
-            elif file is None:
-                parts.append(_note(part, "is not there any more"))
-            else:
-                bytes_left -= len(file.data)
-                parts.append(_inlined(part, file))
-        messages.append(message | {"parts": _for_model(message["role"], parts[::-1])})
+        parts = await inliner.inline(message["parts"])
+        messages.append(message | {"parts": _for_model(message["role"], parts)})
     return messages[::-1]
+
+
+class _FileInliner:
+    """Reads files, the newest first, as long as they fit."""
+
+    def __init__(self, files: FileStore, tenant: TenantId) -> None:
+        self._files = files
+        self._tenant = tenant
+        self._bytes_left = INLINED_BYTES_MAX
+
+    async def inline(self, parts: Sequence[Part]) -> list[Part]:
+        """The parts with their files, also those inside of steering messages. Begins with the last part."""
+        return [await self._inline(part) for part in reversed(parts)][::-1]
+
+    async def _inline(self, part: Part) -> Part:
+        if part["type"] == STEERING_PART:
+            return part | {"parts": await self.inline(part["parts"])}
+        id = file_ids.parse_stored_url(part["url"]) if part["type"] in FILE_PART_TYPES else None
+        if id is None:
+            return part
+        file = await self._files.get(self._tenant, id) if self._bytes_left > 0 else None
+        if self._bytes_left <= 0 or (file is not None and len(file.data) > self._bytes_left):
+            self._bytes_left = 0  # no older, smaller file either: the model would see a random selection
+            return _note(part, "is left out: the conversation has too many", file)
+        if file is None:
+            return _note(part, "is not there any more")
+        self._bytes_left -= len(file.data)
+        return _inlined(part, file)
 
 
 def _inlined(part: Part, file: StoredFile) -> Part:

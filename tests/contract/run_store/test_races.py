@@ -10,7 +10,7 @@ from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.run_store import open_run_store
 from rejoin_adapters.postgres.tenants import PostgresTenants
-from rejoin_adapters.store_types import Limits, Owner
+from rejoin_adapters.store_types import Limits, Owner, WhenBusy
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.lifecycle import BUSY, State
@@ -175,3 +175,40 @@ async def test_a_decision_goes_on_after_a_run_of_its_session_that_got_a_place_me
             await watcher.close()
             assert not decided.result().run.ready
             assert await chat.end((await chat.claim(following)).run) == decided.result().run.request
+
+
+async def test_a_message_that_races_with_the_end_of_the_run_it_steers_is_the_next_turn(
+    stores: Sequence[RunStore],
+) -> None:
+    """In either order: it waits and is promoted, or it finds no run that works."""
+    for _ in range(100):
+        chat, other = Chat(stores[0]), Chat(stores[1])
+        other.id = chat.id
+        run = (await chat.claim(await chat.send("one"))).run
+        async with asyncio.TaskGroup() as group:
+            ended = group.create_task(chat.end(run))
+            sent = group.create_task(other.submit("two", when_busy=WhenBusy.STEER))
+        following = sent.result().run
+        assert (following.steers is None) == (ended.result() is None)
+        assert ended.result() in {None, following.request}
+        assert await chat.texts() == ["one", "done", "two"]
+        assert (await other.claim(following.request)).run.steers is None
+
+
+async def test_a_message_is_in_the_answer_or_the_next_turn_whenever_the_runner_asks(
+    stores: Sequence[RunStore],
+) -> None:
+    for _ in range(100):
+        chat, other = Chat(stores[0]), Chat(stores[1])
+        other.id = chat.id
+        run = (await chat.claim(await chat.send("one"))).run
+        async with asyncio.TaskGroup() as group:
+            found = group.create_task(chat.store.find_steering(run.id, run.attempt, []))
+            sent = group.create_task(other.submit("two", when_busy=WhenBusy.STEER))
+        logged = [{"type": "steering-message", "id": one["id"], "parts": []} for one in found.result()]
+        answer = chat.answer(run, "done")
+        request = await chat.store.end(
+            run.id, run.attempt, State.COMPLETED, answer | {"parts": [*answer["parts"], *logged]}, None
+        )
+        assert request == (None if logged else sent.result().run.request)
+        assert await chat.texts() == ["one", "done", *([] if logged else ["two"])]

@@ -85,7 +85,8 @@ async def test_a_short_run_costs_so_many_round_trips(system: LocalSystem, counte
     await wait_until(lambda: counted[ACKNOWLEDGED] >= RUNS, "the end of all runs")
     for exactly in (
         "select with_operation_set",  # of `submit_run`
-        "select claim_recent",
+        "select claim_steered",
+        "select steering_of",  # before the end; before further steps too
         "select end_run",
         "request request.*.*.0",
         "request_many $JS.API.DIRECT.GET.LOG",  # by the gateway; a first attempt has nothing to read
@@ -159,7 +160,7 @@ async def test_a_fast_model_is_written_in_few_messages(system: LocalSystem, coun
     assert counted["request run.*.log"] < DELTAS / 20
     assert counted["write"] <= counted["request run.*.log"] + 1
     await wait_until(lambda: counted[ACKNOWLEDGED], "the end of the run")
-    assert counted["select claim_recent"] == counted["select end_run"] == 1
+    assert counted["select claim_steered"] == counted["select end_run"] == 1
 
 
 async def written(runs: JetStreamRunLog, run: RunId, messages: int) -> None:

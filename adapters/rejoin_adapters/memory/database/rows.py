@@ -3,7 +3,7 @@
 Each row knows its own session only. `run_store` checks owners and keeps what sessions share.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from itertools import dropwhile
 from typing import Any
@@ -83,11 +83,22 @@ class RunRow(msgspec.Struct):
     seen: dict[str, Any] | None = None
     released_attempt: int = 0
     losses: dict[int, Loss] = {}
+    steers: "RunRow | None" = None
+    steering: bytes | None = None
+    """The body of the message that steers `steers`."""
+    is_taken: bool = False
+    """Whether the log of `steers` has the message."""
 
     def change(self, **fields: Any) -> None:
         """Change what is stored of it."""
         self.row = msgspec.structs.replace(self.row, **fields)
         self.updated_at = now_utc()
+
+    @property
+    def message_body(self) -> MessageDict:
+        """The message that steers another run, decoded."""
+        message: MessageDict = msgspec.json.decode(self.steering or b"")
+        return message
 
     def start(self, now: datetime) -> None:
         """Make the run ready: runners may claim it."""
@@ -302,7 +313,7 @@ class SessionRow(msgspec.Struct):
         occupied = any(run.busy and not run.row.interrupted for run in self.runs)
         if occupied and when_busy is WhenBusy.REJECT:
             raise Busy("the session is busy")
-        if occupied and when_busy is WhenBusy.ENQUEUE and start is not None:
+        if occupied and when_busy is not WhenBusy.INTERRUPT and start is not None:
             raise Busy("the session is busy: its messages cannot be replaced while a run answers them")
         if when_busy is WhenBusy.INTERRUPT:
             self.interrupt_all(start)
@@ -334,6 +345,43 @@ class SessionRow(msgspec.Struct):
                 run.change(state=next_state(run.row.state, LifecycleEvent.CANCEL))
                 run.context = None
                 self.cancel_approvals(run)
+
+    def steer(self, run: RunRow, message: MessageRow) -> None:
+        """Let the message of a new waiting run steer the run whose turn it is, if neither is interrupted."""
+        target = self.turn
+        if target is None or target is run or target.row.interrupted or run.row.interrupted:
+            return
+        run.steers, run.steering, message.body = target, message.body, None
+        run.change(steers=target.row.id)
+
+    def steering(self, run: RunRow) -> list[RunRow]:
+        """The runs whose messages steer a run, oldest first."""
+        return [one for one in self.runs if one.steers is run]
+
+    def note_steering(self, run: RunRow, logged: Collection[MessageId]) -> None:
+        """Store which steering messages of a run its log has."""
+        for waiting in self.steering(run):
+            message = self.message(MessageId(waiting.row.user_message or ""))
+            waiting.is_taken = waiting.row.user_message in logged
+            if message is not None and message.body is None and message.run in (waiting, run):
+                message.run = run if waiting.is_taken else waiting
+
+    def settle_steering(self, run: RunRow) -> list[RunRow]:
+        """The run stops working: the messages that its log has are in its answer, the others become the next
+        turns. Returns the runs that go.
+        """
+        gone = []
+        for waiting in self.steering(run):
+            message = self.message(MessageId(waiting.row.user_message or ""))
+            if message is None or message.body is not None or waiting.is_taken:
+                self.messages = [one for one in self.messages if one is not waiting.answer]
+                self.runs = [one for one in self.runs if one is not waiting]
+                gone.append(waiting)
+            else:
+                message.body, message.run = waiting.steering, waiting
+                waiting.steers = waiting.steering = None
+                waiting.change(steers=None)
+        return gone
 
     def cancel_approvals(self, run: RunRow) -> None:
         """Cancel the run's pending approvals."""

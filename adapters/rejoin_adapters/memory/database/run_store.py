@@ -4,17 +4,16 @@ Nothing in it waits, so every method is one transaction by itself. Refusals come
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from typing import Any
 
 import msgspec
 
 from rejoin_adapters.history_bounds import ALL_HISTORY, HistoryBounds
 from rejoin_adapters.memory.clock import now_utc
-from rejoin_adapters.memory.database.recovery import MemoryRunRecovery
 from rejoin_adapters.memory.database.rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow
+from rejoin_adapters.memory.database.run_queries import MemoryRunQueries
 from rejoin_adapters.ports.run_store import CALLS_MAX
-from rejoin_adapters.session_keys import check_new, named_run, named_summary
+from rejoin_adapters.session_keys import check_new, named_run
 from rejoin_adapters.store_types import (
     Admission,
     Admitted,
@@ -24,23 +23,20 @@ from rejoin_adapters.store_types import (
     Claim,
     Decided,
     Decision,
-    EarlierMessages,
-    History,
     Interrupted,
     Loss,
-    MessageWithNext,
     Owner,
     Regenerate,
     Run,
-    RunSummary,
     Submit,
     WhenBusy,
 )
-from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
+from rejoin_protocol.errors import Conflict, Fenced, Invalid, Limited, NotFound
 from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.events.steering import steering_ids
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
-from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
-from rejoin_protocol.limits import PAGE_BYTES_MAX
+from rejoin_protocol.lifecycle import TERMINAL, LifecycleEvent, State, next_state
+from rejoin_protocol.limits import STEERING_MAX
 from rejoin_protocol.run_request import RunRequest
 
 _ENDS = {
@@ -50,7 +46,7 @@ _ENDS = {
 }
 
 
-class MemoryRunStore(MemoryRunRecovery):
+class MemoryRunStore(MemoryRunQueries):
     """`RunStore` in memory. The other ports of the database see its rows through `database`."""
 
     async def admit(self, admission: Admission) -> Admitted:
@@ -119,14 +115,23 @@ class MemoryRunStore(MemoryRunRecovery):
                 raise Conflict("the message id is taken by a message that is not the user's")
             if not submit.edit:
                 raise Conflict("the message id is taken by other content")
+            if known.body is None:
+                raise Conflict("the message steers a run: edit an earlier one")
         self.database.check_limits(admission.owner.tenant, session.user)
         body = msgspec.json.encode(submit.user_message.message)
         self.database.check_size(admission.owner.tenant, session, len(body), known)
+        if admission.when_busy is WhenBusy.STEER and session.turn is not None:
+            waiting = [one for one in session.steering(session.turn) if not one.is_taken]
+            if len(waiting) >= STEERING_MAX:
+                raise Limited(f"the run has {STEERING_MAX} steering messages that wait for its next step", 5)
         self.database.sessions[admission.owner.tenant, admission.session] = session
         session.make_way(admission.when_busy, known.position if known is not None else None)
         message = session.place(id, "user", body)
         message.digest = submit.user_message.digest
-        return self._add(admission, session, message, asked)
+        run = self._add(admission, session, message, asked)
+        if admission.when_busy is WhenBusy.STEER:
+            session.steer(run, message)
+        return run
 
     def _following(self, session: SessionRow, tenant: TenantId) -> RunRequest | None:
         """Promote the session's next run, or else the tenant's."""
@@ -156,11 +161,12 @@ class MemoryRunStore(MemoryRunRecovery):
     def _regenerate(self, admission: Admission, target: MessageId | None, asked: Asked) -> RunRow:
         session = self.database.find_session(admission.owner, admission.session)
         named = session.message(target) if session is not None and target is not None else None
-        if session is None or (target is not None and named is None):
+        hidden = named is not None and named.role == "user" and named.body is None
+        if session is None or (target is not None and named is None) or hidden:
             raise NotFound("there is no such message in the session")
         session.check_agent(admission.agent)
         end = session.next_position if named is None else named.position + (named.role == "user")
-        users = [message for message in session.messages if message.role == "user" and message.position < end]
+        users = [one for one in session.messages if one.role == "user" and one.position < end and one.body]
         if not users:
             raise NotFound("there is no message to answer again")
         self.database.check_limits(admission.owner.tenant, session.user)
@@ -199,68 +205,6 @@ class MemoryRunStore(MemoryRunRecovery):
         session.updated_at = now_utc()
         return run
 
-    async def find_run(self, owner: Owner, run: RunId) -> Run | None:
-        """See `RunStore`."""
-        found = self.database.find_run(owner, run)
-        return named_run(owner, found.row) if found is not None else None
-
-    async def has_ended(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
-        """See `RunStore`."""
-        found = self.database.find_run(owner, run)
-        if found is None or found.row.state in TERMINAL:
-            return True
-        return turn is not None and (found.row.state not in BUSY or found.row.turn > turn)
-
-    async def current_run(self, owner: Owner, session: SessionId) -> Run | None:
-        """See `RunStore`."""
-        found = self.database.find_session(owner, session)
-        run = found and (found.turn or next(reversed(found.runs), None))
-        return named_run(owner, run.row) if run else None
-
-    async def history(
-        self, owner: Owner, session: SessionId, *, after: int = -1, bytes_max: int = PAGE_BYTES_MAX
-    ) -> History | None:
-        """See `RunStore`."""
-        found = self.database.find_session(owner, session)
-        if found is None:
-            return None
-        active = named_run(owner, found.turn.row) if found.turn is not None else None
-        messages, following = found.page(after, bytes_max)
-        return History(found.agent, messages, active, found.created_at, found.updated_at, following)
-
-    async def find_message(
-        self, owner: Owner, session: SessionId, message: MessageId
-    ) -> MessageWithNext | None:
-        """See `RunStore`."""
-        found = self.database.find_session(owner, session)
-        shown = found.shown if found is not None else []
-        for body, following in zip_longest(shown, shown[1:]):
-            if body["id"] == message:
-                return MessageWithNext(body, None if following is None else following["id"])
-        return None
-
-    async def messages_before(
-        self,
-        owner: Owner,
-        session: SessionId,
-        message: MessageId,
-        *,
-        after: MessageId | None = None,
-        limit: int = 20,
-        oldest_first: bool = False,
-    ) -> EarlierMessages | None:
-        """See `RunStore`."""
-        found = self.database.find_session(owner, session)
-        end = None if found is None else found.message(message)
-        if found is None or end is None:
-            return None
-        return found.before(end, after, limit, oldest_first=oldest_first)
-
-    async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
-        """See `RunStore`."""
-        found = self.database.find_session(owner, session)
-        return found.context if found is not None else None
-
     async def claim(
         self, request: RunRequest, runner: str, bounds: HistoryBounds = ALL_HISTORY
     ) -> Claim | None:
@@ -279,11 +223,40 @@ class MemoryRunStore(MemoryRunRecovery):
         context = run.context if run.context is not None else session.context
         waiting = [one.answer.id for one in session.unended_before(run)]
         approvals = [approval.shown for approval in session.of(run)]
-        return Claim(run.row, history, answer, approvals, context, waiting, cut, size)
+        steering = [one.message_body for one in session.steering(run) if not one.row.interrupted]
+        return Claim(
+            run.row,
+            history,
+            answer,
+            approvals,
+            context,
+            waiting,
+            cut,
+            size,
+            history_from=None,
+            steering=steering,
+        )
 
     async def load_history(self, claim: Claim) -> Claim:
         """See `RunStore`."""
         return claim
+
+    async def find_steering(
+        self, run: RunId, attempt: int, logged: Sequence[MessageId]
+    ) -> Sequence[MessageDict]:
+        """See `RunStore`."""
+        mine = self.database.runs.get(run)
+        session = None if mine is None else self.database.session_of(mine)
+        if mine is None or session is None or not session.steering(mine):
+            return []
+        session.note_steering(self._held(run, attempt), logged)
+        waiting = [one for one in session.steering(mine) if not one.is_taken and not one.row.interrupted]
+        return [one.message_body for one in waiting]
+
+    def _settle(self, run: RunRow) -> None:
+        """What happens to its steering messages when a run stops working."""
+        for gone in self.database.session_of(run).settle_steering(run):
+            del self.database.runs[gone.row.id]
 
     async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
         """See `RunStore`."""
@@ -352,12 +325,14 @@ class MemoryRunStore(MemoryRunRecovery):
         """See `RunStore`."""
         mine = self._held(run, attempt)
         session = self.database.session_of(mine)
+        session.note_steering(mine, steering_ids(answer))
         if mine.row.state is State.RUNNING:
             self._store_answer(mine, answer)
             asked = session.of(mine)
             if any(approval.pending for approval in asked):
                 mine.change(state=next_state(mine.row.state, LifecycleEvent.SUSPEND))
                 mine.due_at = None
+                self._settle(mine)
             else:
                 mine.change(turn=mine.row.turn + any(one.turn == mine.row.turn for one in asked))
                 mine.due_at = mine.due_at or now_utc()
@@ -373,12 +348,14 @@ class MemoryRunStore(MemoryRunRecovery):
             raise ValueError(f"{state} is not a terminal state")
         mine = self._held(run, attempt)
         session = self.database.session_of(mine)
+        session.note_steering(mine, steering_ids(answer))
         if mine.row.state is State.RUNNING:
             mine.change(state=next_state(mine.row.state, _ENDS[state]), error=error)
             mine.due_at = mine.context = None
             if answer is not None:
                 self._store_answer(mine, answer)
             session.cancel_approvals(mine)
+            self._settle(mine)
         elif mine.row.state is not state:
             raise Fenced("the run is over")
         return self._following(session, mine.row.tenant)
@@ -456,22 +433,6 @@ class MemoryRunStore(MemoryRunRecovery):
         for run in runs:
             self.database.session_of(run).resume(run)
         return [run.row.request for run in runs if run.row.state is State.QUEUED and run.row.ready]
-
-    async def list_runs(
-        self, owner: Owner, state: State | None = None, limit: int = 20
-    ) -> Sequence[RunSummary]:
-        """See `RunStore`."""
-        found = [
-            named_summary(owner, run.listed)
-            for run in self.database.runs.values()
-            if self.database.find_run(owner, run.row.id) is not None and state in {None, run.row.state}
-        ]
-        return sorted(found, key=lambda one: one.run.id, reverse=True)[:limit]
-
-    async def run_summary(self, owner: Owner, run: RunId) -> RunSummary | None:
-        """See `RunStore`."""
-        found = self.database.find_run(owner, run)
-        return named_summary(owner, found.listed) if found is not None else None
 
     async def ping(self) -> None:
         """See `RunStore`."""

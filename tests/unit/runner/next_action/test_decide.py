@@ -8,6 +8,7 @@ import pytest
 from rejoin_adapters.store_types import Approval, ApprovalRequest, Decision
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.events.typed_output import STATE_KEY, OutputFault, fault_chunk, output_chunk
 from rejoin_protocol.ids import ApprovalId, CallId
 from rejoin_protocol.lifecycle import State
@@ -22,7 +23,9 @@ from rejoin_runner.next_action.decide import (
     ContinueMessage,
     DecisionInputs,
     EmitDecisions,
+    EmitSteering,
     FailOutput,
+    FindSteering,
     FinishMessage,
     Policy,
     RecordEnd,
@@ -77,6 +80,8 @@ def action(
     turn: int = 0,
     approvals: Sequence[Approval] = (),
     taken_over: bool = False,
+    steering: Sequence[MessageDict] | None = (),
+    reads_steering: bool = True,
 ) -> decide.Action:
     """The next action, if `delete` needs approval and must not run twice."""
     state = state_of(*log)
@@ -86,6 +91,7 @@ def action(
             turn=turn,
             approvals={approval.request.call: approval for approval in approvals},
             possibly_started=decide.possibly_started_calls(state) if taken_over else (),
+            steering=steering,
         ),
         Policy(
             lambda call: call.tool == "delete",
@@ -93,6 +99,7 @@ def action(
             max_steps=3,
             handoffs_max=2,
             delegation_depth_max=1,
+            reads_steering=reads_steering,
         ),
     )
 
@@ -420,3 +427,72 @@ def test_a_retry_counts_as_a_step() -> None:
     inputs = DecisionInputs(turn=0, approvals={}, possibly_started=())
     state = state_of(START, STEP, *FAULT, GENERATED, CLOSED)
     assert decide.next_action(state, inputs, policy) == FailOutput("stop")
+
+
+# ---------------------------------------------------------------------------------------------- steering
+
+FASTER: MessageDict = {"id": "s", "role": "user", "parts": [{"type": "text", "text": "faster"}]}
+STEERED = chunks.SteeringMessage("s", [chunks.SteeringText("faster")])
+SPOKEN: list[Chunk | Mark] = [START, STEP, *TEXT, GENERATED, chunks.FinishStep()]
+WORKING: list[Chunk | Mark] = [*CALLED, result(CALL), chunks.FinishStep()]
+
+
+@pytest.mark.parametrize("log", [[START], WORKING, SPOKEN], ids=["first", "next", "last"])
+def test_before_each_step_and_the_end_the_store_is_asked_for_steering(log: Sequence[Chunk | Mark]) -> None:
+    assert action(log, steering=None) == FindSteering()
+    assert action(log, steering=[FASTER]) == EmitSteering([FASTER])
+    assert action([*log, STEERED], steering=None) == FindSteering()
+    assert action([*log, STEERED], steering=[FASTER]) == CallModel()
+    assert action([*log, STEERED]) == CallModel()
+
+
+def test_a_step_reads_a_steering_message_once() -> None:
+    log = [*SPOKEN, STEERED, STEP, *TEXT, GENERATED, chunks.FinishStep()]
+    assert action(log, steering=[FASTER]) == FinishMessage("stop")
+
+
+def test_a_void_step_keeps_the_steering_message_before_it() -> None:
+    state = state_of(*SPOKEN, STEERED, STEP, TEXT[0], chunks.ResetStep())
+    assert [part["type"] for part in state.message["parts"]][-2:] == ["steering-message", "step-start"]
+    assert action([*SPOKEN, STEERED, STEP, TEXT[0], chunks.ResetStep()], steering=[FASTER]) == CallModel()
+
+
+def test_only_between_steps_is_there_room_for_a_steering_message() -> None:
+    for log in ([START, STEP], CALLED, [*CALLED, result(CALL)], ASKED, SUSPENDED):
+        assert action(log, steering=[FASTER]) == action(log, steering=None) == action(log)
+
+
+def test_a_message_that_has_no_step_left_is_the_next_turn() -> None:
+    calls = [START, *(3 * [STEP, called(CALL), GENERATED, result(CALL), chunks.FinishStep()])]
+    assert action(calls, steering=[FASTER]) == FinishMessage("tool-calls")
+    answers = [START, *(3 * [STEP, *TEXT, GENERATED, chunks.FinishStep()])]
+    assert action(answers, steering=[FASTER]) == FinishMessage("stop")
+
+
+def test_an_agent_without_steps_reads_no_steering_message() -> None:
+    assert action([START], steering=None, reads_steering=False) == CallModel()
+    assert action(SPOKEN, steering=[FASTER], reads_steering=False) == FinishMessage("stop")
+
+
+def test_what_ends_a_run_early_leaves_the_message_for_the_next_turn() -> None:
+    assert action([*SPOKEN, chunks.Abort()], steering=[FASTER]) == FinishMessage("other")
+    assert action([*WORKING, chunks.Error(error_text="x")], steering=[FASTER]) == FinishMessage("error")
+
+
+def test_a_delegated_agent_does_not_read_what_the_user_says_to_the_conversation() -> None:
+    delegated = ToolCall(CallId("g"), "delegate_to_aide", {"task": "look"})
+    open_call = [START, STEP, called(delegated), GENERATED, chunks.FinishStep()]
+    assert action(open_call, steering=[FASTER]) == CallModel()
+    origin = {"rejoin": {"agent": "aide", "call": "g"}}
+    inner = chunks.ToolInputAvailable("h", "weather", {"city": "Oslo"}, provider_metadata=origin)
+    inside = [
+        *open_call,
+        STEP,
+        inner,
+        GENERATED,
+        chunks.ToolOutputAvailable("h", "fine"),
+        chunks.FinishStep(),
+    ]
+    assert action(inside, steering=[FASTER]) == CallModel()
+    returned = [*inside, STEP, *TEXT, GENERATED, chunks.FinishStep(), result(delegated)]
+    assert action(returned, steering=[FASTER]) == EmitSteering([FASTER])

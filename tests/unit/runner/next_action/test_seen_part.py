@@ -37,3 +37,13 @@ PARTS = [STEP, FIRST, CALL, STEP, DATA, SECOND]
 def test_cut(seen: dict[str, Any], kept: list[dict[str, Any]]) -> None:
     message: Any = {"id": "m", "role": "assistant", "metadata": {"usage": {}}, "parts": PARTS}
     assert cut_behind(message, seen) == message | {"parts": kept}
+
+
+def test_what_the_user_said_behind_the_cut_stays() -> None:
+    said = {"type": "steering-message", "id": "s", "parts": [{"type": "text", "text": "faster"}]}
+    message: Any = {"id": "m", "role": "assistant", "parts": [STEP, FIRST, said, STEP, SECOND]}
+    assert cut_behind(message, {"type": "text", "text": "I look"})["parts"] == [
+        STEP,
+        FIRST | {"text": "I look"},
+        said,
+    ]
