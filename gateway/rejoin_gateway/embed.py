@@ -24,7 +24,12 @@ from rejoin_adapters.store_types import (
     WhenBusy,
 )
 from rejoin_gateway.api.sessions import agent_sessions as family
-from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
+from rejoin_gateway.api.sessions.send_body import (
+    Decisions,
+    NewMessage,
+    parse_send_body,
+)
+from rejoin_gateway.api.shared.answers import require_replay
 from rejoin_gateway.app import open_application
 from rejoin_gateway.auth.authenticator import ALL_SCOPES, Principal
 from rejoin_gateway.core import message_input
@@ -32,6 +37,7 @@ from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.answered_calls import AnsweredCall, open_decisions, to_decisions
 from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
+from rejoin_gateway.core.steering import Steered
 from rejoin_gateway.core.tool_outputs import ToolOutput, open_outputs, require_outputs
 from rejoin_gateway.http import errors
 from rejoin_gateway.http.disconnect import finish_changes
@@ -135,7 +141,8 @@ class ChatSession(msgspec.Struct, frozen=True):
         """Store a message and stream its answer, or store decisions and stream what follows; of a list with
         both the decisions first.
 
-        It takes what the session API takes as a body. None: the run waits for more decisions.
+        It takes what the session API takes as a body. None: the run waits for more decisions. A message that
+        has steered a run (`steer`) streams that run's answer.
 
         A message with the same id, or a request with the same `key`, starts no second run. `context` is
         passed to the agent's tools, for this run only. Raises `NotFound` for an agent that no runner has
@@ -147,25 +154,56 @@ class ChatSession(msgspec.Struct, frozen=True):
             case Decisions() as given:
                 replay = await self.session.approve(await self._find_requests(given), view)
                 return None if replay is None else Stream(replay)
-            case NewMessage(located, options, body_context, answers, outputs, given):
-                sent_context = json_input.mend_value(body_context if context is None else context)
-                input = ContextInput(body=sent_context)
+            case NewMessage(options=options) as body:
                 busy = options.busy_policy if when_busy == "enqueue" else WhenBusy(when_busy)
-                session = msgspec.structs.replace(self.session, context=input)
-                with message_input.relocate_errors(located.pointer, located.places):
-                    user_message = message_input.build_user_message(located.message, located.pointer)
-                    for decision in await self._find_requests(given):
-                        await self.session.decide([decision])
-                    await self._decide_open(answers, outputs)
-                    replay = await session.send(
-                        user_message,
-                        view,
-                        pointer=located.pointer,
-                        when_busy=busy,
-                        seen=options.seen,
-                        key=key,
-                    )
-                return Stream(replay)
+                sent = await self._send_message(body, context, view, busy, key)
+                return Stream(await require_replay(self.session, sent, view))
+
+    async def steer(
+        self,
+        message: MessageInput,
+        *,
+        context: Any = None,
+        key: str | None = None,
+        operations: bool = False,
+        ui: int | None = None,
+    ) -> Stream | None:
+        """Send a message to the run that works: its model reads it at its next step.
+
+        None: the message is stored. The stream of the run has it as `steering-message`; if the run ends
+        before, the message is the next turn. A `Stream`: no run was at work, and the message is answered as
+        any other. The same message again changes nothing. `context` is for a turn of its own.
+
+        Raises as `send`; `Invalid` also for a message with other parts than texts and files.
+        """
+        await self.session.check_agent()
+        view = _view(ui, operations=operations)
+        body = parse_send_body(_as_body(message), new_message_id(key))
+        if isinstance(body, Decisions):
+            raise Invalid("decisions steer no run: use `send`")
+        sent = await self._send_message(body, context, view, WhenBusy.STEER, key)
+        return None if isinstance(sent, Steered) else Stream(sent)
+
+    async def _send_message(
+        self, body: NewMessage, context: Any, view: View, when_busy: WhenBusy, key: str | None
+    ) -> Replay | Steered:
+        """Send the message of a body, after its decisions. Errors name the place in the body."""
+        located = body.located
+        sent_context = json_input.mend_value(body.context if context is None else context)
+        session = msgspec.structs.replace(self.session, context=ContextInput(body=sent_context))
+        with message_input.relocate_errors(located.pointer, located.places):
+            user_message = message_input.build_user_message(located.message, located.pointer)
+            for decision in await self._find_requests(body.decisions):
+                await self.session.decide([decision])
+            await self._decide_open(body.answers, body.outputs)
+            return await session.send(
+                user_message,
+                view,
+                pointer=located.pointer,
+                when_busy=when_busy,
+                seen=body.options.seen,
+                key=key,
+            )
 
     async def _find_requests(self, given: Decisions) -> list[Decision]:
         """Decisions and outputs, each for what asked for it. Raises `NotFound` and `Invalid`."""
@@ -258,7 +296,9 @@ class ChatSession(msgspec.Struct, frozen=True):
         return ChatSession(msgspec.structs.replace(self.session, id=session_id(into)))
 
     async def history(self) -> History:
-        """The stored messages. The answer of the `active_run` is not among them yet."""
+        """The stored messages. The answer of the `active_run` is not among them yet, nor are the messages
+        that wait for its next step (`steering`).
+        """
         return await self.session.history()
 
     async def interrupt(self) -> bool:

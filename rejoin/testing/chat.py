@@ -79,6 +79,16 @@ class Chat:
         plain = None if wanted is None else msgspec.to_builtins(wanted)
         return await self.session.send(message, context=plain, when_busy=when_busy, ui=7)
 
+    async def steer(self, message: MessageInput, *, context: Any = None) -> bool:
+        """Send a message to the run that works, while `send` reads its answer in another task.
+
+        True: its model reads the message at its next step, and the answer has it. False: no run was at work;
+        the message has a turn of its own, and `resume` reads its answer.
+        """
+        wanted = self._context if context is None else context
+        plain = None if wanted is None else msgspec.to_builtins(wanted)
+        return await self.session.steer(message, context=plain, ui=7) is None
+
     async def approve(
         self, tool: str | None = None, *, reason: str | None = None, input: dict[str, Any] | None = None
     ) -> Answer:

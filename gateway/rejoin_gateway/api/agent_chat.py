@@ -15,8 +15,9 @@ from aiohttp import web
 from msgspec import Meta
 
 from rejoin_adapters.process.background import run_alongside
+from rejoin_adapters.store_types import WhenBusy
 from rejoin_gateway.api.shared import message_forms
-from rejoin_gateway.api.shared.answers import RUN_STATUS, Acknowledgement, decide_before
+from rejoin_gateway.api.shared.answers import RUN_STATUS, Acknowledgement, decide_before, require_replay
 from rejoin_gateway.api.shared.lookup import directory_of, find_run, session_by_id
 from rejoin_gateway.api.shared.message_forms import RunMessage
 from rejoin_gateway.auth.scope import Scope
@@ -204,8 +205,10 @@ async def _send_message(
     stored, page = message_input.build_user_message(message, ""), chat.current_page
     if page is not None:
         stored = stored | {PAGE_KEY: page}
+    if chat.busy_policy is WhenBusy.STEER:
+        raise Invalid("this API cannot steer a run: use the session API")
     await decide_before(request, session, answers)
-    return await session.send(
+    sent = await session.send(
         stored,
         view_of(request),
         imports=message_input.build_imported_turns(earlier, lambda number: [""] * len(earlier[number].parts)),
@@ -213,6 +216,7 @@ async def _send_message(
         seen=chat.seen,
         key=key_of(request),
     )
+    return await require_replay(session, sent, view_of(request))
 
 
 async def _decide_approval(

@@ -13,13 +13,14 @@ from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
 from rejoin_adapters.store_types import Decision
-from rejoin_gateway.api.shared.answers import Answer, StreamAnswer, decide, decide_before
+from rejoin_gateway.api.shared.answers import Answer, StreamAnswer, answer_sent, decide, decide_before
 from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.answered_calls import answers_before, outputs_before, parse_answers, to_decisions
 from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
+from rejoin_gateway.core.steering import Steered
 from rejoin_gateway.core.tool_outputs import open_outputs, parse_tool_outputs, repeated_outputs
 from rejoin_gateway.core.unread_answers import interrupt_unread_answer, replace_messages
 from rejoin_gateway.http.gateway_service import PRINCIPAL
@@ -59,12 +60,12 @@ async def answer_chat(request: web.Request, chat: UIChatRequest) -> Answer:
                 session, chat, lambda: session.regenerate(target, view, when_busy=chat.busy_policy, key=key)
             )
         )
-    return StreamAnswer(await _send_message(request, session, chat, message_id))
+    return answer_sent(await _send_message(request, session, chat, message_id))
 
 
 async def _send_message(
     request: web.Request, session: AgentSession, chat: UIChatRequest, message_id: str | None
-) -> Replay:
+) -> Replay | Steered:
     *earlier, last = chat.messages
     edit = message_id == last.id
     if last.role != "user":

@@ -16,7 +16,7 @@ from rejoin_gateway.api.parts import parts_chat
 from rejoin_gateway.api.parts.parts_chat import PartsRequest
 from rejoin_gateway.api.run import run_chat
 from rejoin_gateway.api.run.run_chat import ChatRequest, CompletedAnswer, DecisionAck
-from rejoin_gateway.api.shared.answers import Acknowledgement, Answer, respond
+from rejoin_gateway.api.shared.answers import Acknowledgement, Answer, SteeringAccepted, respond
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.request import NotJson, convert_body, decode_body
 from rejoin_gateway.http.routes import (
@@ -88,7 +88,7 @@ ROUTES = (
             "format it returns the whole answer as JSON. A body that is not a JSON object is refused "
             "in the words of the parts API.",
             body=[UIChatRequest, ChatRequest, PartsRequest],
-            responses={200: (bytes, DecisionAck, CompletedAnswer, Acknowledgement)},
+            responses={200: (bytes, DecisionAck, CompletedAnswer, Acknowledgement, SteeringAccepted)},
             headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
             takes_context=True,
             tag="chat",

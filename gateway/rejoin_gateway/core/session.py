@@ -40,13 +40,14 @@ from rejoin_gateway.core.attachments import ReceivedFile
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.message_files import file_parts, with_files, without_files
 from rejoin_gateway.core.message_input import ImportedTurn
+from rejoin_gateway.core.steering import Steered, check_steering, steered_run
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart, FromTurn, Position
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_gateway.streaming.resume_point import CursorOfAnotherRun
 from rejoin_protocol import ids
 from rejoin_protocol.errors import Invalid, NotFound
-from rejoin_protocol.events.fold import MessageDict, Part, is_tool
-from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
+from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
 from rejoin_protocol.log.record import OperationSet, View
 
@@ -186,21 +187,6 @@ class Session(msgspec.Struct, frozen=True):
             return None
         until = max(decided.turn, decided.run.turn)
         return await self.backend.replay(decided.run, FromTurn(decided.turn), view, until=until)
-
-    async def decided_part(self, approval: ApprovalId) -> tuple[Run, Part | None]:
-        """The run of an approval that was decided, and its tool call as it stands in the stored answer.
-
-        The part is None while the run is executed again: then its stream has the call. Raises `NotFound`.
-        """
-        id = ids.run_of_approval(approval)
-        if id is None:
-            raise NotFound(f"there is no approval {approval[:64]!r}")
-        run = await self.find_run(id)
-        stored = await self.message(run.answer)
-        for part in stored.message["parts"] if stored is not None else ():
-            if is_tool(part) and part.get("approval", {}).get("id") == approval:
-                return run, part
-        return run, None
 
     async def decide(self, decisions: Sequence[Decision]) -> Decided:
         """Store decisions about one run. Raises as `approve`."""
@@ -376,7 +362,8 @@ class AgentSession(Session, frozen=True):
         if history is None or history.agent != self.agent:
             raise self._not_found()
         signed = self.backend.with_file_urls(history.messages, self.owner)
-        return msgspec.structs.replace(history, messages=signed)
+        waiting = self.backend.with_file_urls(history.steering, self.owner)
+        return msgspec.structs.replace(history, messages=signed, steering=waiting)
 
     def _not_found(self) -> NotFound:
         return NotFound(f"there is no session {self.id!r} with agent {self.agent!r}")
@@ -394,8 +381,11 @@ class AgentSession(Session, frozen=True):
         fetch_urls: bool = True,
         follow: bool = False,
         seen: Mapping[str, Any] | None = None,
-    ) -> Replay:
+    ) -> Replay | Steered:
         """Store a user's message and stream its answer. The same message sent again attaches to its run.
+
+        `Steered` for a message that steers a run (`when_busy`), also if it is sent again: that run's stream
+        has it.
 
         `edit`: a known message id may have new content; it replaces that message and deletes all behind it.
         `imports`: earlier turns, all of which a new session stores. `key`: requests with the same key are one
@@ -405,6 +395,8 @@ class AgentSession(Session, frozen=True):
         Raises `NotFound`, `Conflict`, `Invalid`, `Limited`.
         """
         context = await self._seal_context()
+        if when_busy is WhenBusy.STEER:
+            check_steering(message, pointer)
         if fault := message_input.imports_fault(imports):  # a known session takes no import, so any number
             if await self.backend.sessions.get(self.owner, self.id) is None:
                 raise Invalid(fault, pointer.rpartition("/")[0])
@@ -419,12 +411,18 @@ class AgentSession(Session, frozen=True):
         if any(map(file_parts, turns)):
             duplicate = await self._find_duplicate(MessageId(message["id"]), digest, key)
             if duplicate is not None:
-                return await self.replay(duplicate, FromStart(), view, follow=follow)
+                return await self._answer(duplicate, message, view, follow=follow)
             messages = await self._store_files(turns, files, fetch_urls=fetch_urls)
         submit = Submit(UserMessage(messages[0], digest), edit=edit, imports=messages[1:])
         if seen is not None:
             await self._interrupt_current(seen, MessageId(message["id"]))
         run = await self._admit(submit, when_busy, key, context)
+        return await self._answer(run, message, view, follow=follow)
+
+    async def _answer(self, run: Run, message: MessageDict, view: View, *, follow: bool) -> Replay | Steered:
+        id = MessageId(message["id"])
+        if (steered := steered_run(id, run)) is not None:
+            return Steered(await self.find_run(steered), id)
         return await self.replay(run, FromStart(), view, follow=follow)
 
     async def regenerate(

@@ -119,7 +119,7 @@ def _last_text(request: ModelRequest) -> str:
 
 
 def _parts_since_steering(answer: MessageDict) -> Sequence[dict[str, Any]]:
-    parts = answer["parts"]
+    parts: Sequence[dict[str, Any]] = answer["parts"]
     steering = [number for number, part in enumerate(parts) if part["type"] == STEERING_PART]
     return parts[steering[-1] :] if steering else parts
 

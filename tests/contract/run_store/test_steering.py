@@ -1,4 +1,4 @@
-"""`RunStore`: a message steers the run that works, and is in its answer or the next turn: exactly one of both."""
+"""`RunStore`: a message steers the run that works, and is in its answer or the next turn, not in both."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ async def waiting(chat: Chat, run: Run, *logged: Run) -> list[str]:
 
 def steered_answer(chat: Chat, run: Run, text: str, *logged: Run) -> MessageDict:
     answer = chat.answer(run, text)
-    parts = [{"type": "steering-message", "id": one.user_message, "parts": []} for one in logged]
+    parts: list[Any] = [{"type": "steering-message", "id": one.user_message, "parts": []} for one in logged]
     return answer | {"parts": [*answer["parts"], *parts]}
 
 

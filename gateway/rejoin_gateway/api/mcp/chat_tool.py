@@ -20,6 +20,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 from rejoin_adapters.ports.mcp_sessions import request_key
 from rejoin_gateway.api.mcp.call_context import SCOPE_KEY, McpCall, request_name
+from rejoin_gateway.api.shared.answers import require_replay
 from rejoin_gateway.api.shared.lookup import directory_of
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.session import AgentSession
@@ -138,11 +139,12 @@ async def _send_message(
         message_input.new_message_id(None), "user", [{"type": "text", "text": text}]
     )
     name = request_name(context.request_id if context.request_id is not None else "")
-    replay = await session.send(
+    sent = await session.send(
         message_input.build_user_message(message, "/query"),
         MCP_VIEW,
         key=request_key(name, secrets.token_hex(8)),
     )
+    replay = await require_replay(session, sent, MCP_VIEW)
     call.active_run = session, replay.run.id
     begin_response(call.request)
     progress = ProgressReporter(context)

@@ -24,6 +24,7 @@ from rejoin_gateway.api.openai.completion_format import (
     stream_error,
 )
 from rejoin_gateway.api.openai.request_input import ChatMessage, Labels
+from rejoin_gateway.api.shared.answers import require_replay
 from rejoin_gateway.api.shared.lookup import directory_of
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
@@ -166,7 +167,8 @@ async def send_input(
     with message_input.relocate_errors("", turn.places):
         message = message_input.build_user_message(turn.message, "")
         imports = message_input.build_imported_turns(turn.earlier, lambda number: messages[number].places)
-        return await session.send(message, V6, imports=imports, key=key)
+        sent = await session.send(message, V6, imports=imports, key=key)
+    return await require_replay(session, sent, V6)
 
 
 def metadata_of_run(run: Run) -> CompletionMetadata:

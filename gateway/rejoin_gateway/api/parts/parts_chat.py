@@ -10,8 +10,8 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET
 
-from rejoin_adapters.store_types import Approval, Decision
-from rejoin_gateway.api.shared.answers import Answer, StreamAnswer
+from rejoin_adapters.store_types import Approval, Decision, Run
+from rejoin_gateway.api.shared.answers import Answer, answer_sent
 from rejoin_gateway.api.shared.lookup import session_by_id
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
@@ -22,6 +22,7 @@ from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import convert_body, decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import chunks_response, stream_replay
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
+from rejoin_protocol import ids
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.events.chunks import (
     Chunk,
@@ -30,7 +31,7 @@ from rejoin_protocol.events.chunks import (
     ToolInputAvailable,
     ToolOutputDenied,
 )
-from rejoin_protocol.events.fold import DYNAMIC_TOOL, Part, tool_name
+from rejoin_protocol.events.fold import DYNAMIC_TOOL, Part, is_tool, tool_name
 from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId
 from rejoin_protocol.limits import CheckedId, FreeObject, Id, Reason, RepeatedParts
 
@@ -66,7 +67,7 @@ async def answer_chat(request: web.Request, chat: PartsRequest) -> Answer:
     key = key_of(request)
     session = session_of(request, chat.session_id or new_session_id(key, request[PRINCIPAL].owner))
     message = ClientMessage(chat.message_id or new_message_id(key), "user", chat.parts)
-    replay = await session.send(
+    sent = await session.send(
         message_input.build_user_message(message, ""),
         view_of(request),
         fetch_urls=False,
@@ -74,7 +75,7 @@ async def answer_chat(request: web.Request, chat: PartsRequest) -> Answer:
         seen=chat.seen,
         key=key,
     )
-    return StreamAnswer(replay)
+    return answer_sent(sent)
 
 
 def parse_request(fields: Mapping[str, Any]) -> PartsRequest:
@@ -85,6 +86,22 @@ def parse_request(fields: Mapping[str, Any]) -> PartsRequest:
         return convert_body(fields, PartsRequest)
     except Invalid as fault:
         raise explain(fault) from fault
+
+
+async def _decided_part(session: Session, approval: ApprovalId) -> tuple[Run, Part | None]:
+    """The run of an approval that was decided, and its tool call as it stands in the stored answer.
+
+    The part is None while the run is executed again: then its stream has the call. Raises `NotFound`.
+    """
+    id = ids.run_of_approval(approval)
+    if id is None:
+        raise NotFound(f"there is no approval {approval[:64]!r}")
+    run = await session.find_run(id)
+    stored = await session.message(run.answer)
+    for part in stored.message["parts"] if stored is not None else ():
+        if is_tool(part) and part.get("approval", {}).get("id") == approval:
+            return run, part
+    return run, None
 
 
 def explain(fault: Invalid) -> Invalid:
@@ -104,7 +121,7 @@ async def decide_approval(request: web.Request) -> web.StreamResponse:
     replay = await session.approve([decision], view_of(request))
     if replay is not None:
         return await stream_replay(request, replay)
-    run, part = await session.decided_part(decision.approval)
+    run, part = await _decided_part(session, decision.approval)
     return chunks_response(
         run,
         [

@@ -20,6 +20,7 @@ from rejoin_gateway.api.shared.answers import (
     CompleteAnswer,
     JsonAnswer,
     StreamAnswer,
+    answer_sent,
     decide,
     decide_before,
     respond,
@@ -31,6 +32,7 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions, without_answers
 from rejoin_gateway.core.message_input import SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
+from rejoin_gateway.core.steering import Steered
 from rejoin_gateway.core.unread_answers import interrupt_unread_answer
 from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
@@ -117,12 +119,13 @@ async def answer_chat(request: web.Request, chat: ChatRequest) -> Answer:
         return await _decide_approvals(request, chat, answers)
     key = key_of(request)
     session = session_of(request, chat.session_id or new_session_id(key, request[PRINCIPAL].owner))
-    replay = await _send_message(
+    sent = await _send_message(
         request, session, chat, answers or message_forms.earlier_answers(chat.messages)
     )
     if chat.stream:
-        return StreamAnswer(replay)
-    return CompleteAnswer(replay, partial(render_completion, int(session.now().timestamp())))
+        return answer_sent(sent)
+    render = partial(render_completion, int(session.now().timestamp()))
+    return answer_sent(sent, lambda replay: CompleteAnswer(replay, render))
 
 
 async def _keeps_open(session: Session, agent: AgentName, chat: ChatRequest) -> bool:
@@ -134,7 +137,7 @@ async def _keeps_open(session: Session, agent: AgentName, chat: ChatRequest) -> 
 
 async def _send_message(
     request: web.Request, session: AgentSession, chat: ChatRequest, answers: Sequence[AnsweredCall]
-) -> Replay:
+) -> Replay | Steered:
     key = key_of(request)
     follow = chat.stream and await _keeps_open(session, session.agent, chat)
     message, number = message_forms.last_user_message(chat.messages, chat.message_id or new_message_id(key))

@@ -17,7 +17,8 @@ from rejoin_gateway.api.shared.answers import (
     Answer,
     InterruptRequest,
     InterruptResult,
-    StreamAnswer,
+    SteeringAccepted,
+    answer_sent,
     decide,
     decide_before,
     interrupt,
@@ -31,6 +32,7 @@ from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.answered_calls import to_decisions
 from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
+from rejoin_gateway.core.steering import Steered
 from rejoin_gateway.core.tool_outputs import require_outputs
 from rejoin_gateway.http.gateway_service import SERVICE, begin_response
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
@@ -46,7 +48,9 @@ MESSAGES = b'"messages":['
 
 
 class SessionHistory(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A session's messages. `activeRunId`: the run whose answer is not among them yet."""
+    """A session's messages. `activeRunId`: the run whose answer is not among them yet. `steeringMessages`:
+    the messages that wait for its next step; they become parts of its answer, or further messages.
+    """
 
     id: str
     agent: str
@@ -54,6 +58,7 @@ class SessionHistory(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
     created_at: datetime
     updated_at: datetime
     active_run_id: str | None = None
+    steering_messages: Sequence[MessageDict] = ()
 
 
 class SessionUpdate(msgspec.Struct, frozen=True, rename="camel"):
@@ -96,7 +101,7 @@ async def _answer_message(request: web.Request) -> Answer:
         case Decisions():
             return await decide(request, session, await _find_requests(session, body))
         case NewMessage():
-            return StreamAnswer(await _send_message(request, session, body))
+            return answer_sent(await _send_message(request, session, body))
 
 
 async def _find_requests(session: AgentSession, given: Decisions) -> list[Decision]:
@@ -105,7 +110,7 @@ async def _find_requests(session: AgentSession, given: Decisions) -> list[Decisi
     return [*decisions, *await require_outputs(session, given.outputs)]
 
 
-async def _send_message(request: web.Request, session: AgentSession, body: NewMessage) -> Replay:
+async def _send_message(request: web.Request, session: AgentSession, body: NewMessage) -> Replay | Steered:
     located = body.located
     session = msgspec.structs.replace(session, context=ContextInput(request.headers, body.context))
     with message_input.relocate_errors(located.pointer, located.places):
@@ -128,7 +133,7 @@ async def get_history(request: web.Request) -> web.StreamResponse:
     page = await session.history_page()
     active_run = None if page.active_run is None else page.active_run.id
     history = SessionHistory(
-        session.id, page.agent, page.messages, page.created_at, page.updated_at, active_run
+        session.id, page.agent, page.messages, page.created_at, page.updated_at, active_run, page.steering
     )
     if page.next is None:
         return json_response(history)
@@ -250,7 +255,8 @@ ROUTES = tuple(
                 "Read a session's messages",
                 description="Use it to show a conversation when a page loads. Returns all stored messages. "
                 "While a run is active, `activeRunId` names it: its answer is not in the list, and the "
-                "session's stream (`…/reconnect`) delivers all of it.",
+                "session's stream (`…/reconnect`) delivers all of it. `steeringMessages` has the messages "
+                "that wait for its next step.",
                 responses={200: SessionHistory},
                 tag="session",
             ),
@@ -266,9 +272,11 @@ ROUTES = tuple(
                 "returns the same stream. A body with approvals decides tool calls that wait for a person, "
                 "and returns the stream that follows; `{success: true}` while other decisions are missing. "
                 "In a list with a message the approvals are decided first, and the message is answered. "
+                "With `whenBusy: steer` a message that finds a run at work reaches its model at the next "
+                "step, and the response is JSON: the run's own stream has the message. "
                 "The agent keeps working if the client disconnects.",
                 body=send_body.SCHEMA,
-                responses={200: (bytes, Acknowledgement)},
+                responses={200: (bytes, Acknowledgement, SteeringAccepted)},
                 headers=IDEMPOTENCY_HEADER,
                 takes_context=True,
                 tag="session",

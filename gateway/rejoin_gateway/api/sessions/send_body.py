@@ -226,7 +226,9 @@ _ITEM = {
                 },
                 "whenBusy": {
                     "enum": [choice.value for choice in WhenBusy],
-                    "description": "What to do while the session has an active run.",
+                    "description": "What happens while the session has an active run: the message waits "
+                    "for its turn (`enqueue`, the default), ends the run (`interrupt`), is refused "
+                    "(`reject`), or reaches the run's model at its next step (`steer`).",
                 },
                 "interruptIfStreaming": {"type": "boolean", "description": "As `whenBusy: interrupt`."},
             },

@@ -15,16 +15,19 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.answered_calls import AnsweredCall, open_decisions
 from rejoin_gateway.core.message_input import SeenAnswer
 from rejoin_gateway.core.session import Session
+from rejoin_gateway.core.steering import Steered
 from rejoin_gateway.core.tool_outputs import ToolOutput, open_outputs
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.gateway_service import PRINCIPAL, begin_response
 from rejoin_gateway.http.request import decode_optional_body, view_of
 from rejoin_gateway.http.response import json_response, stream_replay
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
+from rejoin_gateway.streaming.positions import FromStart
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.ids import MessageId, RunId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.limits import Id
+from rejoin_protocol.log.record import View
 
 RUN_STATUS = {
     State.QUEUED: "running",
@@ -41,6 +44,17 @@ class Acknowledgement(msgspec.Struct, frozen=True):
     """The request was carried out."""
 
     success: bool = True
+
+
+class SteeringAccepted(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """The message is stored. The model of run `runId` reads it at its next step, and that run's stream has it
+    as `steering-message`. If the run ends before, the message is the session's next turn.
+    """
+
+    message_id: str
+    run_id: str
+    success: bool = True
+    steering: bool = True
 
 
 class InterruptRequest(SeenAnswer, frozen=True, rename="camel", kw_only=True):
@@ -79,6 +93,24 @@ class JsonAnswer(msgspec.Struct, frozen=True):
 
 
 type Answer = StreamAnswer | CompleteAnswer | JsonAnswer
+
+
+def answer_sent(sent: Replay | Steered, answer: Callable[[Replay], Answer] = StreamAnswer) -> Answer:
+    """What a sent message leads to. `answer`: how its answer is returned, if it gets one of its own."""
+    match sent:
+        case Steered(run, message):
+            return JsonAnswer(SteeringAccepted(message_id=message, run_id=run.id))
+        case replay:
+            return answer(replay)
+
+
+async def require_replay(session: Session, sent: Replay | Steered, view: View) -> Replay:
+    """The stream of the answer to a message, in an API whose responses have no other form: of a message that
+    steers, or has steered, a run, that of the run.
+    """
+    if not isinstance(sent, Steered):
+        return sent
+    return await session.replay(sent.run, FromStart(), view)
 
 
 async def interrupt(request: web.Request, session: Session, run: RunId | None = None) -> web.Response:

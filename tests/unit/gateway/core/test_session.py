@@ -18,6 +18,7 @@ from rejoin_gateway.core.directory import Directory
 from rejoin_gateway.core.message_input import check_metadata, check_title
 from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.streaming.positions import FromStart
+from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Conflict, Invalid, NotFound, Unavailable
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import (
@@ -110,6 +111,7 @@ async def suspend(backend: Backend, run: RunId) -> ApprovalId:
 
 async def test_a_message_is_stored_and_its_run_published(backend: Backend, queue: RecordingQueue) -> None:
     replay = await session(backend).send(message(), VIEW)
+    assert isinstance(replay, Replay)
     assert (replay.run.state, replay.run.agent, replay.until) == (State.QUEUED, DEMO, 0)
     assert queue.published == [replay.run.request]
     assert await session(backend).current_run() == replay.run

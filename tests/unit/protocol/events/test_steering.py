@@ -1,5 +1,7 @@
 """A user's message as an event and a part of an answer."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from rejoin_protocol.events import chunks
@@ -11,7 +13,7 @@ from rejoin_protocol.limits import STEERING_BYTES_MAX
 FILE = {"type": "file", "url": "/api/files/x", "mediaType": "image/png", "filename": "x.png"}
 
 
-def message(*parts: dict[str, object]) -> MessageDict:
+def message(*parts: Mapping[str, object]) -> MessageDict:
     return {"id": "m", "role": "user", "parts": list(parts), "metadata": {"page": 1}}
 
 

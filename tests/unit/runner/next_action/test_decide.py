@@ -458,7 +458,8 @@ def test_a_void_step_keeps_the_steering_message_before_it() -> None:
 
 
 def test_only_between_steps_is_there_room_for_a_steering_message() -> None:
-    for log in ([START, STEP], CALLED, [*CALLED, result(CALL)], ASKED, SUSPENDED):
+    logs: list[Sequence[Chunk | Mark]] = [[START, STEP], CALLED, [*CALLED, result(CALL)], ASKED, SUSPENDED]
+    for log in logs:
         assert action(log, steering=[FASTER]) == action(log, steering=None) == action(log)
 
 
