@@ -11,7 +11,8 @@ import re
 
 import msgspec
 
-from rejoin_adapters.store_types import ClientEvent, Feedback, Fork, Owner, Run, RunSummary, SessionSummary
+from rejoin_adapters.feedback_types import ClientEvent, Feedback
+from rejoin_adapters.store_types import Fork, Owner, Run, RunSummary, SessionSummary
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import SessionId, UserId
 

@@ -58,7 +58,7 @@ class SessionHistory(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
     created_at: datetime
     updated_at: datetime
     active_run_id: str | None = None
-    steering_messages: Sequence[MessageDict] = ()
+    steering_messages: list[MessageDict] = []
 
 
 class SessionUpdate(msgspec.Struct, frozen=True, rename="camel"):
@@ -133,7 +133,7 @@ async def get_history(request: web.Request) -> web.StreamResponse:
     page = await session.history_page()
     active_run = None if page.active_run is None else page.active_run.id
     history = SessionHistory(
-        session.id, page.agent, page.messages, page.created_at, page.updated_at, active_run, page.steering
+        session.id, page.agent, page.messages, page.created_at, page.updated_at, active_run, [*page.steering]
     )
     if page.next is None:
         return json_response(history)
