@@ -46,6 +46,13 @@ export declare class RejoinChatTransport<M extends UIMessage = UIMessage> implem
   readonly resumeStreamIsReplay: true;
   sendMessages: ChatTransport<M>['sendMessages'];
   reconnectToStream: ChatTransport<M>['reconnectToStream'];
+  /** Send a message to the run that works: its model reads it at its next step, and the stream that `useChat` reads has
+   * it as `steering-message`. If the run ends before, the message is the next turn: `resumeStream()` reads its answer,
+   * as it does if no run was at work (`steering: false`). */
+  steer(chatId: string, message: string | (Pick<M, 'parts'> & { id?: string }), options?: {
+    headers?: HeadersInit;
+    body?: object;
+  }): Promise<{ steering: boolean; messageId: string }>;
   /** Stop the run. `stop()` of `useChat` only stops listening. */
   interrupt(chatId: string, options?: {
     headers?: HeadersInit;

@@ -35,10 +35,22 @@ const RULES = [
   },
 ];
 
+const LEFT_OUT = 'the stream of a client that does not state version 7 has no steering messages';
+
+/** The stored message without the steering messages that the client does not hold. */
+function withoutSteering(message, held) {
+  const ids = new Set((held?.parts ?? []).filter(part => part.type === 'steering-message').map(part => part.id));
+  return { ...message, parts: message.parts.filter(part => part.type !== 'steering-message' || ids.has(part.id)) };
+}
+
 /** The stored messages as a version can know them that holds these, and the rules that changed any of them. */
 function known(client, held, stored) {
   const used = [];
   let now = clone(stored);
+  if (client.query !== '?ui=7') {
+    now = now.map((message, number) => withoutSteering(message, held[number]));
+    if (!isDeepStrictEqual(now, clone(stored))) used.push(LEFT_OUT);
+  }
   for (const rule of RULES.filter(rule => rule.applies(client))) {
     const next = clone(now);
     next.forEach((message, number) =>

@@ -206,6 +206,24 @@ export const FLOWS = {
     await scene.same(again);
   },
 
+  async 'a message while a tool works'(scene) {
+    const tab = scene.tab();
+    const said = tab.say('sleep 2');
+    await until(() => tab.tools('input-available').length, 'the call');
+    const parts = [{ type: 'text', text: 'weather Rome' }];
+    const message = { id: `steer-${scene.session}`, role: 'user', parts };
+    const accepted = await scene.post(`/api/agents/{agent}/${scene.session}`, { message, whenBusy: 'steer' });
+    assert.equal((await accepted.json()).steering, true);
+    await said;
+    await scene.over();
+    assert.deepEqual([tab.chat.status, tab.errors, tab.chat.messages.length], ['ready', [], 2]);
+    const shown = tab.last.parts.filter(part => part.type === 'steering-message');
+    const knows = scene.client.query === '?ui=7';
+    assert.deepEqual(shown, knows ? [{ type: 'steering-message', id: message.id, parts }] : []);
+    assert.match(tab.text, /Rome/);
+    await scene.same(tab, await scene.reload());
+  },
+
   async 'a client tool'(scene) {
     const tab = scene.tab(undefined, { tools: true });
     await tab.say('locate');

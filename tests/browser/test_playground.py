@@ -73,6 +73,23 @@ async def test_the_button_really_kills_the_runners(playground: ChatPage) -> None
     await expect(playground.page.locator("#facts")).to_contain_text("each once, in order · taken over 1")
 
 
+@pytest.mark.feature("F106")
+async def test_a_message_is_sent_while_the_agent_works(playground: ChatPage) -> None:
+    """It is shown at once, then in the answer at the step that reads it, and stays there after a reload."""
+    page = playground.page
+    await playground.say("sleep 2")
+    await expect(page.locator("article.assistant .tool")).to_be_visible()
+    await page.fill("#field", "weather Oslo")
+    await playground.button("Send now").click()
+    await expect(page.locator("article.user .note")).to_have_text("The agent reads it at its next step.")
+    await expect(page.locator("article.assistant .user .said")).to_have_text("weather Oslo")
+    await expect(playground.messages).to_have_count(2)
+    await expect(playground.answer).to_contain_text("Oslo")
+    await page.reload()
+    await expect(page.locator("article.assistant .user .said")).to_have_text("weather Oslo")
+    await expect(playground.messages).to_have_count(2)
+
+
 async def test_a_decision_in_one_tab_is_seen_in_the_other(playground: ChatPage) -> None:
     await playground.say("delete notes.txt")
     await expect(playground.button("Approve")).to_be_enabled()

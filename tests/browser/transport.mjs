@@ -170,6 +170,23 @@ test('headers, body, a query and the version are sent with every request', async
   assert.equal(shown(chat), 'one two three four');
 });
 
+test('a message for the run that works is JSON, or the stream of a turn of its own, which is left', async (t) => {
+  const accept = (response) => {
+    response.writeHead(200, { 'content-type': 'application/json' }).end('{"success":true,"steering":true}');
+  };
+  const { asked, api } = await serving(t, [accept, vanish, accept, say(WHOLE, 0, 'done')]);
+  const transport = new RejoinChatTransport({ api, body: { app: 1 } });
+  assert.deepEqual(await transport.steer('c1', { id: 'm1', parts: [{ type: 'text', text: 'faster' }] }), { steering: true, messageId: 'm1' });
+  const { steering, messageId } = await transport.steer('c1', 'slower');
+  assert.equal(steering, true);
+  assert.deepEqual(asked[1].body, asked[2].body); // asked again: the message's id makes it one
+  assert.deepEqual(asked[2].body, {
+    app: 1, id: 'c1', trigger: 'submit-message', whenBusy: 'steer',
+    messages: [{ role: 'user', id: messageId, parts: [{ type: 'text', text: 'slower' }] }],
+  });
+  assert.equal((await transport.steer('c1', 'later')).steering, false);
+});
+
 test('interrupt stops the run', async (t) => {
   const server = await serving(t, [(response) => response.writeHead(200).end('{"success":true,"interrupted":true}')]);
   const transport = new RejoinChatTransport({ api: server.api });

@@ -14,8 +14,10 @@ from rejoin_client import (
     Invalid,
     NotFound,
     Start,
+    SteeringMessage,
     TextDelta,
     ToolApprovalRequest,
+    ToolInputAvailable,
     ToolOutputAvailable,
     ToolOutputDenied,
 )
@@ -198,3 +200,20 @@ async def test_what_is_wrong_is_named(client: Client) -> None:
     assert [one.pointer for one in fault.value.errors] == ["/messages/0/parts/0"]
     assert fault.value.status == 400
     assert fault.value.code == "bad_request"
+
+
+@pytest.mark.feature("F106")
+async def test_a_message_steers_the_run_that_works(system: LocalSystem, client: Client) -> None:
+    session = system.fresh("s")
+    answer = await client.chat.send(session, "sleep 1")
+    async with answer:
+        async for event in answer:
+            if isinstance(event, ToolInputAvailable):
+                assert await client.chat.steer(session, "weather Oslo", message_id="m-steer") is None
+                assert await client.chat.steer(session, "weather Oslo", message_id="m-steer") is None
+                break
+        rest = [event async for event in answer]
+    assert [event.id for event in rest if isinstance(event, SteeringMessage)] == ["m-steer"]
+    assert said(rest).startswith("It is ")
+    idle = await client.chat.steer(session, "hello")
+    assert said(await read(idle)).startswith("You said: hello")

@@ -55,6 +55,34 @@ class Chat:
         request = Request(method="POST", path="/api/chat", body=body, headers=all_headers)
         return require_answer(await Answer.open(self._transport, request))
 
+    async def steer(
+        self,
+        session: str,
+        message: Message,
+        *,
+        message_id: str | None = None,
+        operations: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer | None:
+        """Send a message to the run that works: its model reads it at its next step.
+
+        None: the message is stored. The answer of the run has it (`SteeringMessage`); if the run ends before,
+        the message is the next turn, and `resume` returns its answer. An `Answer`: no run was at work, and
+        the message is answered as any other. The same message with the same `message_id` is sent once.
+
+        Raises `Refused` for a message with other parts than texts and files, and `Limited` if too many
+        messages wait for the run's next step.
+        """
+        body = {
+            "id": session,
+            "messages": [user_message(message, message_id)],
+            "trigger": "submit-message",
+            "whenBusy": "steer",
+        }
+        all_headers = answer_headers(headers, operations=operations)
+        request = Request(method="POST", path="/api/chat", body=body, headers=all_headers)
+        return await Answer.open(self._transport, request)
+
     async def approve(
         self,
         session: str,

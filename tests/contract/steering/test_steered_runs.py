@@ -14,7 +14,6 @@ from rejoin_protocol.run_request import RunRequest
 from tests.support.data.store_session import OTHER, Chat, fresh, text_of
 
 pytest_plugins = ("tests.support.data.store_fixtures",)
-pytestmark = pytest.mark.feature("F106")
 
 
 async def steer(chat: Chat, text: str, id: str | None = None, **extra: Any) -> Run:
@@ -47,6 +46,7 @@ async def running(chat: Chat) -> Run:
 # -------------------------------------------------------------------------------------------- exactly once
 
 
+@pytest.mark.feature("F106")
 async def test_a_message_that_the_log_has_is_a_part_of_the_answer_and_no_turn(
     chat: Chat, running: Run
 ) -> None:

@@ -14,8 +14,6 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 
-pytestmark = pytest.mark.feature("F106")
-
 
 def steering_of(message: MessageDict) -> list[str]:
     return [part["parts"][0]["text"] for part in message["parts"] if part["type"] == "steering-message"]
@@ -48,6 +46,7 @@ class Steering:
         return await chat.send("Look around")
 
 
+@pytest.mark.feature("F106")
 async def test_the_model_reads_it_at_its_next_step() -> None:
     steering, model = Steering("in Oslo"), ScriptedModel(call("look"), says_what_it_was_told)
     async with testing.chat(steering.agent, model=model) as chat:

@@ -8,6 +8,7 @@ import { wire } from './wire.js';
 
 const IDEAS = ['count 60 every 150 ms', 'weather Paris', 'delete notes.txt', 'think', 'sleep 5', 'fail'];
 const CONTEXT = 'rejoin.context';
+const WAITS = { type: 'note', text: 'The agent reads it at its next step.' };
 
 let conversation;
 let agents = [];
@@ -51,9 +52,12 @@ function open() {
   if (named) conversation.open();
 }
 
+/** Whether a run works that reads messages between its steps. */
+const canSteer = () => conversation.busy && !editing && ['streaming', 'reconnecting', 'waiting'].includes(conversation.live.state);
+
 async function send(text) {
   const content = text.trim();
-  if (conversation.busy || (!content && !files.length)) return;
+  if ((conversation.busy && !canSteer()) || (!content && !files.length)) return;
   const parts = [...files.map((file) => ({ type: 'file', ...file })), ...(content ? [{ type: 'text', text: content }] : [])];
   const edited = editing;
   const sentFiles = files;
@@ -62,6 +66,10 @@ async function send(text) {
   $('field').value = '';
   history.replaceState(null, '', `#${encodeURIComponent(conversation.id)}`);
   $('scroll').scrollTop = $('scroll').scrollHeight;
+  if (conversation.busy) {
+    if (!(await conversation.steer(parts))) [$('field').value, files] = [$('field').value || content, sentFiles];
+    return;
+  }
   const done = edited ? conversation.edit(edited, content) : conversation.send(parts);
   setTimeout(() => side.look(), 400);
   await done;
@@ -91,7 +99,8 @@ function paint() {
   arrange($('log'), shown.map((message, at) => {
     const last = at === shown.length - 1;
     return messages.article(message, { busy: busy && last && message.role === 'assistant', last, idle: !busy, run: runOf(at) });
-  }));
+  }).concat(conversation.steering.map((message) =>
+    messages.article({ ...message, id: `${message.id} waits`, parts: [...message.parts, WAITS] }, { busy: true }))));
   $('intro').hidden = shown.length > 0 || (busy && Boolean(location.hash));
   write($('title'), conversation.title || 'New conversation');
   document.title = conversation.title ? `${conversation.title} · Rejoin` : 'Rejoin';
@@ -135,6 +144,7 @@ function paintTape(tape) {
 
 function paintComposer(busy) {
   $('send').disabled = busy;
+  $('steer').hidden = !canSteer();
   write($('send'), editing ? 'Save' : 'Send');
   for (const idea of $('ideas').children) idea.disabled = busy;
   $('files').hidden = !files.length && !editing;
@@ -224,6 +234,7 @@ $('agent').onchange = () => {
 
 // ---- the page
 
+$('steer').onclick = () => (send($('field').value), $('field').focus());
 $('form').onsubmit = (event) => {
   event.preventDefault();
   send($('field').value);

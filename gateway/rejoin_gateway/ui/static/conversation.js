@@ -26,6 +26,8 @@ export class Conversation {
   busy = false;
   fault = '';
   live = newStream();
+  /** Messages that were sent while a run works, and that its model has not read yet. */
+  steering = [];
   /** `{ value, remember }`: the request context as an object; null: none. */
   context = null;
   #signal = new AbortController();
@@ -68,6 +70,29 @@ export class Conversation {
       this.messages = [...before, message];
       await this.#request(this.#newMessage(message), before);
     });
+  }
+
+  /** Send a message to the run that works: its model reads it at its next step, or it is the next turn. */
+  async steer(parts) {
+    const message = { id: fresh(), role: 'user', parts };
+    this.steering = [...this.steering, message];
+    this.#notify();
+    const fields = { messages: [message], whenBusy: 'steer' };
+    const answer = new Answer({ open: this.#chat(fields), resume: () => null, signal: this.#signal.signal });
+    try {
+      if (await answer.begin()) answer.leave();
+    } catch (fault) {
+      this.#isRead(message.id);
+      this.fault = fault.message;
+      this.#notify();
+      return false;
+    }
+    if (!this.busy) await this.open(); // the run has ended meanwhile
+    return true;
+  }
+
+  #isRead(id) {
+    this.steering = this.steering.filter((message) => message.id !== id);
   }
 
   /** Replace the text of a message; later messages are deleted. */
@@ -125,6 +150,7 @@ export class Conversation {
     this.#notify();
     try {
       await task();
+      if (this.steering.length) await this.#load(); // what the run has not read is the next turn
     } catch (fault) {
       if (this.#signal.signal.aborted) return;
       this.fault = fault.message;
@@ -180,6 +206,7 @@ export class Conversation {
 
   #apply({ messages, title, agentId, executions }) {
     this.messages = messages;
+    for (const { id } of messages) this.#isRead(id);
     this.title = title ?? '';
     for (const { id, messageId } of executions) this.runs.set(messageId, id);
     wire.agent = agentId;
@@ -225,6 +252,7 @@ export class Conversation {
         continue;
       }
       fold.add(chunk);
+      if (chunk.type === 'steering-message') this.#isRead(chunk.id);
       this.#place(fold.message, answer.run);
       this.#count(cursor, chunk);
     }

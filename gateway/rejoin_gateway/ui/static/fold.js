@@ -31,7 +31,7 @@ export class Fold {
     else if (type === 'reset-step') parts.splice(this.#step());
     else if (type === 'abort') parts.push({ type: 'note', text: 'Interrupted.' });
     else if (type === 'error') parts.push({ type: 'error', text: chunk.errorText });
-    else if (type === 'file' || type === 'source-url') parts.push(chunk);
+    else if (['file', 'source-url', 'steering-message'].includes(type)) parts.push(chunk);
     else if (type === 'message-metadata' || type === 'finish') Object.assign((this.message.metadata ??= {}), chunk.messageMetadata);
     else if (type.startsWith('data-') && !chunk.transient) this.#data(chunk);
   }

@@ -46,6 +46,9 @@ export class Messages {
         return this.#thoughts(part, key);
       case 'file':
         return this.#file(part, `${key} ${part.url.slice(-40)}`);
+      case 'steering-message': // the user said it while the answer was made
+        return [this.#kept.get(key, () => h('div', { className: 'user' },
+          ...part.parts.flatMap((inner, at) => this.#part({ ...message, role: 'user' }, inner, `${key} ${at}`, idle))))];
       case 'note':
         return this.#line(key, 'note', part.text);
       case 'source-url':

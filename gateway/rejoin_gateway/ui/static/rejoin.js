@@ -322,6 +322,24 @@ export class RejoinChatTransport {
     return { ...message, parts };
   }
 
+  /**
+   * Send a message to the run that works, beside `useChat`: its model reads the message at its next step. `message` is
+   * a text or a UI message. `steering`: whether the run has it; then the stream that `useChat` reads gets a
+   * `steering-message`, or, if the run ends before, the message is the next turn. Without a run at work it is a message
+   * as any, and `resumeStream()` reads its answer.
+   */
+  async steer(chatId, message, { headers, body } = {}) {
+    const parts = typeof message === 'string' ? [{ type: 'text', text: message }] : message.parts;
+    const sent = { role: 'user', ...(typeof message === 'string' ? {} : message), id: message.id ?? fresh(), parts };
+    const own = await resolved(this.#options.body);
+    const said = { ...own, ...body, id: chatId, messages: [sent], trigger: 'submit-message', whenBusy: 'steer' };
+    const asked = { method: 'POST', body: JSON.stringify(said) };
+    const answer = this.#answer(undefined, headers, (fetch) => fetch('', asked, { 'content-type': 'application/json' }));
+    const isAnswered = await answer.begin();
+    if (isAnswered) answer.leave();
+    return { steering: !isAnswered, messageId: sent.id };
+  }
+
   #fetch(headers, signal) {
     const { api, ui, credentials, fetch = globalThis.fetch, headers: own } = this.#options;
     return async (path, init = {}, more = {}) => {
