@@ -35,9 +35,9 @@ from rejoin_gateway.auth.authenticator import ALL_SCOPES, Principal
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.answered_calls import AnsweredCall, open_decisions, to_decisions
+from rejoin_gateway.core.backend import Steered
 from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
-from rejoin_gateway.core.steering import Steered
 from rejoin_gateway.core.tool_outputs import ToolOutput, open_outputs, require_outputs
 from rejoin_gateway.http import errors
 from rejoin_gateway.http.disconnect import finish_changes

@@ -18,9 +18,9 @@ from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.answered_calls import answers_before, outputs_before, parse_answers, to_decisions
+from rejoin_gateway.core.backend import Steered
 from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
-from rejoin_gateway.core.steering import Steered
 from rejoin_gateway.core.tool_outputs import open_outputs, parse_tool_outputs, repeated_outputs
 from rejoin_gateway.core.unread_answers import interrupt_unread_answer, replace_messages
 from rejoin_gateway.http.gateway_service import PRINCIPAL

@@ -30,13 +30,29 @@ from rejoin_gateway.streaming.resume_point import find_resume_point
 from rejoin_protocol import ids
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, RunId, SessionId
+from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import OperationSet, View
 from rejoin_protocol.run_request import AgentEntry
 from rejoin_protocol.security.sealing import Sealer
 
 log = structlog.get_logger("rejoin.sessions")
+
+
+class Steered(msgspec.Struct, frozen=True):
+    """A message that reaches `run` at its next step, or has reached it: that run's stream has it. If the run
+    ends before, the message is the session's next turn.
+    """
+
+    run: Run
+    message: MessageId
+
+
+def steered_run(message: MessageId, run: Run) -> RunId | None:
+    """The run that a message steers or has steered. `run`: the message's, as the store returns it. None: that
+    run answers it.
+    """
+    return run.steers or (run.id if run.user_message != message else None)
 
 
 class Backend(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from rejoin_adapters.store_types import Owner, WhenBusy
 from rejoin_protocol import ids, limits
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.events.steering import steering_fault
 from rejoin_protocol.limits import (
     DATA_BYTES_MAX,
     METADATA_BYTES_MAX,
@@ -234,6 +235,14 @@ def _check_json(what: str, value: Any, bytes_max: int, pointer: str) -> None:
     size = len(msgspec.json.encode(value))
     if size > bytes_max:
         raise Invalid(f"{what} has at most {bytes_max} bytes as JSON, not {size}", pointer)
+
+
+def check_steering(message: MessageDict, pointer: str) -> None:
+    """Raises `Invalid` for a message that cannot steer a run, with its place in the message at `pointer`."""
+    fault = steering_fault(message)
+    if fault is not None:
+        detail, place = fault
+        raise Invalid(detail, pointer + place)
 
 
 def check_seen(seen: Mapping[str, Any] | None) -> None:

@@ -37,10 +37,9 @@ from rejoin_adapters.store_types import (
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_context
 from rejoin_gateway.core.attachments import ReceivedFile
-from rejoin_gateway.core.backend import Backend
+from rejoin_gateway.core.backend import Backend, Steered, steered_run
 from rejoin_gateway.core.message_files import file_parts, with_files, without_files
 from rejoin_gateway.core.message_input import ImportedTurn
-from rejoin_gateway.core.steering import Steered, check_steering, steered_run
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart, FromTurn, Position
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_gateway.streaming.resume_point import CursorOfAnotherRun
@@ -396,7 +395,7 @@ class AgentSession(Session, frozen=True):
         """
         context = await self._seal_context()
         if when_busy is WhenBusy.STEER:
-            check_steering(message, pointer)
+            message_input.check_steering(message, pointer)
         if fault := message_input.imports_fault(imports):  # a known session takes no import, so any number
             if await self.backend.sessions.get(self.owner, self.id) is None:
                 raise Invalid(fault, pointer.rpartition("/")[0])

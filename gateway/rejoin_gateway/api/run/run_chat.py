@@ -30,9 +30,9 @@ from rejoin_gateway.api.shared.message_forms import RunMessage
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions, without_answers
+from rejoin_gateway.core.backend import Steered
 from rejoin_gateway.core.message_input import SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
-from rejoin_gateway.core.steering import Steered
 from rejoin_gateway.core.unread_answers import interrupt_unread_answer
 from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of

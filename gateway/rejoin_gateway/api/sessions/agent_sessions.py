@@ -30,9 +30,9 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.answered_calls import to_decisions
+from rejoin_gateway.core.backend import Steered
 from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
-from rejoin_gateway.core.steering import Steered
 from rejoin_gateway.core.tool_outputs import require_outputs
 from rejoin_gateway.http.gateway_service import SERVICE, begin_response
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of

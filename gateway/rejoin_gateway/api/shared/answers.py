@@ -13,9 +13,9 @@ from aiohttp import web
 from rejoin_adapters.store_types import Decision
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.answered_calls import AnsweredCall, open_decisions
+from rejoin_gateway.core.backend import Steered
 from rejoin_gateway.core.message_input import SeenAnswer
 from rejoin_gateway.core.session import Session
-from rejoin_gateway.core.steering import Steered
 from rejoin_gateway.core.tool_outputs import ToolOutput, open_outputs
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.gateway_service import PRINCIPAL, begin_response
