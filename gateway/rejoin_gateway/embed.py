@@ -48,6 +48,7 @@ from rejoin_gateway.library_stream import Stream
 from rejoin_gateway.settings import GatewaySettings
 from rejoin_gateway.streaming.client_view import client_view
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart
+from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol import json_input, settings
 from rejoin_protocol.errors import Invalid, RejoinError
 from rejoin_protocol.events.fold import MessageDict

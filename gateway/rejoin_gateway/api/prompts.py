@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from rejoin_gateway.api.shared.answers import require_replay
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_message_id, new_session_id
@@ -61,9 +62,10 @@ async def _send(request: web.Request, body: PromptRequest) -> Replay:
     parts: list[dict[str, Any]] = [{"type": "text", "text": body.prompt}]
     with message_input.relocate_errors("", ["/prompt"]):
         message = message_input.build_user_message(ClientMessage(new_message_id(key), "user", parts), "")
-        return await session.send(
+        sent = await session.send(
             message, view_of(request), when_busy=body.busy_policy, seen=body.seen, key=key
         )
+    return await require_replay(session, sent, view_of(request))
 
 
 ROUTES = (
