@@ -65,7 +65,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         count(NatsConnection, method, named(method))
     count(NatsConnection, "flush", lambda _: "flush")
     count(web.StreamResponse, "write", lambda *_: "write")
-    count(chunks, "encode", lambda _: "encode")
+    count(chunks, "encode_mended", lambda _: "encode")
     return counts
 
 
