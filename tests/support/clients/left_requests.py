@@ -335,6 +335,10 @@ CHANGES: Mapping[str, Mapping[str, Prepare]] = {
             FORKED,
         )
     },
+    **{
+        f"POST {path}": {"send": ask(path, lambda s, _: {"prompt": TEXT, "id": s})}
+        for path in ("/api/completion", "/api/object")
+    },
     "POST /run/v1/chat/completions": {
         "send": ask(
             "/run/v1/chat/completions",
