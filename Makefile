@@ -27,16 +27,18 @@ help:
 dev: sync
 	@$(RUN) rejoin dev $(ARGS)
 
-PYTEST := $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST := $(RUN) pytest --dist loadfile
+# One more process than processors: these tests wait for servers and clients for a third of their time.
+TEST_PROCESSES := $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
 test: sync
 	@echo "about 5 minutes on 2 cores; the tests start their own NATS and PostgreSQL servers" >&2
-	@$(PYTEST) -m "not slow" $(ARGS)
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) -m "not slow" $(ARGS)
 
 # Chaos, clusters, long fault tests, schemathesis, browsers, and the AI SDK in all versions.
 test-all: sync
 	@echo "about 10 minutes on 2 cores: the slow tests only; make test runs the others" >&2
-	@$(PYTEST) -m slow $(ARGS)
+	@$(PYTEST) --numprocesses auto --maxprocesses 4 -m slow $(ARGS)
 
 lint: sync
 	@$(RUN) ruff check

@@ -40,6 +40,8 @@ import {
 import { RejoinChatTransport } from 'rejoin';
 declare const id: string, token: string, activeRunId: string | undefined, initial: UIMessage[];
 declare const headers: Record<string, string>, loadAgain: () => void;
+declare const transport: RejoinChatTransport, part: { approval: { id: string }; input: object };
+declare const addToolApprovalResponse: ReturnType<typeof useChat>['addToolApprovalResponse'];
 export {};
 """
 """What the fragments of a page take for granted."""

@@ -66,7 +66,8 @@ def test_sdist_and_wheel_hold_the_migrations_as_files(distribution: tuple[Path, 
     assert len(expected) > 5
     assert {name: body for name, body in files_of(wheel).items() if name.endswith(".sql")} == expected
     with tarfile.open(sdist) as archive:
-        members = [member for member in archive if "/rejoin_adapters/migrations/" in member.name]
+        folder = "/rejoin_adapters/migrations/"
+        members = [one for one in archive if folder in one.name and one.name.endswith(".sql")]
         assert {"rejoin_" + member.name.partition("/rejoin_")[2] for member in members} == expected.keys()
         assert all(member.isreg() for member in members)
 
