@@ -16,7 +16,8 @@ from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unavailable
 
 STREAMS = (subjects.LOG, subjects.REQUESTS, subjects.FILES)
-WRITE_PROBE_TIMEOUT_S = 2.0
+WRITE_PROBE_TIMEOUT_S = 1.0
+"""Of each try. All of them together are shorter than a readiness check."""
 WRITE_PROBE_TRIES = 2
 WRITE_PROBE_HEADERS = {subjects.TTL_HEADER: "1s"}
 FULL = (
