@@ -116,7 +116,6 @@ async def test_a_burst_of_requests_is_taken_in_few_pulls(system: LocalSystem, co
             group.create_task(system.post(base, system.chat(system.fresh("s"), "count 1")))
             for _ in range(BURST)
         ]
-        await wait_until(lambda: counted["request request.*.*.0"] == BURST + 1, "all are sent")
         await wait_until(lambda: all_queued(system), "all are stored")
         counted.clear()
         await system.runner()
