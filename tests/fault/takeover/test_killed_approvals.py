@@ -16,12 +16,11 @@ import pytest
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import fold
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
-from tests.fault.takeover.test_killed_at_append import ACK_WAIT_S, READY_S, killed_at
 from tests.support.agents.killed_approvals import EDITED, SHOWN, build_agent
 from tests.support.faults.crashing_runners import crash_at_append
+from tests.support.faults.killed_runners import ACK_WAIT_S, killed_at, runner_process, spread_kills
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import read_log
-from tests.support.system.processes import Command
 
 ALL = {"x-emit-operations": "true"}
 KILLS = int(os.environ.get("REJOIN_KILLS", "4"))
@@ -101,25 +100,18 @@ async def test_its_process_was_killed_around_the_decision(system: LocalSystem, t
     await system.runner([build_agent(system.agent, tmp_path / "whole")])
     first, _ = await play(system, base)
     total = len(await read_log(system.nats_url, first[0].headers["x-workflow-run-id"]))
-    for at in sorted({round(one * (total - 2) / max(KILLS - 1, 1)) for one in range(KILLS)}):
+    for at in spread_kills(total, KILLS):
         system.agent, ledger = f"killed-{secrets.token_hex(4)}", tmp_path / f"ledger-{at}"
         base = await system.gateway()  # whose default agent it is
-        variables = system.variables(
-            REJOIN_ACK_WAIT_S=ACK_WAIT_S, TEST_AGENT=system.agent, TEST_LEDGER=str(ledger)
-        )
         async with (
-            await Command.start(
-                tmp_path / f"logs-{at}",
-                "tests.support.agents.killed_approvals:agent",
-                variables=variables,
-                module="rejoin_runner",
+            runner_process(
+                system, tmp_path / f"logs-{at}", "killed_approvals", TEST_LEDGER=str(ledger)
             ) as process,
             killed_at(system.nats_url, process, at) as dead,
             asyncio.TaskGroup() as group,
         ):
-            await process.says('"serving"', READY_S)
             played = group.create_task(play(system, base))
             await dead.wait()
-            await system.runner([build_agent(system.agent, ledger)], ack_wait_s=float(ACK_WAIT_S))
+            await system.runner([build_agent(system.agent, ledger)], ack_wait_s=ACK_WAIT_S)
             answers, message = await played
         check(answers, message, ledger, f"killed at record {at} of {total}")

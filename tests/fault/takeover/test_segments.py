@@ -4,9 +4,7 @@ a replay is the log, byte for byte, from every cursor.
 
 import asyncio
 import secrets
-import signal
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +23,10 @@ from rejoin_protocol.log.segment import RECORDS
 from rejoin_runner.next_action.run_state import RunState
 from rejoin_runner.output.journal import Journal
 from tests.support.agents.segments import talkative
+from tests.support.faults.killed_runners import ACK_WAIT_S, killed_at, runner_process
 from tests.support.system.local_system import DONE, LocalSystem
-from tests.support.system.processes import Command
 
 pytestmark = pytest.mark.timeout(180)
-READY_S = 60.0
 IDLE_S = 30.0
 
 
@@ -143,25 +140,6 @@ async def test_a_writer_that_was_taken_over_copies_nothing_that_is_not_in_the_lo
 # ----------------------------------------------------------------------------------------- real processes
 
 
-@asynccontextmanager
-async def killed_at(nats_url: str, process: Command, appends: int) -> AsyncIterator[asyncio.Event]:
-    """Kill it when the broker has so many appends of its run."""
-    seen, dead = 0, asyncio.Event()
-
-    def count(_: object) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == appends and process.running:
-            process.signal(signal.SIGKILL)
-            dead.set()
-
-    async with nats_connection.connect(nats_url, "killer") as connection:
-        end = await connection.listen(subjects.live(RunId("*")), count)
-        await connection.flush()
-        yield dead
-        await end()
-
-
 @pytest.mark.slow
 @pytest.mark.feature("F69")
 async def test_a_runner_killed_while_it_stores_a_segment_loses_nothing(
@@ -169,27 +147,15 @@ async def test_a_runner_killed_while_it_stores_a_segment_loses_nothing(
 ) -> None:
     """A client that was there from the beginning and those that come with any cursor get the same."""
     base, session = await system.gateway(), system.fresh("s")
-    variables = {
-        "REJOIN_NATS_URL": system.nats_url,
-        "REJOIN_DATABASE_URL": system.database_url,
-        "REJOIN_ACK_WAIT_S": "1",
-        "TEST_AGENT": system.agent,
-    }
     async with (
-        await Command.start(
-            tmp_path / "runner",
-            "tests.support.agents.segments:agent",
-            variables=variables,
-            module="rejoin_runner",
-        ) as process,
-        killed_at(system.nats_url, process, RECORDS) as dead,
+        runner_process(system, tmp_path / "runner", "segments") as process,
+        killed_at(system.nats_url, process, RECORDS - 1) as dead,
         asyncio.TaskGroup() as group,
     ):
-        await process.says('"serving"', READY_S)
         told = group.create_task(system.post(base, system.chat(session, "go")))
         async with asyncio.timeout(IDLE_S):
             await dead.wait()
-        await system.runner([talkative(system.agent)], ack_wait_s=1)
+        await system.runner([talkative(system.agent)], ack_wait_s=ACK_WAIT_S)
         answer = await told
     run = RunId(answer.headers["x-workflow-run-id"])
     async with nats_connection.connect(system.nats_url, "segments-killed") as connection:

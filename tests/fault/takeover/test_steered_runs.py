@@ -17,12 +17,11 @@ from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
-from tests.fault.takeover.test_killed_at_append import ACK_WAIT_S, READY_S, killed_at
 from tests.support.clients.full_answer import collect_answer
 from tests.support.faults.crashing_runners import crash_at_append
+from tests.support.faults.killed_runners import ACK_WAIT_S, killed_at, runner_process
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import read_log, wait_until
-from tests.support.system.processes import Command
 
 
 def steering_in(message: MessageDict) -> list[str]:
@@ -85,26 +84,21 @@ async def test_its_process_was_killed_around_the_message(
     system.agent = f"steered-{secrets.token_hex(4)}"
     base, session = await system.gateway(), system.fresh("s")
     path = f"{base}/api/agents/{system.agent}/{session}"
-    variables = system.variables(REJOIN_ACK_WAIT_S=ACK_WAIT_S, TEST_AGENT=system.agent)
-    async with await Command.start(
-        tmp_path / "logs",
-        "tests.support.agents.killed_steered:agent",
-        variables=variables,
-        module="rejoin_runner",
-    ) as process:
-        await process.says('"serving"', READY_S)
-        async with asyncio.TaskGroup() as group:
-            reading = group.create_task(system.post(base, system.chat(session, "sleep 2")))
-            await wait_until(lambda: logged_types(system, session), "the call of the tool")
-            message = {"id": "m-steer", "role": "user", "parts": [{"type": "text", "text": "weather Oslo"}]}
-            async with (
-                killed_at(system.nats_url, process, at) as dead,
-                system.http.post(path, json={"message": message, "whenBusy": "steer"}) as response,
-            ):
-                assert (await response.json())["steering"]
-                await dead.wait()
-            demo = msgspec.structs.replace(build_demo_agent(), name=system.agent)
-            await system.runner([demo], ack_wait_s=float(ACK_WAIT_S))
+    async with (
+        runner_process(system, tmp_path / "logs", "killed_steered") as process,
+        asyncio.TaskGroup() as group,
+    ):
+        reading = group.create_task(system.post(base, system.chat(session, "sleep 2")))
+        await wait_until(lambda: logged_types(system, session), "the call of the tool")
+        message = {"id": "m-steer", "role": "user", "parts": [{"type": "text", "text": "weather Oslo"}]}
+        async with (
+            killed_at(system.nats_url, process, at) as dead,
+            system.http.post(path, json={"message": message, "whenBusy": "steer"}) as response,
+        ):
+            assert (await response.json())["steering"]
+            await dead.wait()
+        demo = msgspec.structs.replace(build_demo_agent(), name=system.agent)
+        await system.runner([demo], ack_wait_s=ACK_WAIT_S)
     assert reading.result().complete
     [_, answer] = (await system.get(path)).json["messages"]
     assert steering_in(answer) == ["m-steer"]
