@@ -12,6 +12,8 @@ POOLER = "pgbouncer"
 """The parameter that says that a pooler in transaction mode stands before the server, as in other libraries:
 `?pgbouncer=true`.
 """
+STATEMENTS_MAX = 100
+"""asyncpg's default."""
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 LIBPQ_ONLY = frozenset(
     {
@@ -37,6 +39,13 @@ class DatabaseUrl(NamedTuple):
     url: str
     is_pooled: bool
     ignored: Sequence[str]
+
+    @property
+    def statements_max(self) -> int:
+        """The prepared statements that a connection may keep. None behind a pooler: a prepared statement
+        stays in one server connection, which the next transaction may not get.
+        """
+        return 0 if self.is_pooled else STATEMENTS_MAX
 
 
 def parse_database_url(text: str) -> DatabaseUrl:

@@ -19,7 +19,7 @@ import asyncpg
 import structlog
 
 from rejoin_adapters.postgres.database_url import parse_database_url
-from rejoin_adapters.postgres.pool import STATEMENTS_MAX, Database, map_errors, wait_for_database
+from rejoin_adapters.postgres.pool import Database, map_errors, wait_for_database
 from rejoin_protocol.errors import Invalid, Unavailable
 
 log = structlog.get_logger("rejoin.migrate")
@@ -147,11 +147,9 @@ async def _missing(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Mig
 @asynccontextmanager
 async def _connection(database_url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
     parsed = parse_database_url(database_url)
-    # Behind a pooler no prepared statement may stay.
-    cached = 0 if parsed.is_pooled else STATEMENTS_MAX
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
-        return await asyncpg.connect(parsed.url, timeout=5, statement_cache_size=cached)
+        return await asyncpg.connect(parsed.url, timeout=5, statement_cache_size=parsed.statements_max)
 
     connection = await wait_for_database(database_url, connect)
     try:

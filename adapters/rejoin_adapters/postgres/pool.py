@@ -36,8 +36,6 @@ from rejoin_protocol.errors import (
 log = structlog.get_logger("rejoin.database")
 
 CLOSE_TIMEOUT_S = 5.0
-STATEMENTS_MAX = 100
-"""Prepared statements that a connection keeps; asyncpg's default."""
 PING = "select 'pong'"
 _SET_ACTOR = "select set_config('rejoin.actor', $1, true), set_config('rejoin.peer', $2, true)"
 _SET_SESSION = "set default_transaction_isolation = 'read committed'"
@@ -318,8 +316,7 @@ async def open_database(
         timeout=connect_timeout_s,
         command_timeout=command_timeout_s,
         max_cached_statement_lifetime=0,
-        # A prepared statement stays in one server connection, which the next transaction may not get.
-        statement_cache_size=0 if parsed.is_pooled else STATEMENTS_MAX,
+        statement_cache_size=parsed.statements_max,
         reset=_skip_reset,
         init=None if parsed.is_pooled else set_up,
         server_settings={"application_name": "rejoin"},
