@@ -41,9 +41,10 @@ HEAD_TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
     b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b"
 )
-_END_OF_HEAD = re.compile(rb"\n\r?\n")
-_END_BYTES = 3
-"""The longest end of a head."""
+_END_OF_HEAD = re.compile(rb"[^\r\n]\r?\n\r?\n")
+"""Empty lines before a head, which HTTP allows, do not end it."""
+_END_BYTES = 4
+"""The longest end of a head, without its last byte."""
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True):
