@@ -21,7 +21,7 @@ def check_edit(
     pointer then names the field), if they are too large, or if they come with a denial. A request that is
     unknown is left to the store, which refuses it.
     """
-    if input is None or request is None or input == request.input:
+    if input is None or request is None or _is_same(input, request.input):
         return None
     if not approved:
         raise Invalid("a denied call does not run: changed arguments need `approved: true`", pointer)
@@ -38,3 +38,12 @@ def check_edit(
         raise Invalid(f"the arguments of {request.tool} do not fit: {fault.text}", pointer + fault.pointer)
     edited: dict[str, Any] = msgspec.json.decode(canonical)
     return edited
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal. 1 is 1.0, since JavaScript writes both alike, but is not true."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return isinstance(one, bool) is isinstance(other, bool) and bool(one == other)

@@ -10,6 +10,10 @@ import pytest
 import pytest_asyncio
 
 from rejoin_adapters.embedded import Servers
+from rejoin_adapters.store_types import Decision
+from rejoin_gateway.api.parts import parts_chat
+from rejoin_protocol.events.chunks import ToolInputAvailable
+from rejoin_protocol.ids import ApprovalId
 from tests.support.clients.api_families import PARTS, ApiClient, Script, event_types
 from tests.support.clients.attacked_gateway import AttackedGateway, open_attacked_gateway
 from tests.support.models.agent_teams import Calls, scripted_agent
@@ -401,3 +405,10 @@ async def test_a_credential_needs_no_refresh_and_is_returned_if_it_is_valid(
         assert (status, msgspec.json.decode(raw)) == (401, {"error": wrong})
     status, raw = await post(msgspec.json.encode({field: "x" * 20_000}))
     assert (status, list(msgspec.json.decode(raw))) == (413, ["error"])
+
+
+def test_a_call_whose_arguments_are_all_taken_away_is_shown_without_arguments() -> None:
+    part = {"type": "tool-left", "toolCallId": "c", "input": {"a": 1}}
+    shown = parts_chat._decided_chunk(part, Decision(ApprovalId("a"), True, input={}))
+    assert isinstance(shown, ToolInputAvailable)
+    assert shown.input == {}

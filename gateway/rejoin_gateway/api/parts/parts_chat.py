@@ -143,7 +143,8 @@ def _decided_chunk(part: Part, decision: Decision) -> Chunk:
     if not decision.approved:
         return ToolOutputDenied(call)
     dynamic = part["type"] == DYNAMIC_TOOL or UNSET
-    return ToolInputAvailable(call, tool_name(part), decision.input or part.get("input"), dynamic=dynamic)
+    input = part.get("input") if decision.input is None else decision.input
+    return ToolInputAvailable(call, tool_name(part), input, dynamic=dynamic)
 
 
 async def _decode_decision(request: web.Request) -> ThreadDecision:

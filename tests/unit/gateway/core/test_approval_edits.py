@@ -34,6 +34,23 @@ def test_what_was_shown_is_no_change(request_: ApprovalRequest, *, approved: boo
 
 
 @pytest.mark.parametrize(
+    ("shown", "input", "is_change"),
+    [
+        ({"n": 1}, {"n": True}, True),
+        ({"n": [False]}, {"n": [0]}, True),
+        ({"n": {"m": 0}}, {"n": {"m": False}}, True),
+        ({"n": 1.0}, {"n": 1}, False),
+        ({"n": [1, {"m": True}]}, {"n": [1, {"m": True}]}, False),
+        ({"n": [1]}, {"n": [1, 1]}, True),
+    ],
+)
+def test_a_number_is_no_boolean(shown: Any, input: Any, *, is_change: bool) -> None:
+    """JavaScript writes 1.0 as 1, so that is no change."""
+    request = ApprovalRequest(ApprovalId("a"), CallId("c"), "mail", shown, edit_schema={"type": "object"})
+    assert check_edit(request, approved=True, input=input, pointer="") == (input if is_change else None)
+
+
+@pytest.mark.parametrize(
     ("input", "pointer", "said"),
     [
         ({"to": ["y", 5]}, "/input/to/1", "5 is not of type 'string' at $.to[1]"),
