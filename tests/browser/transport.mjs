@@ -175,7 +175,8 @@ test('a message for the run that works is JSON, or the stream of a turn of its o
     response.writeHead(200, { 'content-type': 'application/json' }).end('{"success":true,"steering":true}');
   };
   const { asked, api } = await serving(t, [accept, vanish, accept, say(WHOLE, 0, 'done')]);
-  const transport = new RejoinChatTransport({ api, body: { app: 1 } });
+  const states = []; // those of the answer that the message steers, not of its sending
+  const transport = new RejoinChatTransport({ api, body: { app: 1 }, onState: (state) => states.push(state) });
   assert.deepEqual(await transport.steer('c1', { id: 'm1', parts: [{ type: 'text', text: 'faster' }] }), { steering: true, messageId: 'm1' });
   const { steering, messageId } = await transport.steer('c1', 'slower');
   assert.equal(steering, true);
@@ -185,6 +186,7 @@ test('a message for the run that works is JSON, or the stream of a turn of its o
     messages: [{ role: 'user', id: messageId, parts: [{ type: 'text', text: 'slower' }] }],
   });
   assert.equal((await transport.steer('c1', 'later')).steering, false);
+  assert.deepEqual(states, []);
 });
 
 test('interrupt stops the run', async (t) => {

@@ -334,7 +334,9 @@ export class RejoinChatTransport {
     const own = await resolved(this.#options.body);
     const said = { ...own, ...body, id: chatId, messages: [sent], trigger: 'submit-message', whenBusy: 'steer' };
     const asked = { method: 'POST', body: JSON.stringify(said) };
-    const answer = this.#answer(undefined, headers, (fetch) => fetch('', asked, { 'content-type': 'application/json' }));
+    // The state that is shown is that of the answer which the message steers: sending says none.
+    const posted = { 'content-type': 'application/json' };
+    const answer = this.#answer(undefined, headers, (fetch) => fetch('', asked, posted), { onState: undefined });
     const isAnswered = await answer.begin();
     if (isAnswered) answer.leave();
     return { steering: !isAnswered, messageId: sent.id };
@@ -350,8 +352,8 @@ export class RejoinChatTransport {
     };
   }
 
-  #answer(signal, headers, open) {
-    const { onState, retryForMs, readTimeoutMs } = this.#options;
+  #answer(signal, headers, open, own = {}) {
+    const { onState, retryForMs, readTimeoutMs } = { ...this.#options, ...own };
     return new Answer({
       signal,
       onState,
