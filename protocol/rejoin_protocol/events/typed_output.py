@@ -108,6 +108,8 @@ class OutputReader:
                 self._state = metadata.get(STATE_KEY, self._state)
             case Error(error_text=text):
                 self.error = text
+            case ResetStep() if self.is_expected:
+                self.value, self._state = UNSET, "partial"
             case _:
                 pass
 

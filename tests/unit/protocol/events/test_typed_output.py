@@ -88,6 +88,8 @@ def test_a_fault_in_another_form_is_still_one() -> None:
         ([START, output_chunk({"a": 1})], UNSET, None),
         ([output_chunk({"a": 1}), INVALID, output_chunk({"a": 2}), DONE], {"a": 2}, None),
         ([START, output_chunk({"a": 1}), chunks.Error("no")], UNSET, "no"),
+        ([START, output_chunk({"a": 1}), DONE, chunks.ResetStep()], UNSET, None),
+        ([START, output_chunk({"a": 1}), DONE, chunks.ResetStep(), output_chunk({"a": 2})], UNSET, None),
     ],
 )
 def test_the_reader_of_a_stream(events: list[Chunk], value: Any, error: str | None) -> None:
