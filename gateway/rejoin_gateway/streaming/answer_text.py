@@ -11,7 +11,16 @@ import msgspec
 from msgspec import UNSET
 
 from rejoin_protocol.errors import Gone
-from rejoin_protocol.events.chunks import Chunk, Error, ResetStep, Start, StartStep, TextDelta
+from rejoin_protocol.events.chunks import (
+    Chunk,
+    Data,
+    Error,
+    MessageMetadata,
+    ResetStep,
+    Start,
+    StartStep,
+    TextDelta,
+)
 from rejoin_protocol.events.typed_output import OutputReader
 
 
@@ -36,7 +45,7 @@ class AnswerText:
         if isinstance(chunk, Error):
             raise RunFailed(chunk.error_text)
         if self._output.is_expected:
-            return self._grow_json()
+            return self._grow_json() if isinstance(chunk, Data | MessageMetadata | Start) else ""
         match chunk:
             case TextDelta(delta=delta):
                 return self._grow_text(delta)
@@ -49,14 +58,12 @@ class AnswerText:
                 pass
         return ""
 
-    def end(self) -> str:
-        """The rest of the text. Raises `Gone` as `feed`."""
-        if self._output.is_expected:
-            if self._sent_json and self._output.whole_value is UNSET:
-                raise _taken_back()  # a run that was interrupted: half a value must not look whole
-            return ""
-        self._end_step()
-        return ""
+    def end(self) -> None:
+        """Check that the text is whole. Raises `Gone` as `feed`."""
+        if not self._output.is_expected:
+            self._end_step()
+        elif self._sent_json and self._output.whole_value is UNSET:
+            raise _taken_back()  # a run that was interrupted: half a value must not look whole
 
     def _grow_text(self, delta: str) -> str:
         self._step.append(delta)
