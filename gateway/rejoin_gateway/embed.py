@@ -16,7 +16,6 @@ from msgspec import UNSET, UnsetType
 
 from rejoin_adapters.store_types import (
     ApprovalRequest,
-    Decision,
     History,
     Owner,
     SessionSummary,
@@ -34,11 +33,17 @@ from rejoin_gateway.app import open_application
 from rejoin_gateway.auth.authenticator import ALL_SCOPES, Principal
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
-from rejoin_gateway.core.answered_calls import AnsweredCall, open_decisions, to_decisions
+from rejoin_gateway.core.answered_calls import (
+    AnsweredCall,
+    find_open_requests,
+    find_requests,
+    store_by_run,
+    to_decisions,
+)
 from rejoin_gateway.core.backend import Steered
 from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
-from rejoin_gateway.core.tool_outputs import ToolOutput, open_outputs, require_outputs
+from rejoin_gateway.core.tool_outputs import ToolOutput, require_outputs
 from rejoin_gateway.http import errors
 from rejoin_gateway.http.disconnect import finish_changes
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, GatewayService
@@ -153,7 +158,9 @@ class ChatSession(msgspec.Struct, frozen=True):
         view = _view(ui, operations=operations)
         match parse_send_body(_as_body(message), new_message_id(key)):
             case Decisions() as given:
-                replay = await self.session.approve(await self._find_requests(given), view)
+                replay = await self.session.approve(
+                    await find_requests(self.session, given.answers, given.outputs), view
+                )
                 return None if replay is None else Stream(replay)
             case NewMessage(options=options) as body:
                 busy = options.busy_policy if when_busy == "enqueue" else WhenBusy(when_busy)
@@ -194,9 +201,11 @@ class ChatSession(msgspec.Struct, frozen=True):
         session = msgspec.structs.replace(self.session, context=ContextInput(body=sent_context))
         with message_input.relocate_errors(located.pointer, located.places):
             user_message = message_input.build_user_message(located.message, located.pointer)
-            for decision in await self._find_requests(body.decisions):
-                await self.session.decide([decision])
-            await self._decide_open(body.answers, body.outputs)
+            given = await find_requests(self.session, body.decisions.answers, body.decisions.outputs)
+            await store_by_run(self.session, given)
+            await store_by_run(
+                self.session, await find_open_requests(self.session, body.answers, body.outputs)
+            )
             return await session.send(
                 user_message,
                 view,
@@ -205,17 +214,6 @@ class ChatSession(msgspec.Struct, frozen=True):
                 seen=body.options.seen,
                 key=key,
             )
-
-    async def _find_requests(self, given: Decisions) -> list[Decision]:
-        """Decisions and outputs, each for what asked for it. Raises `NotFound` and `Invalid`."""
-        decisions = await to_decisions(self.session, given.answers)
-        return [*decisions, *await require_outputs(self.session, given.outputs)]
-
-    async def _decide_open(self, answers: Sequence[AnsweredCall], outputs: Sequence[ToolOutput]) -> None:
-        """Store what comes with a new message and answers an open question, before the message is sent."""
-        decisions = await open_decisions(self.session, answers)
-        for decision in [*decisions, *await open_outputs(self.session, outputs)]:
-            await self.session.decide([decision])
 
     async def stream(
         self,

@@ -6,19 +6,19 @@ Its `approval.input` is what the person has made of the arguments. The part's ow
 clients send it back with every answer, and JavaScript rounds large numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from rejoin_adapters.actor import current_actor
-from rejoin_adapters.store_types import Decision
+from rejoin_adapters.store_types import Approval, ApprovalRequest, Decision
 from rejoin_gateway.core.approval_edits import check_edit
 from rejoin_gateway.core.message_input import ClientMessage, parse_reason
 from rejoin_gateway.core.session import Session
-from rejoin_gateway.core.tool_outputs import ToolOutput, parse_tool_outputs
+from rejoin_gateway.core.tool_outputs import ToolOutput, open_outputs, parse_tool_outputs, require_outputs
 from rejoin_protocol.errors import Invalid, NotFound
-from rejoin_protocol.ids import ApprovalId, CallId
+from rejoin_protocol.ids import ApprovalId, CallId, RunId, run_of_approval
 
 CALL_PREFIX = "aitxt-"
 RESPONDED = "approval-responded"
@@ -105,12 +105,39 @@ def _build_answer(
     return AnsweredCall(approval, call, approved, reason, input, "" if input is None else f"{pointer}/input")
 
 
+async def find_requests(
+    session: Session, answers: Sequence[AnsweredCall], outputs: Sequence[ToolOutput]
+) -> list[Decision]:
+    """Decisions and outputs, each for what asked for it. Raises `NotFound` and `Invalid`."""
+    return [*await to_decisions(session, answers), *await require_outputs(session, outputs)]
+
+
+async def find_open_requests(
+    session: Session, answers: Sequence[AnsweredCall], outputs: Sequence[ToolOutput]
+) -> list[Decision]:
+    """Like `find_requests`, without answers to what is not open: clients repeat them with their history."""
+    return [*await open_decisions(session, answers), *await open_outputs(session, outputs)]
+
+
+async def store_by_run(session: Session, decisions: Sequence[Decision]) -> None:
+    """Store decisions and outputs of several runs, those of one run together. Raises as `Session.decide`."""
+    by_run: dict[RunId | None, list[Decision]] = {}
+    for decision in decisions:
+        by_run.setdefault(run_of_approval(decision.approval), []).append(decision)
+    for together in by_run.values():
+        await session.decide(together)
+
+
 async def to_decisions(session: Session, answers: Sequence[AnsweredCall]) -> list[Decision]:
     """The answers as decisions about approvals of the session. Raises `NotFound` for a call without one, and
     `Invalid` for arguments that cannot be taken.
     """
     found = [msgspec.structs.replace(one, approval=await _find_approval(session, one)) for one in answers]
-    return await _to_decisions(session, found)
+    edited = [one.approval for one in found if one.approval is not None and one.input is not None]
+    asked: Sequence[Approval] = ()
+    if edited:
+        asked = await session.backend.store.pending_approvals(session.owner, session.id, edited)
+    return _build_decisions(session, found, _by_id(asked))
 
 
 async def open_decisions(session: Session, answers: Sequence[AnsweredCall]) -> list[Decision]:
@@ -119,23 +146,24 @@ async def open_decisions(session: Session, answers: Sequence[AnsweredCall]) -> l
     """
     if not answers:
         return []
-    pending = await session.pending_approvals()
-    by_call = {approval.request.call: approval.request.id for approval in pending}
-    known = {approval.request.id for approval in pending}
+    requests = _by_id(await session.pending_approvals())
+    by_call = {request.call: id for id, request in requests.items()}
     found = []
     for answer in answers:
         id = answer.approval or (None if answer.call is None else by_call.get(answer.call))
-        if id in known:
+        if id in requests:
             found.append(msgspec.structs.replace(answer, approval=id))
-    return await _to_decisions(session, found)
+    return _build_decisions(session, found, requests)
 
 
-async def _to_decisions(session: Session, answers: Sequence[AnsweredCall]) -> list[Decision]:
-    edited = [one.approval for one in answers if one.approval is not None and one.input is not None]
-    store, asked = session.backend.store, []
-    if edited:
-        asked = list(await store.pending_approvals(session.owner, session.id, edited))
-    requests = {one.request.id: one.request for one in asked}
+def _by_id(approvals: Sequence[Approval]) -> dict[ApprovalId, ApprovalRequest]:
+    return {one.request.id: one.request for one in approvals}
+
+
+def _build_decisions(
+    session: Session, answers: Sequence[AnsweredCall], requests: Mapping[ApprovalId, ApprovalRequest]
+) -> list[Decision]:
+    """`requests`: at least those whose arguments are changed, unless they are unknown."""
     by = _decider(session)
     return [
         Decision(

@@ -9,7 +9,6 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
-from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.sessions import send_body
 from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
 from rejoin_gateway.api.shared.answers import (
@@ -29,11 +28,10 @@ from rejoin_gateway.api.shared.lookup import session_in_path
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
-from rejoin_gateway.core.answered_calls import to_decisions
+from rejoin_gateway.core.answered_calls import find_requests
 from rejoin_gateway.core.backend import Steered
 from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
-from rejoin_gateway.core.tool_outputs import require_outputs
 from rejoin_gateway.http.gateway_service import SERVICE, begin_response
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import abort_on_error, begin_stream, json_response, stream_from_position
@@ -99,15 +97,9 @@ async def _answer_message(request: web.Request) -> Answer:
     session = await _session_of_agent(request)
     match body:
         case Decisions():
-            return await decide(request, session, await _find_requests(session, body))
+            return await decide(request, session, await find_requests(session, body.answers, body.outputs))
         case NewMessage():
             return answer_sent(await _send_message(request, session, body))
-
-
-async def _find_requests(session: AgentSession, given: Decisions) -> list[Decision]:
-    """Decisions and outputs, each for what asked for it. Raises `NotFound` and `Invalid`."""
-    decisions = await to_decisions(session, given.answers)
-    return [*decisions, *await require_outputs(session, given.outputs)]
 
 
 async def _send_message(request: web.Request, session: AgentSession, body: NewMessage) -> Replay | Steered:
@@ -115,7 +107,8 @@ async def _send_message(request: web.Request, session: AgentSession, body: NewMe
     session = msgspec.structs.replace(session, context=ContextInput(request.headers, body.context))
     with message_input.relocate_errors(located.pointer, located.places):
         message = message_input.build_user_message(located.message, located.pointer)
-        await store_decisions(request, session, await _find_requests(session, body.decisions))
+        given = await find_requests(session, body.decisions.answers, body.decisions.outputs)
+        await store_decisions(request, session, given)
         await decide_before(request, session, body.answers, body.outputs)
         return await session.send(
             message,

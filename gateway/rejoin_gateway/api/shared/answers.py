@@ -12,11 +12,11 @@ from aiohttp import web
 
 from rejoin_adapters.store_types import Decision
 from rejoin_gateway.auth.scope import Scope
-from rejoin_gateway.core.answered_calls import AnsweredCall, open_decisions
+from rejoin_gateway.core.answered_calls import AnsweredCall, find_open_requests, store_by_run
 from rejoin_gateway.core.backend import Steered
 from rejoin_gateway.core.message_input import SeenAnswer
 from rejoin_gateway.core.session import Session
-from rejoin_gateway.core.tool_outputs import ToolOutput, open_outputs
+from rejoin_gateway.core.tool_outputs import ToolOutput
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.gateway_service import PRINCIPAL, begin_response
 from rejoin_gateway.http.request import decode_optional_body, view_of
@@ -157,18 +157,13 @@ async def decide_before(
     Answers to questions that are not open are left out: clients repeat them with their history. Raises as
     `decide`.
     """
-    given = [*await open_decisions(session, answers), *await open_outputs(session, outputs)]
-    await store_decisions(request, session, given)
+    await store_decisions(request, session, await find_open_requests(session, answers, outputs))
 
 
 async def store_decisions(request: web.Request, session: Session, given: Sequence[Decision]) -> None:
     """Store decisions and outputs, of several runs too. Raises as `decide`."""
     _require_scopes(request, given)
-    by_run: dict[str, list[Decision]] = {}
-    for decision in given:
-        by_run.setdefault(decision.approval.rpartition("_")[0], []).append(decision)
-    for decisions in by_run.values():
-        await session.decide(decisions)
+    await store_by_run(session, given)
 
 
 async def decide(
