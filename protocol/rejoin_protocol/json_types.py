@@ -76,10 +76,7 @@ def _read_pydantic(type: Any, value: Any) -> Any:
         errors = getattr(fault, "errors", None)
         if errors is None:
             raise
-        places = (
-            f"{'.'.join(map(str, error['loc'])) or type.__name__}: {error['msg']}" for error in errors()
-        )
-        raise ValueError("; ".join(places)) from None
+        raise ValueError("; ".join(f"{_place(error, type)}: {error['msg']}" for error in errors())) from None
 
 
 def _place(error: Any, type: Any) -> str:

@@ -22,14 +22,9 @@ def parse(text: str) -> tuple[State, Any | UnsetType]:
     """Parse the complete or incomplete `text`. The value is `UNSET` if there is none yet."""
     if (value := _read(text)) is not UNSET:
         return "successful-parse", value
-    if (value := _read(_repair(text))) is not UNSET:
+    if (value := _read(complete(text))) is not UNSET:
         return "repaired-parse", value
     return "failed-parse", UNSET
-
-
-def complete(text: str) -> str:
-    """The text up to its last valid position, with what is open closed. Not JSON if the text is none."""
-    return _repair(text)
 
 
 def names_prototype(value: Any) -> bool:
@@ -227,5 +222,6 @@ class _Repair:
         return next(literal[len(so_far) :] for literal in _LITERALS if literal.startswith(so_far))
 
 
-def _repair(text: str) -> str:
+def complete(text: str) -> str:
+    """The text up to its last valid position, with what is open closed. Not JSON if the text is none."""
     return _Repair(text).run()

@@ -35,7 +35,7 @@ from rejoin_gateway.http import errors, request_body
 from rejoin_gateway.http.errors import ErrorDetails
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, begin_response
 from rejoin_gateway.http.request import allowed_agent, convert_body, decode_body, key_of
-from rejoin_gateway.http.response import Translate, json_response, stream_replay
+from rejoin_gateway.http.response import NO_RETRY, Translate, json_response, stream_replay
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
 from rejoin_gateway.streaming.collect import collect_answer
 from rejoin_gateway.streaming.event_reader import decode_events
@@ -193,8 +193,7 @@ async def _respond_complete(replay: Replay) -> web.StreamResponse:
     answer = await collect_answer(msgspec.structs.replace(replay, view=View()))
     headers = {"x-conversation-id": to_header(replay.run.session), "x-workflow-run-id": replay.run.id}
     if answer.error is not None:
-        # A retry by the client's library would start another run; only a person should decide that.
-        headers |= {"x-should-retry": "false"}
+        headers |= NO_RETRY
         status = HTTPStatus.INTERNAL_SERVER_ERROR
         return errors.render_error(
             ErrorDetails(status, "run_failed", answer.error, headers), ErrorFormat.OPENAI
