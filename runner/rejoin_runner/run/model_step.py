@@ -24,6 +24,7 @@ from rejoin_protocol.events.typed_output import (
     OutputState,
     fault_chunk,
     output_chunk,
+    output_state,
 )
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.json_input import mend_value
@@ -119,6 +120,9 @@ async def _fail(attempt: Attempt, code: str, error: str) -> None:
 async def _respond(attempt: Attempt) -> None:
     """Emit the whole response, and flush it: a mark must come after every event that it is about."""
     output = _expected_output(attempt)
+    if output is not None and output_state(attempt.state.message) == "done":
+        # The whole output was taken back, or a steering message asks for another: the metadata outlive it.
+        await attempt.emit(chunks.MessageMetadata(message_metadata={STATE_KEY: "partial"}))
     done: Done | None = None
     try:
         async with aclosing(await _open_stream(attempt)) as stream:

@@ -201,6 +201,15 @@ async def test_a_provider_s_failure_leaves_a_piece_that_is_no_output() -> None:
     assert (answer.output, answer.error) == (None, "the provider is away")
 
 
+async def test_a_piece_of_the_next_answer_is_no_output_beside_one_that_was_taken_back() -> None:
+    requests = iter([output(VALUE), ['{"number": "B-1", "lines": [', fail("the provider is away")]])
+    async with testing.chat(clerk(), model=ScriptedModel(lambda _: next(requests))) as chat:
+        chat.crash_at("message-metadata", stored=True)
+        answer = await chat.send("My invoice?")
+        assert (answer.output, answer.error) == (None, "the provider is away")
+        assert (await chat.history())[1]["metadata"]["outputState"] == "partial"
+
+
 async def test_a_delegated_agent_returns_the_object_to_its_caller() -> None:
     boss = Agent(name="boss", model="openai:gpt-5", delegates=[clerk()])
     models = {
