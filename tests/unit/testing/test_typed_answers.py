@@ -1,5 +1,6 @@
 """Agents with an output type: growth, retries, failures, the next turn, delegation."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
@@ -202,8 +203,10 @@ async def test_a_provider_s_failure_leaves_a_piece_that_is_no_output() -> None:
 
 
 async def test_a_piece_of_the_next_answer_is_no_output_beside_one_that_was_taken_back() -> None:
-    requests = iter([output(VALUE), ['{"number": "B-1", "lines": [', fail("the provider is away")]])
-    async with testing.chat(clerk(), model=ScriptedModel(lambda _: next(requests))) as chat:
+    responses: Iterator[Any] = iter(
+        [output(VALUE), ['{"number": "B-1", "lines": [', fail("the provider is away")]]
+    )
+    async with testing.chat(clerk(), model=ScriptedModel(lambda _: next(responses))) as chat:
         chat.crash_at("message-metadata", stored=True)
         answer = await chat.send("My invoice?")
         assert (answer.output, answer.error) == (None, "the provider is away")
