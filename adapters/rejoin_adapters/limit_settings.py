@@ -1,18 +1,18 @@
-"""The settings that limit tenants and their users: gateways and runners read the same ones.
+"""The settings that limit tenants and their users: gateways and runners read the same ones, and with them
+those of the broker.
 
 A tenant's own limits (`rejoin tenants limits`) override these. The defaults protect tenants from each other
 on one runner with 64 slots. With more runners, raise them.
 """
 
-import msgspec
-
+from rejoin_adapters.broker_settings import BrokerSettings
 from rejoin_adapters.store_types import Count, Limits
 from rejoin_protocol.limits import MIB
 
 GIB = 1024 * MIB
 
 
-class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
+class LimitSettings(BrokerSettings, frozen=True, kw_only=True):
     """What a tenant, or a user of a tenant, may have at the same time or keep."""
 
     tenant_running_max: Count = 48

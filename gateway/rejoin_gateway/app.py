@@ -68,6 +68,7 @@ from rejoin_gateway.listener.connections import (
 from rejoin_gateway.metrics import GatewayMetrics
 from rejoin_gateway.settings import GatewaySettings
 from rejoin_gateway.ui import docs, kill_switch, pages, root
+from rejoin_protocol.broker.broker_url import BrokerUrl
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName, TenantId
 from rejoin_protocol.limits import BODY_BYTES_MAX
@@ -133,7 +134,7 @@ async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Appli
     migrations.
     """
     async with AsyncExitStack() as stack:
-        connections = await _connect(settings.nats_url, stack)
+        connections = await _connect(settings.broker(settings.nats_url), stack)
         remote = await stack.enter_async_context(remote_fetch.open_fetcher())
         images = await stack.enter_async_context(ImagePool())
         await setup.require_streams(connections.api)
@@ -174,10 +175,10 @@ class BrokerConnections(NamedTuple):
     files: NatsConnection
 
 
-async def _connect(nats_url: str, stack: AsyncExitStack) -> BrokerConnections:
+async def _connect(broker: BrokerUrl, stack: AsyncExitStack) -> BrokerConnections:
     names = ("gateway-api", "gateway-live", "gateway-files")
     return BrokerConnections(
-        *[await stack.enter_async_context(nats_connection.connect(nats_url, name)) for name in names]
+        *[await stack.enter_async_context(nats_connection.connect(broker, name)) for name in names]
     )
 
 

@@ -10,7 +10,7 @@ from rejoin.cli.finding import Finding, error, note, ok
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
 from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection, PermissionDenied
-from rejoin_protocol.broker import broker_url, subjects
+from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import RejoinError, Unavailable
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.run_request import SILENT_MS
@@ -23,8 +23,9 @@ PROBE_HEADERS = {subjects.EXPECTED_LAST: str(2**62)}
 
 async def check_nats(settings: DoctorSettings) -> AsyncIterator[Finding]:
     """Check the broker as the user whom `nats_url` names. Raises `RejoinError` if the connection fails."""
-    hosts = broker_url.parse(settings.nats_url).hosts
-    async with nats_connection.connect(settings.nats_url, "gateway-doctor") as connection:
+    broker = settings.broker(settings.nats_url)
+    hosts = broker.hosts
+    async with nats_connection.connect(broker, "gateway-doctor") as connection:
         version = connection.version
         numbers = tuple(int(number) for number in version.split(".")[:2] if number.isdigit())
         if numbers < NATS_MIN:

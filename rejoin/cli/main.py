@@ -17,10 +17,11 @@ import msgspec
 from rejoin.cli import extras
 from rejoin.cli.options import GroupOptions, LazyGroup, RejoinGroup, config_option, config_option_of, load
 from rejoin.dev import launcher, processes
+from rejoin_adapters.broker_settings import BrokerSettings
 from rejoin_adapters.process.service_process import LogFormat, SupervisorLink
 
 
-class MigrateSettings(msgspec.Struct, frozen=True):
+class MigrateSettings(BrokerSettings, frozen=True, kw_only=True):
     """The settings of `rejoin migrate`."""
 
     nats_url: str
@@ -125,7 +126,7 @@ def migrate_command(config: Path | None, *, check: bool) -> None:
         return
 
     async def run() -> list[str]:
-        async with nats_connection.connect(loaded.nats_url, "migrate") as connection:
+        async with nats_connection.connect(loaded.broker(loaded.nats_url), "migrate") as connection:
             await setup.declare_streams_when_ready(
                 connection, setup.StreamSettings(loaded.nats_replicas, loaded.run_log_retention_s)
             )
@@ -133,6 +134,15 @@ def migrate_command(config: Path | None, *, check: bool) -> None:
 
     applied = asyncio.run(run())
     click.echo("\n".join(f"applied {version}" for version in applied) or "up to date")
+
+
+@main.command(name="nats-users")
+@click.argument("account")
+def nats_users_command(account: str) -> None:
+    """Print the `nsc` commands that create the NATS users of an ACCOUNT, with their permissions."""
+    from rejoin_protocol.broker import broker_permissions
+
+    click.echo(broker_permissions.nsc_commands(account), nl=False)
 
 
 _add_group("runs", "List, show, retry and interrupt runs. For `rejoin dev`: --config .rejoin/rejoin.toml.")

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, suppress
 import click
 import msgspec
 
+from rejoin_adapters.broker_settings import BrokerSettings
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_control import NatsRunControl
@@ -29,7 +30,7 @@ from rejoin_protocol.ids import RunId, TenantId
 from rejoin_protocol.lifecycle import BUSY, State
 
 
-class RunSettings(msgspec.Struct, frozen=True):
+class RunSettings(BrokerSettings, frozen=True, kw_only=True):
     """The settings of `rejoin runs`, `sessions` and `users`."""
 
     nats_url: str
@@ -132,7 +133,7 @@ def connect_and_execute[C](
     async def run() -> str:
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(
-                nats_connection.connect(settings.nats_url, "operator")
+                nats_connection.connect(settings.broker(settings.nats_url), "operator")
             )
             store = await stack.enter_async_context(
                 await run_store.open_run_store(settings.database_url, pool_max=1)

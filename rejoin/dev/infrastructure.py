@@ -15,15 +15,17 @@ from rejoin_adapters.embedded.server import EmbeddedServer
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.postgres import migrate
 from rejoin_adapters.process.background import run_alongside
+from rejoin_protocol.broker.broker_url import BrokerUrl
 
 log = structlog.get_logger("rejoin.dev")
 
 
 class ExternalServers(NamedTuple):
-    """URLs of servers to use instead of the embedded ones."""
+    """URLs of servers to use instead of the embedded ones. `broker`: the broker at a URL, for our user."""
 
     nats_url: str | None
     database_url: str | None
+    broker: Callable[[str], BrokerUrl]
 
 
 @asynccontextmanager
@@ -37,13 +39,13 @@ async def run_servers(
         data_dir, on_progress=on_progress, nats_url=external.nats_url, database_url=external.database_url
     ) as servers:
         on_progress("preparing streams and tables")
-        await _prepare(servers)
+        await _prepare(servers, external.broker(servers.nats_url))
         async with run_alongside(*(_restart_forever(server) for server in servers.own)):
             yield servers
 
 
-async def _prepare(servers: Servers) -> None:
-    async with nats_connection.connect(servers.nats_url, "dev") as connection:
+async def _prepare(servers: Servers, broker: BrokerUrl) -> None:
+    async with nats_connection.connect(broker, "dev") as connection:
         await setup.declare_streams(connection, setup.StreamSettings())
     await migrate.migrate(servers.database_url)
 

@@ -17,6 +17,7 @@ from rejoin.dev.generous_limits import GENEROUS_LIMITS, GENEROUS_RATES
 from rejoin.dev.processes import DevProcesses, run_processes
 from rejoin.dev.progress import ProgressLines
 from rejoin.dev.provider_keys import as_setting, find_provider_keys
+from rejoin_adapters.broker_settings import BrokerSettings
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.process.service_process import LogFormat, on_stop
 from rejoin_protocol.errors import Invalid
@@ -36,7 +37,7 @@ DEV_START_TIMEOUT_S = 180.0
 """The slowest start that was measured, on a loaded machine, took 10 s."""
 
 
-class DevSettings(msgspec.Struct, frozen=True):
+class DevSettings(BrokerSettings, frozen=True, kw_only=True):
     """The settings `REJOIN_…` of `rejoin dev` itself. The services read their own."""
 
     nats_url: str | None = None
@@ -101,7 +102,7 @@ async def _serve(
         # Imported late: the children import their code at the same time.
         from rejoin.dev import config_file, infrastructure
 
-        external = infrastructure.ExternalServers(settings.nats_url, settings.database_url)
+        external = infrastructure.ExternalServers(settings.nats_url, settings.database_url, settings.broker)
         async with infrastructure.run_servers(plan.data_dir, external, progress) as servers:
             shared = config_file.SharedSettings(
                 nats_url=servers.nats_url,

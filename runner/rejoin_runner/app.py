@@ -69,9 +69,10 @@ async def open_worker(
         connections = await stack.enter_async_context(ProviderConnections())
         mcp_tools = await stack.enter_async_context(_connect_mcp_servers(agents))
         served = [_prepare_agent(agent, settings, connections, mcp_tools) for agent in agents]
-        queue = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "runner-queue"))
-        write = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "runner-log"))
-        files = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "runner-files"))
+        broker = settings.broker(settings.nats_url)
+        queue = await stack.enter_async_context(nats_connection.connect(broker, "runner-queue"))
+        write = await stack.enter_async_context(nats_connection.connect(broker, "runner-log"))
+        files = await stack.enter_async_context(nats_connection.connect(broker, "runner-files"))
         stream_settings = setup.StreamSettings(
             settings.nats_replicas, settings.run_log_retention_s, settings.ack_wait_s
         )

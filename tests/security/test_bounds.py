@@ -216,6 +216,8 @@ WITHOUT_A_BOUND: dict[str, str] = {
     "tenant_tokens_per_day": "what a token costs depends on the model",
     "session_retention_s": "how long people want their conversations is theirs to say",
     "nats_url": "a name",
+    "nats_creds_file": "a path",
+    "nats_nkey_file": "a path",
     "database_url": "a name",
     "default_agent": "a name",
     "public_url": "a name",

@@ -1,6 +1,6 @@
 """nats-py's `Client`, extended. The only module that uses private parts of nats-py.
 
-Four things are added. Each needs private parts of nats-py; the import of this module checks that they exist.
+Five things are added. Each needs private parts of nats-py; the import of this module checks that they exist.
 If a release lacks some, the public API is used instead: `INTERNALS` names them, and `NatsConnection` logs it.
 
 - delivery: `listen` calls its callback from the reader, without a queue and a task for each subscription, and
@@ -13,6 +13,9 @@ If a release lacks some, the public API is used instead: `INTERNALS` names them,
   timeout. Public API: `flush`; `NatsConnection.watch` then replaces the connection whose reader died.
 - TLS check: nats-py sends the password in the clear if the server does not offer TLS. The public API cannot
   prevent this, so without the private part a `tls://` connection is refused.
+- credentials: a key without a JWT is used without the package `nkeys` (`cryptography` signs), and a user
+whose JWT has expired connects again with the file's present content; nats-py would close the client.
+Without the private parts, credential files are refused.
 """
 
 import asyncio
@@ -42,6 +45,7 @@ log = structlog.get_logger("rejoin.broker")
 
 _HEADER = re.compile(r"(?<![^\n])([^:\s]++):[ \t]*+([^\r\n]*+)\r\n")
 _STATUS = re.compile(rb"NATS/1\.0 (\d+) ?([^\r\n]*)")
+_ENDED_AUTHENTICATION = re.compile(r"authentication (expired|revoked)", re.IGNORECASE)
 _LINE_BREAK = re.compile(r"[\r\n]")
 """The server reads what follows a line break as the next header, or the next command."""
 
@@ -53,6 +57,7 @@ class Internals(NamedTuple):
     writes: bool
     pings: bool
     tls_check: bool
+    credentials: bool
 
     @property
     def missing(self) -> list[str]:
@@ -67,6 +72,7 @@ FIELDS_NEEDED: Mapping[str, tuple[str, ...]] = {
     "_pending_data_size": ("writes",),
     "_transport": ("writes",),
     "_pongs": ("pings",),
+    "_public_nkey": ("credentials",),
 }
 """Fields of nats-py's client, and which of our additions need them."""
 FIELD_TYPES: Mapping[str, type] = {
@@ -82,6 +88,8 @@ METHODS_NEEDED: Mapping[str, tuple[str, ...]] = {
     "_send_command": ("pings",),
     "_flush_pending": ("pings",),
     "_process_info": ("tls_check",),
+    "_process_err": ("credentials",),
+    "_process_op_err": ("credentials",),
 }
 """Methods of nats-py's client, and which of our additions call or override them."""
 PARAMETERS: Mapping[str, list[str]] = {
@@ -90,6 +98,8 @@ PARAMETERS: Mapping[str, list[str]] = {
     "_send_command": ["self", "cmd", "priority"],
     "_flush_pending": ["self", "force_flush"],
     "_process_info": ["self", "info", "initial_connection"],
+    "_process_err": ["self", "err_msg"],
+    "_process_op_err": ["self", "e"],
 }
 
 
@@ -249,6 +259,7 @@ class NatsClient(Client):
     """The client under `nats_connection.NatsConnection`. `internals`: the private parts that it may use."""
 
     tls_only = False
+    websocket = False
 
     def __init__(self, internals: Internals = INTERNALS) -> None:
         super().__init__()
@@ -265,7 +276,21 @@ class NatsClient(Client):
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if self.tls_only and initial_connection and not info.get("tls_required"):
             raise ConnectionAbortedError("the server offers no TLS")
+        if self.websocket:
+            # nats-py would take the other servers' WebSocket ports for those of its own protocol.
+            info = {name: value for name, value in info.items() if name != "connect_urls"}
         await super()._process_info(info, initial_connection)
+
+    @override
+    async def _process_err(self, err_msg: str) -> None:
+        if _ENDED_AUTHENTICATION.search(err_msg):
+            await self._process_op_err(ConnectionAbortedError(err_msg.strip("'")))
+        else:
+            await super()._process_err(err_msg)
+
+    def name_user(self, public_nkey: str) -> None:
+        """The public key that the next CONNECT names, if it names no JWT."""
+        self._public_nkey = public_nkey
 
     @override
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
@@ -368,12 +393,13 @@ class NatsClient(Client):
 
     def close_failed_transport(self, *, forget: bool) -> None:
         """Close the socket of a failed handshake, which nats-py leaves open. `forget`: remove it from the
-        client too. Necessary after a TLS error: nats-py would wait for its end forever.
+        client too. Necessary after a TLS error: nats-py would wait for its end forever, unless it is a
+        WebSocket, whose end closes its HTTP session.
         """
         transport = getattr(self, "_transport", None)
         if transport is not None and not self.is_connected:
             transport.close()
-            if forget:
+            if forget and not self.websocket:
                 self._transport = None
 
     @property

@@ -21,13 +21,14 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from rejoin_adapters.jetstream.credential_file import has_credential_file, load_credentials
 from rejoin_adapters.jetstream.nats_client import INTERNALS, Deliver, NatsClient, RawMessage
 from rejoin_adapters.jetstream.request_mux import RequestMux
 from rejoin_adapters.process import tls
 from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.broker import broker_url, subjects
 from rejoin_protocol.broker.broker_url import BrokerUrl
-from rejoin_protocol.errors import RejoinError, Unavailable
+from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
 
 log = structlog.get_logger("rejoin.broker")
 
@@ -106,11 +107,11 @@ class StoredMessage(msgspec.Struct, frozen=True):
 class NatsConnection:
     """A connection. Use `connect`, which also keeps it alive."""
 
-    def __init__(self, name: str, url: str) -> None:
+    def __init__(self, name: str, url: BrokerUrl) -> None:
         self._url = url
-        self._client = NatsClient(INTERNALS)
+        # nats-py's WebSocket sends what its own flusher hands it, and nothing else.
+        self._client = NatsClient(INTERNALS._replace(writes=False) if url.is_websocket else INTERNALS)
         self._name = name
-        self._api_prefix = subjects.JETSTREAM_API
         self._reconnect_callbacks: set[Callable[[], None]] = set()
         self._loss_callbacks: dict[Subscription, Callable[[], None]] = {}
         self._requests = RequestMux(self._client)
@@ -119,15 +120,17 @@ class NatsConnection:
         self._established = False
         self._last_error = ""
         self._refusal = ""
+        self._jwt = ""
 
-    async def open(self, url: BrokerUrl, ssl_context: ssl.SSLContext | None) -> None:
+    async def open(self, ssl_context: ssl.SSLContext | None) -> None:
         """Connect once; nats-py reconnects by itself afterwards. Its own first connect retries forever and
         does not report why. Raises `Unavailable`, or `RejoinError` if either side refuses the other.
         """
-        if missing := self._client.internals.missing:
+        if missing := INTERNALS.missing:
             log.warning("nats_py_internals_missing", connection=self._name, missing=missing)
-        self._api_prefix = url.api
-        self._client.tls_only = ssl_context is not None
+        url = self._url
+        self._client.websocket = url.is_websocket
+        self._client.tls_only = ssl_context is not None and not url.is_websocket
         role = self._name.partition("-")[0]
         try:
             async with asyncio.timeout(NATS_CONNECT_TIMEOUT_S):
@@ -138,6 +141,8 @@ class NatsConnection:
                     user=url.user,
                     password=url.password,
                     token=url.token,
+                    signature_cb=self._sign if has_credential_file(url) else None,
+                    user_jwt_cb=self._user_jwt if url.creds_file is not None else None,
                     tls=ssl_context,
                     inbox_prefix=subjects.inbox(role),
                     pending_size=0,  # a publish that failed must not be sent after a reconnect
@@ -161,6 +166,19 @@ class NatsConnection:
         async with self._mapping_errors(REQUEST_TIMEOUT_S):
             await self._requests.open()
         self._established = True
+
+    def _sign(self, nonce: str) -> bytes:
+        """Callback of nats-py at each connect, before `_user_jwt`: the file is read once: both fit."""
+        try:
+            credentials = load_credentials(self._url)
+        except Invalid as fault:
+            raise PermissionError(str(fault)) from None  # an `OSError`: nats-py reports it and tries again
+        self._jwt = credentials.jwt or ""
+        self._client.name_user(credentials.public_key)
+        return credentials.sign(nonce).encode()
+
+    def _user_jwt(self) -> bytes:
+        return self._jwt.encode()
 
     @asynccontextmanager
     async def _mapping_errors(self, timeout_s: float) -> AsyncIterator[None]:
@@ -201,7 +219,8 @@ class NatsConnection:
         self._client.close_failed_transport(forget=isinstance(error, ssl.SSLError))
         previous, self._last_error = self._last_error, str(error) or type(error).__name__
         if AUTHORIZATION_VIOLATION in self._last_error:
-            self._refusal = "the broker refuses our credentials"
+            file = self._url.creds_file or self._url.nkey_file
+            self._refusal = f"the broker refuses our credentials{f' in {file}' if file else ''}"
         if reason := tls.describe_refusal(error):
             self._refusal = f"the broker {reason}"
         if self._refusal:
@@ -346,9 +365,13 @@ class NatsConnection:
             raise _unavailable(error) from error
 
     def _resolve(self, subject: str) -> str:
-        """A JetStream API subject under the prefix that it has in our account."""
+        """A JetStream API subject under the prefix that it has in our account; an entry of a bucket, too,
+        if the prefix is that of a domain: between domains, leaf nodes carry `$KV` only so.
+        """
         if subject.startswith(f"{subjects.JETSTREAM_API}."):
-            return self._api_prefix + subject.removeprefix(subjects.JETSTREAM_API)
+            return self._url.api + subject.removeprefix(subjects.JETSTREAM_API)
+        if subject.startswith("$KV.") and self._url.is_in_domain:
+            return f"{self._url.api}.{subject}"
         return subject
 
     async def call_api(
@@ -426,17 +449,23 @@ async def _unsubscribe(subscription: Subscription) -> None:
 
 
 @asynccontextmanager
-async def connect(url: str, name: str) -> AsyncIterator[NatsConnection]:
-    """A connection to `nats://…` (see `rejoin_protocol.broker.broker_url`), kept alive during the context.
-    The part of `name` before the first hyphen is the role, which determines the inbox prefix.
+async def connect(broker: str | BrokerUrl, name: str) -> AsyncIterator[NatsConnection]:
+    """A connection to a broker, or to `nats://…` (see `rejoin_protocol.broker.broker_url`), kept alive
+    during the context. The part of `name` before the first hyphen is the role, which determines the inbox
+    prefix.
 
     Waits for an unreachable server, with back-off and a log line for each attempt. Raises `Invalid` for an
-    invalid URL, and `RejoinError`, then or later, if the server refuses our credentials, or either side the
-    other's certificate.
+    invalid URL or credentials file, and `RejoinError`, then or later, if the server refuses our
+    credentials, or either side the other's certificate. A file that is wrong later is tried again at each
+    reconnect.
     """
-    parsed = broker_url.parse(url)
+    parsed = broker_url.parse(broker) if isinstance(broker, str) else broker
+    if has_credential_file(parsed):
+        if not INTERNALS.credentials:
+            raise RejoinError("this release of nats-py cannot use credential files: install another one")
+        load_credentials(parsed)
     ssl_context = tls.build_ssl_context(parsed) if parsed.tls else None
-    if ssl_context is not None and not INTERNALS.tls_check:
+    if ssl_context is not None and not INTERNALS.tls_check and not parsed.is_websocket:
         raise RejoinError("with this release of nats-py, TLS cannot be enforced: install another one")
 
     def is_unreachable(error: Exception) -> bool:
@@ -448,7 +477,7 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsConnection]:
         on=is_unreachable, attempts=None, timeout=None, wait_initial=0.1, wait_max=5.0
     ):
         with attempt:
-            connection = await _open(url, parsed, ssl_context, name)
+            connection = await _open(parsed, ssl_context, name)
     try:
         async with run_alongside(connection.watch()):
             yield connection
@@ -456,10 +485,10 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsConnection]:
         await connection.close()
 
 
-async def _open(url: str, parsed: BrokerUrl, ssl_context: ssl.SSLContext | None, name: str) -> NatsConnection:
-    connection = NatsConnection(name, url)
+async def _open(broker: BrokerUrl, ssl_context: ssl.SSLContext | None, name: str) -> NatsConnection:
+    connection = NatsConnection(name, broker)
     try:
-        await connection.open(parsed, ssl_context)
+        await connection.open(ssl_context)
     except BaseException:
         await connection.close()
         raise

@@ -40,8 +40,8 @@ def build_ssl_context(address: BrokerUrl) -> ssl.SSLContext:
 
 def describe_refusal(error: BaseException | None) -> str | None:
     """Why one side refuses the other's certificate; None for any other error."""
-    match error:
-        case ssl.SSLCertVerificationError():
+    match getattr(error, "certificate_error", error):  # aiohttp's error around it, of a WebSocket
+        case ssl.SSLCertVerificationError() as error:
             return f"has a certificate that we do not trust: {error.verify_message} (see sslrootcert)"
         case ssl.SSLError(reason=str(reason)) if reason.endswith(ALERTS):
             return f"does not accept our certificate: {reason.lower().replace('_', ' ')} (see sslcert)"

@@ -6,6 +6,10 @@ NATS server sends a reply to any subject that a request names, with its own perm
 account, a client that may send any request could name a log, or a call of JetStream's API, as the reply
 subject. Across accounts, the reply goes to the requester's account, where JetStream does not listen.
 
+Where users are JWTs of one account (a managed NATS), `one_account` says their permissions without these
+aliases, and `nsc_commands` how to make them. The reply subjects stay open there: whoever steals a
+credential can have answers written to a log.
+
 Rendered into `deploy/nats.conf` (docs.nats.io: accounts, exports and imports; ADR-8, ADR-13 and ADR-31 for
 the subjects). Contains no password: the file reads passwords from variables.
 """
@@ -93,6 +97,35 @@ RUNNER = BrokerRole(
     publish=(CONTROL_SUBJECTS, *(service.alias for service in RUNNER_SERVICES)),
     subscribe=(CONTROL_SUBJECTS, f"{names.inbox('runner')}.>"),
 )
+
+
+def one_account(role: BrokerRole) -> BrokerRole:
+    """The user's permissions in the streams' own account, where JetStream's API has its own name."""
+    prefix = f"{CORE_API}."
+    return role._replace(
+        publish=tuple(
+            f"{names.JETSTREAM_API}.{subject.removeprefix(prefix)}" if subject.startswith(prefix) else subject
+            for subject in role.publish
+        )
+    )
+
+
+def nsc_commands(account: str) -> str:
+    """Shell commands of `nsc` that make the three users in an account, each with its credentials file."""
+    commands = [
+        f"nsc add user --account {account} --name admin",
+        *(
+            f"nsc add user --account {account} --name {role.user} \\\n"
+            f"  --allow-pub '{','.join(role.publish)}' \\\n"
+            f"  --allow-sub '{','.join(role.subscribe)}'"
+            for role in (one_account(GATEWAY), one_account(RUNNER))
+        ),
+        *(
+            f"nsc generate creds --account {account} --name {user} > {user}.creds"
+            for user in ("admin", GATEWAY.user, RUNNER.user)
+        ),
+    ]
+    return "\n".join(commands) + "\n"
 
 
 def render() -> str:

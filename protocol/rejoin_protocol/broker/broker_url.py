@@ -3,8 +3,9 @@
     nats://user:password@one:4222,nats://two:4222       a cluster: the credentials are those of all servers
     tls://…/?sslrootcert=FILE                           the server's certificate must be issued by this CA
     tls://…/?sslrootcert=FILE&sslcert=FILE&sslkey=FILE  and we present our own certificate
+    ws://…, wss://…                                     over WebSocket
     nats://…/?api=JS.REJOIN                             the JetStream API of another account, by its prefix
-    here
+    here; of a domain behind a leaf node: `?api=$JS.DOMAIN.API`
 
 The parameters have the names of PostgreSQL's URLs (libpq, 34.1.2). A parameter after the last server applies
 to all servers.
@@ -17,12 +18,15 @@ import msgspec
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Invalid
 
-PORT = 4222
-SCHEMES = ("nats", "tls")
+NATS_PORTS = {"nats": 4222, "tls": 4222, "ws": 80, "wss": 443}
+"""The schemes, and the port of a URL that names none."""
+WEBSOCKET = ("ws", "wss")
 
 
 class BrokerUrl(msgspec.Struct, frozen=True, repr_omit_defaults=True):
-    """A parsed URL. `servers`: URLs without secrets. `ca`, `certificate`, `key`: paths of PEM files."""
+    """A parsed URL. `servers`: URLs without secrets. `ca`, `certificate`, `key`: paths of PEM files.
+    `creds_file`, `nkey_file`: paths of the user's credentials, which are not part of the URL.
+    """
 
     servers: tuple[str, ...]
     tls: bool = False
@@ -33,6 +37,18 @@ class BrokerUrl(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     certificate: str | None = None
     key: str | None = None
     api: str = subjects.JETSTREAM_API
+    creds_file: str | None = None
+    nkey_file: str | None = None
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether the protocol of NATS is spoken over WebSocket."""
+        return self.servers[0].startswith("ws")
+
+    @property
+    def is_in_domain(self) -> bool:
+        """Whether the JetStream API is that of a named domain."""
+        return self.api.startswith("$JS.") and self.api != subjects.JETSTREAM_API
 
     @property
     def hosts(self) -> str:
@@ -40,24 +56,33 @@ class BrokerUrl(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         return ", ".join(server.partition("://")[2] for server in self.servers)
 
 
-def parse(url: str) -> BrokerUrl:
-    """Parse a URL. Raises `Invalid`, whose text contains no secret."""
+def parse(url: str, *, creds_file: str | None = None, nkey_file: str | None = None) -> BrokerUrl:
+    """Parse a URL; the files belong to the user. Raises `Invalid`, whose text contains no secret."""
     parts = [_split(one) for one in url.split(",")]
     options = _options(parts)
-    tls = any(part.scheme == "tls" for part in parts)
+    schemes = {part.scheme for part in parts}
+    if schemes & {*WEBSOCKET} and schemes - {*WEBSOCKET}:
+        raise Invalid("the broker's URL mixes ws:// with nats://: all of its servers are of one kind")
+    tls = not schemes.isdisjoint({"tls", "wss"})
     if not tls and options.keys() & {"ca", "certificate", "key"}:
-        raise Invalid("the broker's URL names certificates: then it begins with tls://")
+        raise Invalid("the broker's URL names certificates: then it begins with tls:// or wss://")
     if "key" in options and "certificate" not in options:
         raise Invalid("the broker's URL names sslkey without sslcert")
-    scheme = "tls" if tls else "nats"
-    servers = tuple(dict.fromkeys(_server(scheme, part) for part in parts))
-    return BrokerUrl(servers, tls, **_credentials(parts), **options)
+    plain, safe = WEBSOCKET if schemes & {*WEBSOCKET} else ("nats", "tls")
+    servers = tuple(dict.fromkeys(_server(safe if tls else plain, part) for part in parts))
+    credentials = _credentials(parts)
+    if sum(map(bool, (credentials, creds_file, nkey_file))) > 1:
+        raise Invalid(
+            "the broker's user is named twice: one of the URL, REJOIN_NATS_CREDS_FILE and "
+            "REJOIN_NATS_NKEY_FILE names it"
+        )
+    return BrokerUrl(servers, tls, **credentials, **options, creds_file=creds_file, nkey_file=nkey_file)
 
 
 def _split(one: str) -> SplitResult:
     part = urlsplit(one.strip() if "://" in one else f"nats://{one.strip()}")
-    if part.scheme not in SCHEMES:
-        raise Invalid(f"the broker's URL begins with nats:// or tls://, not {part.scheme}://")
+    if part.scheme not in NATS_PORTS:
+        raise Invalid(f"the broker's URL begins with nats://, tls://, ws:// or wss://, not {part.scheme}://")
     if not part.hostname or part.path not in ("", "/"):
         raise Invalid("the broker's URL is nats://HOST:PORT, several of them separated by commas")
     return part
@@ -65,7 +90,7 @@ def _split(one: str) -> SplitResult:
 
 def _server(scheme: str, part: SplitResult) -> str:
     try:
-        port = part.port or PORT
+        port = part.port or NATS_PORTS[scheme]
     except ValueError as fault:
         raise Invalid(f"the broker's URL has a wrong port: {fault}") from None
     host = f"[{part.hostname}]" if ":" in (part.hostname or "") else part.hostname

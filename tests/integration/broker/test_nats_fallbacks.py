@@ -23,7 +23,7 @@ from rejoin_protocol.log.record import Head
 from rejoin_protocol.run_request import RunRequest
 
 SOON_S = 20.0
-NONE = Internals(delivery=False, writes=False, pings=False, tls_check=False)
+NONE = Internals(delivery=False, writes=False, pings=False, tls_check=False, credentials=False)
 WITHOUT = [INTERNALS._replace(**{name: False}) for name in Internals._fields] + [NONE]
 
 

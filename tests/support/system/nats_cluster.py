@@ -21,7 +21,19 @@ CONFIG = ROOT / "deploy" / "nats.conf"
 ROLES = ("admin", "gateway", "runner")
 
 
-class Node(NatsServer):
+class ListeningNats(NatsServer):
+    """A server that is ready as soon as it listens, whoever its users are."""
+
+    @override
+    async def _probe(self, port: int) -> bool:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        try:
+            return (await reader.readline()).startswith(b"INFO ")
+        finally:
+            writer.close()
+
+
+class Node(ListeningNats):
     """One of them. `cluster`: its port for routes, and those of all servers, if it is not alone."""
 
     def __init__(
@@ -58,14 +70,6 @@ class Node(NatsServer):
         if not others:
             text = re.sub(r"^cluster {.*?^}$", "", text, flags=re.DOTALL | re.MULTILINE)
         return text + self._tls
-
-    @override
-    async def _probe(self, port: int) -> bool:
-        reader, writer = await asyncio.open_connection(HOST, port)
-        try:
-            return (await reader.readline()).startswith(b"INFO ")
-        finally:
-            writer.close()
 
 
 class Cluster:

@@ -1,6 +1,7 @@
 """Permissions of the broker's users agree with `deploy/nats.conf`."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,3 +89,19 @@ def test_what_a_service_may_say_is_what_leads_out_of_its_account(
         assert f'subject: "{service.subject}" }}, to: "{service.alias}"' in text
         if service.alias.startswith("$"):  # an account's own JetStream answers its API
             assert not service.alias.startswith(names.JETSTREAM_API), service.alias
+
+
+def test_the_commands_for_nsc_name_each_subject_in_the_streams_own_account() -> None:
+    """Nothing has the name that it has for other accounts, and a shell passes every subject on."""
+    lines = broker_permissions.nsc_commands("SHOP").replace("\\\n", "").splitlines()
+    words = {command[6]: command for command in map(shlex.split, lines) if command[1] == "add"}
+    assert set(words) == {"admin", "gateway", "runner"}
+    for role in ROLES:
+        alone = broker_permissions.one_account(role)
+        assert words[role.user] == [
+            *("nsc", "add", "user", "--account", "SHOP", "--name", role.user),
+            *("--allow-pub", ",".join(alone.publish), "--allow-sub", ",".join(alone.subscribe)),
+        ]
+        assert broker_permissions.CORE_API not in str(alone)
+        assert len(alone.publish) == len(role.publish)
+        assert "," not in "".join(alone.publish)

@@ -28,6 +28,8 @@ WORD = "word"
             "tls://one,two/?sslrootcert=/ca&sslcert=/c&sslkey=/k",
             BrokerUrl(("tls://one:4222", "tls://two:4222"), tls=True, ca="/ca", certificate="/c", key="/k"),
         ),
+        ("ws://one", BrokerUrl(("ws://one:80",))),
+        ("wss://one,wss://two:8443", BrokerUrl(("wss://one:443", "wss://two:8443"), tls=True)),
         ("nats://one?api=JS.REJOIN", BrokerUrl(("nats://one:4222",), api="JS.REJOIN")),
     ],
 )
@@ -38,7 +40,7 @@ def test_a_url_says_it_all(url: str, address: BrokerUrl) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("http://a:secret@one", "begins with nats:// or tls://"),
+        ("http://a:secret@one", "begins with nats://, tls://, ws:// or wss://"),
         ("", "HOST:PORT"),
         ("nats://", "HOST:PORT"),
         ("nats://a:secret@one/path", "HOST:PORT"),
@@ -48,11 +50,26 @@ def test_a_url_says_it_all(url: str, address: BrokerUrl) -> None:
         ("nats://a:secret@one?sslrootcert=/ca", "begins with tls://"),
         ("tls://a:secret@one?sslkey=/k", "sslkey without sslcert"),
         ("nats://a:secret@one,nats://b:secret@two", "different credentials"),
+        ("nats://a:secret@one,ws://a:secret@two", "mixes ws:// with nats://"),
     ],
 )
 def test_what_is_wrong_is_named_and_no_secret_with_it(url: str, words: str) -> None:
     with pytest.raises(Invalid, match=words) as wrong:
         parse(url)
+    assert "secret" not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "files"),
+    [
+        ("nats://a:secret@one", {"creds_file": "/c"}),
+        ("nats://secret@one", {"nkey_file": "/k"}),
+        ("nats://one", {"creds_file": "/c", "nkey_file": "/k"}),
+    ],
+)
+def test_a_user_is_named_once(url: str, files: dict[str, str]) -> None:
+    with pytest.raises(Invalid, match="named twice") as wrong:
+        parse(url, **files)
     assert "secret" not in str(wrong.value)
 
 

@@ -1,0 +1,21 @@
+"""The settings that say which NATS user a process is: all processes that connect to NATS read them."""
+
+import msgspec
+
+from rejoin_protocol.broker import broker_url
+from rejoin_protocol.broker.broker_url import BrokerUrl
+
+
+class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How to be known to NATS, beside `nats_url`."""
+
+    nats_creds_file: str | None = None
+    """Path of a NATS credentials file (`.creds`: a user's JWT and NKEY seed). It is read anew at each
+    connect, so it may be replaced at any time.
+    """
+    nats_nkey_file: str | None = None
+    """Path of a file with a user's NKEY seed (`SU…`), for servers that list public keys. Read anew, too."""
+
+    def broker(self, nats_url: str) -> BrokerUrl:
+        """The broker at `nats_url`, for this user. Raises `Invalid`, whose text contains no secret."""
+        return broker_url.parse(nats_url, creds_file=self.nats_creds_file, nkey_file=self.nats_nkey_file)
