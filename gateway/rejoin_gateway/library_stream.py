@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, overload
 
+import msgspec
 from msgspec import UNSET
 
 from rejoin_gateway.http.response import stream_headers
@@ -24,7 +25,7 @@ class Stream:
     """
 
     def __init__(self, replay: Replay) -> None:
-        self._replay = replay
+        self._replay = msgspec.structs.replace(replay, shows_answers=True)
         self.run: str = replay.run.id
         self.cursor: str | None = None
         """The position of the newest event of `chunks()`, for `ChatSession.stream`."""
@@ -41,8 +42,8 @@ class Stream:
         async with aclosing(aiter(self)) as written:
             async for data in written:
                 for frame in parser.feed(data):
-                    if frame.id:  # `[DONE]` has none
-                        self.cursor = frame.id
+                    self.cursor = frame.id or self.cursor
+                    if frame.data != sse.DONE_DATA:
                         yield chunks.decode(frame.data)
 
     async def text(self) -> str:

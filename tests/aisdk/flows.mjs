@@ -64,6 +64,25 @@ export const FLOWS = {
     assert.match(tab.text, /You said no.*b\.txt is deleted/);
   },
 
+  async 'a reload between two answers'(scene) {
+    if (scene.v5) return;
+    const first = scene.tab(undefined, { tools: true });
+    await first.say('delete a.txt and b.txt');
+    const said = await scene.decideBeside({ 'a.txt': true });
+    assert.deepEqual(await said.json(), { success: true });
+    const tab = scene.tab(await scene.history(), { tools: true });
+    assert.deepEqual(tab.tools().map(part => part.state), ['approval-responded', 'approval-requested']);
+    await tab.chat.resumeStream();
+    assert.deepEqual(tab.wire.requests.map(one => one.status), [204], 'the other question is open: it sends nothing');
+    await tab.decide({ 'b.txt': false });
+    await tab.settled();
+    await scene.over();
+    assert.deepEqual(tab.wire.requests.map(one => [one.method, one.status]), [['GET', 204], ['POST', 200]]);
+    assert.deepEqual([tab.errors, tab.chat.status], [[], 'ready']);
+    assert.match(tab.text, /a\.txt is deleted\. You said no/);
+    await scene.same(tab, await scene.reload());
+  },
+
   async 'a sub-agent'(scene) {
     const tab = scene.tab();
     await tab.say('ask aide: weather Rome');
@@ -257,6 +276,24 @@ export const FLOWS = {
     await tab.decide({ 'a.txt': true });
     await tab.settled();
     await scene.over();
+    assert.equal(tab.tools('output-available').length, 3);
+    await scene.same(tab);
+  },
+
+  async 'a reload between an output and an approval'(scene) {
+    if (scene.v5) return;
+    await scene.tab().say('locate and delete a.txt');
+    const [message] = (await scene.history()).slice(-1);
+    const located = message.parts.find(part => part.type === 'tool-locate');
+    const parts = [{ ...located, state: 'output-available', output: 'Oslo' }];
+    const body = { id: scene.session, messages: [{ ...message, parts }], messageId: message.id };
+    assert.deepEqual(await (await scene.post('/api/chat', body)).json(), { success: true });
+    const tab = scene.tab(await scene.history(), { tools: true });
+    assert.equal(tab.tools('output-available').length, 2);
+    await tab.decide({ 'a.txt': true });
+    await tab.settled();
+    await scene.over();
+    assert.deepEqual(tab.wire.requests.map(one => [one.method, one.status]), [['POST', 200]]);
     assert.equal(tab.tools('output-available').length, 3);
     await scene.same(tab);
   },

@@ -116,7 +116,8 @@ export class Scene {
 
   /** Decisions of a client that has no word for them: the application posts them. Returns the response. */
   async decideBeside(answers) {
-    const said = (await this.#asking()).map(part => ({
+    const asking = (await this.#asking()).filter(part => part.input.file in answers);
+    const said = asking.map(part => ({
       type: 'approval',
       approval: { approvalId: part.approval.id, approved: answers[part.input.file] },
     }));

@@ -136,6 +136,24 @@ async def test_two_questions_are_decided_one_after_the_other(
     assert [state == "output-available" for state in states] == [first == 0, first == 1]
 
 
+@pytest.mark.feature("F61", "F95")
+async def test_a_reload_between_two_decisions_asks_the_open_question_only(
+    context: BrowserContext, site: BrowserSite, directions: str
+) -> None:
+    widget = await InkeepWidget.open(context, site, agent=directions)
+    await widget.say("go")
+    await widget.button("Approve").first.click()
+    await expect(widget.button("Approve")).to_have_count(1)
+    later = await InkeepWidget.open(context, site, widget.conversation, agent=directions)
+    await expect(later.button("Deny")).to_have_count(1)
+    await later.button("Deny").click()
+    await expect(later.answer).to_contain_text("Here I am.")
+    await expect(later.button("Approve")).to_have_count(0)
+    [_, answer] = await later.whole_messages()
+    states = [part["state"] for part in answer["parts"] if part["type"].startswith("tool-")]
+    assert states == ["output-available", "output-denied"]
+
+
 @pytest.mark.feature("F71", "F95")
 async def test_after_a_reload_in_the_middle_of_a_text_the_answer_is_there_when_it_is_whole(
     widget: InkeepWidget, faults: list[str], context: BrowserContext, site: BrowserSite

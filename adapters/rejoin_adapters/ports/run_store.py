@@ -245,6 +245,12 @@ class RunStore(Protocol):
         """
         ...
 
+    async def answered_calls(self, owner: Owner, session: SessionId) -> Sequence[AskedCall]:
+        """The answered calls of the session's runs that have not ended, oldest first. Left out are calls of
+        earlier turns, whose answers are in the stored messages.
+        """
+        ...
+
     async def expire_approvals(self) -> Sequence[RunRequest]:
         """Deny pending approvals that have expired, a bounded number in one call. A suspended run whose last
         pending approval expires is queued. Returns the requests of queued runs that are ready.

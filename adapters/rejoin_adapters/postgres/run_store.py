@@ -387,6 +387,19 @@ class PostgresRunStore(PostgresRunRecovery):
         calls = await self.database.fetch_json(list[AskedCall], query, *arguments)
         return [msgspec.structs.replace(one, run=named_run(owner, one.run)) for one in calls]
 
+    async def answered_calls(self, owner: Owner, session: SessionId) -> Sequence[AskedCall]:
+        """See `RunStore`."""
+        # The last answer of a turn begins the next one, at whose end the stored message has all of them.
+        query = """
+            select coalesce(json_agg(asked_json(a, r) order by a.number), '[]')
+            from runs r join approvals a on a.run_id = r.id
+            where r.tenant_id = $1 and ($2::text is null or r.user_id = $2)
+              and r.session_id = session_key($1, $2, $3) and r.ended_at is null
+              and a.state in ('approved', 'denied', 'expired') and a.turn >= r.turn - 1
+        """
+        calls = await self.database.fetch_json(list[AskedCall], query, *_columns(owner), session)
+        return [msgspec.structs.replace(one, run=named_run(owner, one.run)) for one in calls]
+
     async def expire_approvals(self) -> Sequence[RunRequest]:
         """See `RunStore`."""
         return await self.database.fetch_json(list[RunRequest], "select expire_approvals($1)", EXPIRED_MAX)

@@ -24,6 +24,7 @@ from rejoin_gateway.core.agent_context import SealedContext
 from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.core.file_urls import FileAccess, FileUrls
 from rejoin_gateway.metrics import GatewayMetrics
+from rejoin_gateway.streaming.answered_parts import has_waiting_calls, with_answers
 from rejoin_gateway.streaming.positions import Position
 from rejoin_gateway.streaming.replay import HEARTBEAT_S, Replay
 from rejoin_gateway.streaming.resume_point import find_resume_point
@@ -172,8 +173,14 @@ class Backend(msgspec.Struct, frozen=True):
             rewrite,
         )
 
-    def with_file_urls(self, messages: Sequence[MessageDict], owner: Owner) -> Sequence[MessageDict]:
-        """Stored messages as a client reads them: the URLs of files are signed."""
+    async def shown_messages(
+        self, messages: Sequence[MessageDict], owner: Owner, session: SessionId
+    ) -> Sequence[MessageDict]:
+        """Stored messages of a session as clients read them: with the answers that their runs do not have yet
+        and with signed URLs of files.
+        """
+        if any(map(has_waiting_calls, messages)):
+            messages = with_answers(messages, await self.store.answered_calls(owner, session))
         urls = self.file_urls
         return messages if urls is None else [urls.with_urls(message, owner.tenant) for message in messages]
 

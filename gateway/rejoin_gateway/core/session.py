@@ -233,16 +233,15 @@ class Session(msgspec.Struct, frozen=True):
         page = await self.backend.sessions.messages(
             self.owner, self.id, limit=limit, before=before, skip=skip
         )
-        signed = self.backend.with_file_urls(page.messages, self.owner)
-        return msgspec.structs.replace(page, messages=signed)
+        return msgspec.structs.replace(page, messages=await self._shown(page.messages))
 
     async def message(self, id: MessageId) -> MessageWithNext | None:
         """One message and the id of the message behind it; None if there is no such message."""
         found = await self.backend.store.find_message(self.owner, self.id, id)
         if found is None:
             return None
-        [signed] = self.backend.with_file_urls([found.message], self.owner)
-        return msgspec.structs.replace(found, message=signed)
+        [shown] = await self._shown([found.message])
+        return msgspec.structs.replace(found, message=shown)
 
     async def require_message(self, id: MessageId) -> None:
         """Raises `NotFound` if the session exists and has no such message, which a client wants to edit."""
@@ -261,7 +260,10 @@ class Session(msgspec.Struct, frozen=True):
         )
         if page is None:
             return None
-        return EarlierMessages(self.backend.with_file_urls(page.messages, self.owner), page.more)
+        return EarlierMessages(await self._shown(page.messages), page.more)
+
+    async def _shown(self, messages: Sequence[MessageDict]) -> Sequence[MessageDict]:
+        return await self.backend.shown_messages(messages, self.owner, self.id)
 
     # ------------------------------------------------------------------------------ the whole session
 
@@ -360,9 +362,8 @@ class AgentSession(Session, frozen=True):
         history = await self.backend.store.history(self.owner, self.id, after=after)
         if history is None or history.agent != self.agent:
             raise self._not_found()
-        signed = self.backend.with_file_urls(history.messages, self.owner)
-        waiting = self.backend.with_file_urls(history.steering, self.owner)
-        return msgspec.structs.replace(history, messages=signed, steering=waiting)
+        shown, waiting = await self._shown(history.messages), await self._shown(history.steering)
+        return msgspec.structs.replace(history, messages=shown, steering=waiting)
 
     def _not_found(self) -> NotFound:
         return NotFound(f"there is no session {self.id!r} with agent {self.agent!r}")

@@ -74,7 +74,8 @@ async def stream_replay(
 ) -> web.StreamResponse:
     """Release the request's body and stream a replay, translated to another protocol by `translate`.
 
-    To HEAD it responds with the headers of the stream, and reads no event.
+    A replay that is not translated also shows the answers that the run does not have yet. To HEAD it responds
+    with the headers of the stream, and reads no event.
     """
     structlog.contextvars.bind_contextvars(session=replay.run.session, run=replay.run.id)
     if translate is None and wants_text(request):
@@ -84,6 +85,8 @@ async def stream_replay(
     response = web.StreamResponse(headers=stream_headers(replay))
     request_body.release_body(request)
     begin_response(request)
+    if translate is None:
+        replay = msgspec.structs.replace(replay, shows_answers=True)
     async with replay.open() as frames:  # an error here comes before the headers: it still gets a status
         await _write_frames(request, response, frames if translate is None else translate(frames))
     return response

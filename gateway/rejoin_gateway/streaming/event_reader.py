@@ -21,7 +21,6 @@ from rejoin_protocol.log.record import Audience, Mark, Record
 
 EMPTY_READS_MAX = 5
 EVENT_READ_RETRY_WAIT_S = 0.1
-_DONE = b"[DONE]"
 
 
 async def decode_events(frames: AsyncGenerator[bytes]) -> AsyncGenerator[Sequence[Chunk]]:
@@ -33,7 +32,7 @@ async def decode_events(frames: AsyncGenerator[bytes]) -> AsyncGenerator[Sequenc
     async with aclosing(frames):
         async for data in frames:
             batch = list(parser.feed(data))
-            is_done = bool(batch) and batch[-1].data == _DONE
+            is_done = bool(batch) and batch[-1].data == sse.DONE_DATA
             yield [chunks.decode(frame.data) for frame in (batch[:-1] if is_done else batch)]
             if is_done:
                 return

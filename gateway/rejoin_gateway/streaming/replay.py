@@ -21,6 +21,7 @@ from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.store_types import Run
 from rejoin_gateway.metrics import GatewayMetrics
+from rejoin_gateway.streaming.given_answers import GivenAnswers
 from rejoin_gateway.streaming.legacy_filter import LegacyFilter
 from rejoin_gateway.streaming.resume_point import ResumePoint
 from rejoin_protocol.errors import Gone, Unavailable
@@ -47,7 +48,8 @@ class Replay(msgspec.Struct, frozen=True):
 
     `until`: it ends when this turn or a later one suspends the run (waits for approvals), or with the run;
     None: only with the run. `heartbeat_s`: time without events after which a comment is sent. `rewrite` is
-    applied to all frames on their way out.
+    applied to all frames on their way out. `shows_answers`: while the run waits, the response also has the
+    answers that are not in the log yet (`given_answers`).
     """
 
     store: RunStore
@@ -59,6 +61,7 @@ class Replay(msgspec.Struct, frozen=True):
     metrics: GatewayMetrics | None = None
     heartbeat_s: float = HEARTBEAT_S
     rewrite: Callable[[bytes], bytes] | None = None
+    shows_answers: bool = False
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[AsyncGenerator[bytes]]:
@@ -106,6 +109,7 @@ class Replay(msgspec.Struct, frozen=True):
         """
         clock = asyncio.get_running_loop().time
         catchup_started_s: float | None = clock()
+        answers, waits = GivenAnswers(self.store, self.run, self.view), False
         while True:
             batch = await self._next(records)
             if catchup_started_s is not None and records.caught_up:
@@ -113,12 +117,15 @@ class Replay(msgspec.Struct, frozen=True):
                 catchup_started_s = None
             data, last_record = self._encode(batch)
             is_silent = not batch
+            waits = self.shows_answers and (waits if is_silent else batch[-1].head.mark is Mark.SUSPENDED)
             # A slow client blocks the next `yield`: until then only the encoded copy stays in memory.
             del batch
             if last_record is not None:
                 yield data
                 # A client may read the history as soon as it sees `[DONE]`, and must find the answer there.
                 await self._wait_until_stored(last_record)
+                if waits and (given := await answers.frames()):
+                    yield given
                 yield sse.DONE
                 return
             if data:
@@ -127,6 +134,8 @@ class Replay(msgspec.Struct, frozen=True):
                 yield sse.KEEP_ALIVE
                 if records.caught_up and await self._was_abandoned():
                     raise _abandoned()
+            if waits and (given := await answers.frames()):
+                yield given
 
     def _count_resync(self, reason: ResyncReason) -> None:
         if self.metrics is not None:

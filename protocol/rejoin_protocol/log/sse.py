@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-DONE = b"data: [DONE]\n\n"
+DONE_DATA = b"[DONE]"
+DONE = b"data: %b\n\n" % DONE_DATA
 """Last frame of a complete response."""
 KEEP_ALIVE = b": keep-alive\n\n"
 """An SSE comment. Not an event: AI SDK clients fail on an unknown chunk type."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
+from rejoin_adapters.answer_events import final_decision
 from rejoin_adapters.store_types import Approval, Decision
 from rejoin_protocol.events.chunks import FinishReason
 from rejoin_protocol.events.fold import MessageDict
@@ -23,8 +24,6 @@ from rejoin_protocol.lifecycle import State
 from rejoin_runner.next_action.agent_stack import ToolCall, delegate_target, handoff_target
 from rejoin_runner.next_action.run_state import Phase, RunState, StepPhase
 
-APPROVAL_EXPIRED = "Nobody decided in time."
-OUTPUT_EXPIRED = "The client did not answer in time."
 ALREADY_HANDED_OFF = "Not done: this step has handed off the conversation already."
 TOO_MANY_HANDOFFS = "Not done: the conversation was handed off too often. Continue it yourself."
 TOO_DEEP = "Not done: too many agents wait for each other. Do it yourself."
@@ -370,25 +369,17 @@ def _decision_on(call: ToolCall, state: RunState, inputs: DecisionInputs) -> Dec
     """The decision about a call whose approval request is in the log, or the client's output for a call."""
     is_requested = call.id in state.approval_ids or inputs.waits_for_output(call)
     approval = inputs.approvals.get(call.id) if is_requested else None
-    return None if approval is None else _decision_of(approval)
+    return None if approval is None else final_decision(approval)
 
 
 def _decisions_to_emit(state: RunState, inputs: DecisionInputs) -> list[Decision]:
     approvals = [one for one in inputs.approvals.values() if one.request.kind == "approval"]
-    decisions = [_decision_of(approval) for approval in approvals]
+    decisions = [final_decision(approval) for approval in approvals]
     return [
         decision
         for decision in decisions
         if decision is not None and decision.approval not in state.answered_approvals
     ]
-
-
-def _decision_of(approval: Approval) -> Decision | None:
-    """An approval's decision, made by a person or by its timeout. None if it is open."""
-    if approval.decision is not None and approval.expired:
-        reason = APPROVAL_EXPIRED if approval.request.kind == "approval" else OUTPUT_EXPIRED
-        return msgspec.structs.replace(approval.decision, reason=reason)
-    return approval.decision
 
 
 def terminal_state(state: RunState) -> State:

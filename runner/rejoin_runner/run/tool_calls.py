@@ -10,15 +10,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
-import msgspec
-
+from rejoin_adapters.answer_events import CLIENT_FAILED, edit_event, response_event
 from rejoin_adapters.process.exception_report import log_exception
 from rejoin_adapters.store_types import Approval, ApprovalRequest, Decision, RequestKind
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.events.edited_input import EditedInput, with_edit
-from rejoin_protocol.events.fold import DYNAMIC_TOOL, Part, is_tool
+from rejoin_protocol.events.fold import Part, is_tool
 from rejoin_protocol.ids import ApprovalId, CallId, approval_id
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.application_code import ApplicationGaveUp, RunningCode, application_code
@@ -167,30 +165,15 @@ async def emit_decisions(attempt: Attempt, decisions: Sequence[Decision]) -> Non
         # belongs to it.
         if decision.input is not None:
             await _emit_edit(attempt, decision)
-        reason = msgspec.UNSET if decision.reason is None else decision.reason
-        await attempt.emit(
-            chunks.ToolApprovalResponse(
-                approval_id=decision.approval, approved=decision.approved, reason=reason
-            )
-        )
+        await attempt.emit(response_event(decision))
 
 
 async def _emit_edit(attempt: Attempt, decision: Decision) -> None:
     approval = _find_approval(attempt, decision.approval)
     if approval is None:
         return
-    request = approval.request
-    part = _part_of(attempt, request.call)
-    edit = EditedInput(request.input, decision.by, approval.decided_at)
-    chunk = chunks.ToolInputAvailable(
-        tool_call_id=request.call,
-        tool_name=request.tool,
-        input=decision.input,
-        provider_metadata=with_edit(part.get("callProviderMetadata"), edit),
-        dynamic=True if part["type"] == DYNAMIC_TOOL else msgspec.UNSET,
-    )
     try:
-        await attempt.emit(chunk)
+        await attempt.emit(edit_event(approval, decision, _part_of(attempt, approval.request.call)))
     except EventTooLarge as fault:
         await attempt.fail("too_large", str(fault))
 
@@ -232,7 +215,7 @@ async def _emit_client_output(attempt: Attempt, call: ToolCall, answer: Decision
     if answer.approved:
         await attempt.emit(chunks.ToolOutputAvailable(tool_call_id=call.id, output=answer.output))
     else:
-        await attempt.emit(delegation.call_error(call, answer.reason or "the client's tool failed"))
+        await attempt.emit(delegation.call_error(call, answer.reason or CLIENT_FAILED))
 
 
 async def _run_call(attempt: Attempt, call: ToolCall) -> None:

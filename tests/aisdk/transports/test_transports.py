@@ -188,6 +188,8 @@ async def test_a_reload_between_two_answers_changes_nothing(
 ) -> None:
     """The stored answer is shown as decided, and sending it once more has no second effect."""
     played = await play(node, system, "a reload between")
+    assert played.seen is not None
+    assert played.seen[-1] == {"left": "input-available", "right": "approval-requested", "requests": 3}
     assert played.states == {"left": "output-available", "right": "output-available"}
     assert played.decided[0] == ("call_0_0", True)
     assert played.decided[-1] == ("call_0_1", True)

@@ -48,6 +48,7 @@ METHODS: dict[str, Ask] = {
     ),
     "decide": lambda store, owner, ids: store.decide(owner, ids.session, [Decision(ids.approval, True)]),
     "pending_approvals": lambda store, owner, ids: store.pending_approvals(owner, ids.session),
+    "answered_calls": lambda store, owner, ids: store.answered_calls(owner, ids.session),
     "find_approval": lambda store, owner, ids: store.find_approval(owner, ids.run, CallId("call_0")),
     "find_calls": lambda store, owner, _: store.find_calls(owner, CallId("call_0")),
     "list_runs": lambda store, owner, _: store.list_runs(owner),
@@ -66,12 +67,13 @@ async def outcome(answer: Awaitable[Any]) -> Any:
 
 
 async def secret(store: RunStore, owner: Owner) -> Seen:
-    """A suspended run."""
+    """A suspended run with an open question, and with one that is answered."""
     chat = Chat(store, owner)
     admitted = await chat.submit("secret", f"m_{chat.id}", context=b"sealed", remember=True)
     run = (await chat.claim(admitted.run)).run
-    [approval] = await chat.ask(run)
+    [approval, answered] = await chat.ask(run, 2)
     await chat.suspend(run)
+    await chat.decide(answered)
     return Seen(chat.id, run.id, approval, run.answer)
 
 

@@ -18,6 +18,7 @@ from rejoin_adapters.store_types import (
     Admitted,
     Approval,
     ApprovalRequest,
+    AskedCall,
     Claim,
     Decision,
     Regenerate,
@@ -46,8 +47,12 @@ async def pair(database_url: str) -> AsyncIterator[Sequence[RunStore]]:
 
 
 def without_times(found: Any) -> Any:
-    """An approval, or the approvals of a claim, without the times at which they were decided."""
+    """An approval, or the approvals in what was found, without the times at which they were decided."""
     match found:
+        case list():
+            return list(map(without_times, found))
+        case AskedCall():
+            return msgspec.structs.replace(found, approval=without_times(found.approval))
         case Approval():
             return msgspec.structs.replace(found, decided_at=None)
         case Claim():
@@ -172,6 +177,7 @@ class Walk:
 
     async def look(self) -> None:
         await self.both(lambda store: store.pending_approvals(DEFAULT, self.session))
+        await self.both(lambda store: store.answered_calls(DEFAULT, self.session))
         await self.both(lambda store: unordered(store.recover_stranded(0)))
         for run in self.runs:
             await self.both(lambda store, run=run: store.find_run(DEFAULT, run))  # type: ignore[misc]

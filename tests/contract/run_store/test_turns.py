@@ -107,6 +107,34 @@ async def test_the_last_decision_queues_the_next_turn(chat: Chat) -> None:
     assert (second.run.turn, second.turn) == (1, 1)
 
 
+async def test_what_is_answered_while_a_run_waits_is_found_with_its_run(chat: Chat) -> None:
+    """Until the message is stored that has it: at the next suspension, or at the end."""
+
+    async def answered() -> list[tuple[str, Decision | None]]:
+        found = await chat.store.answered_calls(DEFAULT, chat.id)
+        return [(one.run.answer, one.approval.decision) for one in found]
+
+    run, approvals = await chat.wait_for_decision("one", 3)
+    other, [second] = await chat.wait_for_decision("two")
+    assert await answered() == []
+    await chat.decide(approvals[2], approved=False)
+    await chat.decide(approvals[0])
+    denied = (run.answer, Decision(approvals[2], False))
+    first = [(run.answer, Decision(approvals[0], True)), denied]
+    assert await answered() == first
+    decided = (await chat.decide(second)).run
+    assert await answered() == [*first, (other.answer, Decision(second, True))]
+    await chat.end((await chat.claim(decided)).run)
+    assert await answered() == first
+    claim = await chat.claim((await chat.decide(approvals[1])).run)
+    [asked] = await chat.ask(claim.run)
+    await chat.suspend(claim.run)
+    again = await chat.claim((await chat.decide(asked)).run)
+    await chat.ask(again.run)
+    await chat.suspend(again.run)
+    assert await answered() == [(run.answer, Decision(asked, True))]
+
+
 async def test_decisions_come_together(chat: Chat) -> None:
     _, approvals = await chat.wait_for_decision("one", 3)
     assert (await chat.decide(*approvals)).run.state is State.QUEUED

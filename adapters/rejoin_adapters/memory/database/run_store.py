@@ -423,6 +423,17 @@ class MemoryRunStore(MemoryRunQueries):
         ]
         return asked[-1] if asked else None
 
+    async def answered_calls(self, owner: Owner, session: SessionId) -> Sequence[AskedCall]:
+        """See `RunStore`."""
+        found = self.database.find_session(owner, session)
+        return [
+            AskedCall(one.shown, named_run(owner, one.run.row))
+            for one in (found.approvals if found is not None else [])
+            if one.decision is not None
+            and one.run.row.state not in TERMINAL
+            and one.turn >= one.run.row.turn - 1
+        ]
+
     async def expire_approvals(self) -> Sequence[RunRequest]:
         """See `RunStore`."""
         due = [one for one in self.database.approvals.values() if one.due]

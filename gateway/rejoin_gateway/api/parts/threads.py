@@ -13,13 +13,14 @@ from rejoin_gateway.api.shared.answers import Acknowledgement
 from rejoin_gateway.api.shared.lookup import directory_of, session_by_id, summary_in_path
 from rejoin_gateway.api.shared.paging import LIMIT_MAX, PAGE_QUERY, page_of_messages, parse_limit
 from rejoin_gateway.auth.scope import Scope
+from rejoin_gateway.core.answered_calls import RESPONDED
 from rejoin_gateway.core.message_input import new_session_id
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.request import decode_body
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 from rejoin_protocol.errors import Invalid, NotFound
-from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.events.fold import MessageDict, Part
 from rejoin_protocol.ids import MessageId, session_id
 from rejoin_protocol.limits import CheckedId, Id
 
@@ -140,7 +141,12 @@ async def get_thread(request: web.Request) -> web.StreamResponse:
             forks.setdefault(fork.before, []).append(ForkReference(fork.id, fork.title))
     return json_response(
         ThreadMessages(
-            _to_summary(summary), page.messages, forks, await _fork_info(session), summary.is_busy, page.next
+            _to_summary(summary),
+            list(map(_to_message, page.messages)),
+            forks,
+            await _fork_info(session),
+            summary.is_busy,
+            page.next,
         )
     )
 
@@ -199,6 +205,19 @@ def _to_root(root: SessionSummary, forks: Sequence[Fork]) -> RootThread:
         thread_ids=[one.id for one in family],
         active_thread_id=newest.id,
     )
+
+
+def _to_message(message: MessageDict) -> MessageDict:
+    return message | {"parts": list(map(_to_part, message["parts"]))}
+
+
+def _to_part(part: Part) -> Part:
+    """A part in this API's form. Its client sends the answer of an `approval-responded` call for ever, so a
+    decided call is shown as one that has its input, or is denied.
+    """
+    if part.get("state") != RESPONDED:
+        return part
+    return part | {"state": "input-available" if part["approval"]["approved"] else "output-denied"}
 
 
 def _to_summary(summary: SessionSummary) -> ThreadSummary:

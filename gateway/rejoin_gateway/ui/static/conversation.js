@@ -270,8 +270,9 @@ export class Conversation {
     this.messages = at < 0 ? [...rest, message] : this.messages.with(at, message);
   }
 
-  /** Update the counts. A cursor ends with the number of its event in the run. */
+  /** Update the counts. A cursor ends with the number of its event in the run; an answer that the log lacks has none. */
   #count(cursor, chunk) {
+    if (cursor === this.live.cursor) return;
     const number = Number(cursor.slice(cursor.indexOf('-') + 1));
     const { last = number - 1, ended, events, astray, rewinds, tape, breaks } = this.live;
     tape.push({ kind: chunk.type.split('-')[0], breaks });
