@@ -36,6 +36,7 @@ from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.process import metrics_server, tracing
 from rejoin_adapters.process.background import run_alongside
+from rejoin_adapters.process.overload import return_large_blocks
 from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
 from rejoin_gateway.agent_cache import CachedAgentRegistry
 from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health, prompts
@@ -71,7 +72,7 @@ from rejoin_gateway.ui import docs, kill_switch, pages, root
 from rejoin_protocol.broker.broker_url import BrokerUrl
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName, TenantId
-from rejoin_protocol.limits import BODY_BYTES_MAX
+from rejoin_protocol.limits import BODY_BYTES_MAX, READ_BYTES
 from rejoin_protocol.security.sealing import Sealer, parse_keys
 
 log = structlog.get_logger("rejoin.gateway")
@@ -276,6 +277,7 @@ async def serve(
             access_log=None,
             shutdown_timeout=1.0,
             auto_decompress=False,
+            read_bufsize=READ_BYTES,
         )
         await runner.setup()
         stop, limits = asyncio.Event(), _connection_limits(settings)
@@ -296,6 +298,7 @@ async def serve(
 
 
 def _connection_limits(settings: GatewaySettings) -> ConnectionLimits:
+    return_large_blocks()
     count_max = limit_by_files(settings.connections_max, raise_open_file_limit())
     return ConnectionLimits(count_max, settings.connections_per_peer_max)
 

@@ -24,6 +24,7 @@ from rejoin_adapters.postgres.artifacts import PostgresArtifacts
 from rejoin_adapters.postgres.audit import PostgresAuditLog
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.process import metrics_server, tracing
+from rejoin_adapters.process.overload import return_large_blocks
 from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.security.sealing import Sealer
@@ -156,6 +157,7 @@ async def serve(
     After `drain_grace_s` and `OVERDUE_S` the process exits even if a tool does not end.
     """
     raise_open_file_limit()
+    return_large_blocks()
     asyncio.get_running_loop().set_task_factory(application_code.make_task)
     with tracing.export_spans("rejoin-runner", settings.otlp_endpoint):
         async with open_worker(settings, agents, quarantine=quarantine) as worker:

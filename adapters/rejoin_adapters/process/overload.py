@@ -20,6 +20,12 @@ FILES_SHARE_MAX = 0.9
 LAG_S_MAX = 2.0
 """A loop that is later than this answers nobody in time."""
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+MMAP_THRESHOLD = -3
+"""`M_MMAP_THRESHOLD` of glibc's `malloc.h`."""
+LARGE_BLOCK_BYTES = 384 * 1024
+"""A block of memory from this size on goes back to the system when it is freed. Larger than what asyncio
+receives at once, which would cost a system call each.
+"""
 UNLIMITED_BYTES = 1 << 60
 """The kernel writes a number this large, or a word, where there is no limit."""
 
@@ -66,6 +72,14 @@ def find_reason(usage: ProcessUsage, lag_s: float, lag_s_max: float = LAG_S_MAX)
     if usage.files_max and usage.files > usage.files_max * FILES_SHARE_MAX:
         return "open files"
     return "event loop" if lag_s > lag_s_max else None
+
+
+def return_large_blocks() -> None:
+    """From now on, give each large block back to the system when it is freed. By itself glibc keeps blocks of
+    up to 32 MB once it has seen some, and bodies of requests leave holes of their size in its heap.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
 def return_unused_memory() -> None:

@@ -26,6 +26,7 @@ from rejoin_protocol.limits import (
     HEADS_BYTES_MAX,
     IDLE_S_MAX,
     PEER_CONNECTIONS_MAX,
+    READ_BYTES,
 )
 
 log = structlog.get_logger("rejoin.connections")
@@ -69,8 +70,12 @@ def limit_by_files(wanted: int, files_max: int) -> int:
     return max(1, min(wanted, files_max - min(FILES_RESERVED_MAX, files_max // 2)))
 
 
-class Connection(asyncio.Protocol):
-    """Passes everything to aiohttp's protocol, and knows since when the connection waits for its client."""
+class Connection(asyncio.BufferedProtocol):
+    """Passes everything to aiohttp's protocol, and knows since when the connection waits for its client.
+
+    It receives into a buffer that all connections share, piece by piece. A plain protocol is handed up to
+    256 KB at once, before anybody can say that the request's body must wait for its turn.
+    """
 
     def __init__(self, inner: asyncio.Protocol, connections: "Connections", peer: str) -> None:
         self.peer = peer
@@ -93,8 +98,15 @@ class Connection(asyncio.Protocol):
             self.transport = transport
         self._inner.connection_made(transport)
 
-    def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """See `asyncio.BufferedProtocol`."""
+        return self._connections.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See `asyncio.BufferedProtocol`."""
+        self._take(bytes(self._connections.buffer[:nbytes]))
+
+    def _take(self, data: bytes) -> None:
         if self._is_refused:
             return
         if not (self.is_busy or self.in_head):
@@ -181,6 +193,8 @@ class Connections:
         self.clock_s = clock_s
         self.has_room = asyncio.Event()
         self.has_room.set()
+        self.buffer = memoryview(bytearray(READ_BYTES))
+        """What one connection receives, until it has taken it over: at once."""
         self._open: set[Connection] = set()
         self._peers: Counter[str] = Counter()
         self._heads_bytes = 0

@@ -243,6 +243,7 @@ async def test_all_attacks_together_cost_another_tenant_nothing(
     for name, service in installation.services.items():
         assert service.running, f"{name} has ended: {service.err[-2000:]}"
         assert "MemoryError" not in service.err
+        assert installation.peaks_bytes[name] < MEMORY_MAX, f"a container would have ended {name}"
     late = [time for time in times if time >= 1]
     assert len(late) <= CHATS * math.ceil(DURATION_S / BLOCK_S), "a tool has blocked so often"
     assert times[len(times) // 2] < 1

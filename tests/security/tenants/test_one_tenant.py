@@ -5,6 +5,7 @@ import io
 import statistics
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.ids import TenantId
-from rejoin_protocol.limits import MIB, TEXT_BYTES_MAX
+from rejoin_protocol.limits import KIB, MIB, TEXT_BYTES_MAX
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import RecordMeasurement
 from tests.support.system.processes import HOST, Command, free_ports
@@ -31,6 +32,8 @@ PEPPER = "a pepper of some length"
 MEMORY_MAX = 512 * MIB
 """The limit of a service in `compose.yaml`."""
 EMOJI = "😀"
+UNREAD = 1_000
+"""Bodies that wait at the same time. Half a body was 256 KB of a gateway's memory each."""
 
 
 def peak_bytes(process: psutil.Process) -> int:
@@ -47,6 +50,15 @@ class Installation:
         self.base = base
         self.gateway = gateway
         self.runner = runner
+
+    async def offer_body(self, key: str, opened: list[asyncio.StreamWriter]) -> bytes:
+        """Send a third of a body, and no more. Returns the first line of the answer."""
+        host, _, port = self.base.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        opened.append(writer)
+        head = b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nAuthorization: Bearer %b\r\n\r\n"
+        writer.write(head % (900 * KIB, key.encode()) + b"x" * 300 * KIB)
+        return await reader.readline()
 
     @property
     def peaks(self) -> dict[str, float]:
@@ -67,6 +79,7 @@ class Sender:
     """A tenant that sends messages."""
 
     def __init__(self, installation: Installation, key: str) -> None:
+        self.key = key
         self._system = installation.system
         self._base = installation.base
         self._headers = {"Authorization": f"Bearer {key}", "x-agent-id": "demo"}
@@ -158,6 +171,31 @@ async def test_messages_of_the_largest_size_leave_processes_and_other_tenants_al
     peaks = installation.peaks
     record_measurement(f"peak memory beside the attack: {peaks}")
     assert max(peaks.values()) < MEMORY_MAX / MIB
+
+
+@pytest.mark.parametrize("authenticated", [True, False])
+async def test_bodies_that_wait_for_their_turn_are_not_held(
+    installation: Installation, record_measurement: RecordMeasurement, authenticated: bool
+) -> None:
+    """A7: a thousand clients send a third of a body. Those that get no share are refused, and so is whoever
+    has no key. The few that have a share have 30 seconds. Then the gateway answers as before.
+    """
+    sender = await installation.tenant("attacker")
+    before, opened = installation.peaks["gateway"], list[asyncio.StreamWriter]()
+    key, refusal = (sender.key, b" 503 ") if authenticated else ("none", b" 401 ")
+    lines = [asyncio.create_task(installation.offer_body(key, opened)) for _ in range(UNREAD)]
+    try:
+        for first in islice(asyncio.as_completed(lines), UNREAD * 8 // 10):
+            assert refusal in await first
+        grown = installation.peaks["gateway"] - before
+    finally:
+        for line in lines:
+            line.cancel()
+        for writer in opened:
+            writer.close()
+    assert (await sender.send("after", "count 3")).complete
+    record_measurement(f"{UNREAD} unread bodies, authenticated={authenticated}: {grown:.0f} MiB more")
+    assert grown < UNREAD * 128 * KIB / MIB
 
 
 async def test_the_longest_history_is_read_without_being_held(
