@@ -72,7 +72,7 @@ from rejoin_gateway.ui import docs, kill_switch, pages, root
 from rejoin_protocol.broker.broker_url import BrokerUrl
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName, TenantId
-from rejoin_protocol.limits import BODY_BYTES_MAX, READ_BYTES
+from rejoin_protocol.limits import BODY_BYTES_MAX, RECEIVED_BYTES_MAX
 from rejoin_protocol.security.sealing import Sealer, parse_keys
 
 log = structlog.get_logger("rejoin.gateway")
@@ -277,7 +277,7 @@ async def serve(
             access_log=None,
             shutdown_timeout=1.0,
             auto_decompress=False,
-            read_bufsize=READ_BYTES,
+            read_bufsize=RECEIVED_BYTES_MAX,
         )
         await runner.setup()
         stop, limits = asyncio.Event(), _connection_limits(settings)

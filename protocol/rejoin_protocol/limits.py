@@ -30,7 +30,7 @@ HEAD_BYTES_MAX = 128 * KIB
 """A request's line and headers: a request context of the largest size, and cookies. 431 above it."""
 HEADS_BYTES_MAX = 32 * MIB
 """All heads of one gateway that have not arrived whole. Beyond it those that wait for longest are closed."""
-READ_BYTES = 16 * KIB
+RECEIVED_BYTES_MAX = 16 * KIB
 """What is received of a connection at a time. A body that waits for its turn has at most four times as many
 bytes in a gateway, the rest waits in the kernel.
 """

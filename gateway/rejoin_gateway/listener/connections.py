@@ -26,7 +26,7 @@ from rejoin_protocol.limits import (
     HEADS_BYTES_MAX,
     IDLE_S_MAX,
     PEER_CONNECTIONS_MAX,
-    READ_BYTES,
+    RECEIVED_BYTES_MAX,
 )
 
 log = structlog.get_logger("rejoin.connections")
@@ -193,7 +193,7 @@ class Connections:
         self.clock_s = clock_s
         self.has_room = asyncio.Event()
         self.has_room.set()
-        self.buffer = memoryview(bytearray(READ_BYTES))
+        self.buffer = memoryview(bytearray(RECEIVED_BYTES_MAX))
         """What one connection receives, until it has taken it over: at once."""
         self._open: set[Connection] = set()
         self._peers: Counter[str] = Counter()
