@@ -39,7 +39,7 @@ class NatsBaseline:
     async def subscribe(self, runs: Iterable[RunId]) -> None:
         """Receive what is appended to these runs from now on."""
         for run in runs:
-            await self._client.subscribe(subjects.live(run), cb=self._on_message)
+            await self._client.subscribe(subjects.DEFAULT.live(run), cb=self._on_message)
         await self._client.flush()
 
     async def wait_for(self, count: int) -> None:
@@ -59,7 +59,7 @@ class NatsBaseline:
                 "seq": after + 1,
                 "batch": batch,
                 "max_bytes": 256 * 1024,
-                "next_by_subj": subjects.log(run),
+                "next_by_subj": subjects.DEFAULT.log(run),
             }
             await self._client.publish(
                 f"$JS.API.DIRECT.GET.{subjects.LOG}", msgspec.json.encode(request), reply=inbox
@@ -73,11 +73,11 @@ class NatsBaseline:
 
     async def publish(self, run: RunId, payload: bytes) -> None:
         """Append without fencing, and wait for the acknowledgement."""
-        await self._client.request(subjects.log(run), payload, timeout=30)
+        await self._client.request(subjects.DEFAULT.log(run), payload, timeout=30)
 
     async def send(self, run: RunId, payload: bytes, head: str) -> None:
         """Append without waiting for the acknowledgement."""
-        await self._client.publish(subjects.log(run), payload, headers={subjects.BATCH: head})
+        await self._client.publish(subjects.DEFAULT.log(run), payload, headers={subjects.BATCH: head})
 
     def queue_unstored(self, run: RunId, payload: bytes, head: str, sequence: int) -> None:
         """Queue the message that NATS would republish after an append; `flush` sends it. Nothing is stored.
@@ -86,10 +86,12 @@ class NatsBaseline:
         """
         headers = (
             f"NATS/1.0\r\n{subjects.BATCH}: {head}\r\nNats-Stream: {subjects.LOG}\r\n"
-            f"{subjects.SUBJECT}: {subjects.log(run)}\r\n{subjects.SEQUENCE}: {sequence}\r\n"
+            f"{subjects.SUBJECT}: {subjects.DEFAULT.log(run)}\r\n{subjects.SEQUENCE}: {sequence}\r\n"
             f"Nats-Last-Sequence: {sequence - 1}\r\n{subjects.TIME}: 2026-01-01T00:00:00Z\r\n\r\n"
         ).encode()
-        command = f"HPUB {subjects.live(run)} {len(headers)} {len(headers) + len(payload)}\r\n".encode()
+        command = (
+            f"HPUB {subjects.DEFAULT.live(run)} {len(headers)} {len(headers) + len(payload)}\r\n".encode()
+        )
         self._queued += command + headers + payload + b"\r\n"
 
     async def flush(self) -> None:
@@ -103,7 +105,9 @@ class NatsBaseline:
 @asynccontextmanager
 async def connect(url: str) -> AsyncIterator[NatsBaseline]:
     """A connection that is open inside the context."""
-    client = await nats.connect(url, inbox_prefix=subjects.inbox("gateway"), pending_size=64 * 1024 * 1024)
+    client = await nats.connect(
+        url, inbox_prefix=subjects.DEFAULT.inbox("gateway"), pending_size=64 * 1024 * 1024
+    )
     try:
         yield NatsBaseline(client)
     finally:

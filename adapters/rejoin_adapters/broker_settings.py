@@ -2,8 +2,9 @@
 
 import msgspec
 
-from rejoin_protocol.broker import broker_url
+from rejoin_protocol.broker import broker_url, subjects
 from rejoin_protocol.broker.broker_url import BrokerUrl
+from rejoin_protocol.broker.subjects import BrokerNames
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +17,21 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     nats_nkey_file: str | None = None
     """Path of a file with a user's NKEY seed (`SU…`), for servers that list public keys. Read anew, too."""
 
+    nats_prefix: str = ""
+    """Prefix of all subjects and streams, so that several installations share a NATS account: the same for
+    all processes of one installation.
+    """
+
+    @property
+    def names(self) -> BrokerNames:
+        """What streams and subjects are called. Raises `Invalid`."""
+        return subjects.broker_names(self.nats_prefix)
+
     def broker(self, nats_url: str) -> BrokerUrl:
         """The broker at `nats_url`, for this user. Raises `Invalid`, whose text contains no secret."""
-        return broker_url.parse(nats_url, creds_file=self.nats_creds_file, nkey_file=self.nats_nkey_file)
+        return broker_url.parse(
+            nats_url,
+            creds_file=self.nats_creds_file,
+            nkey_file=self.nats_nkey_file,
+            names=self.names,
+        )

@@ -18,6 +18,7 @@ class DoctorSettings(GatewaySettings, frozen=True, kw_only=True):
 
     ack_wait_s: float = setup.ACK_WAIT_S
     session_retention_s: float | None = None
+    nats_placement_tags: str = ""
     log_level: str = "critical"
 
 

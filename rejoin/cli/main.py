@@ -30,6 +30,8 @@ class MigrateSettings(BrokerSettings, frozen=True, kw_only=True):
     """PostgreSQL itself, where `database_url` is a pooler in transaction mode. Default: `database_url`."""
     nats_replicas: int = 1
     run_log_retention_s: float = 24 * 3600
+    nats_placement_tags: str = ""
+    """Tags that a NATS server must have to store streams, separated by spaces."""
     log_level: str = "info"
     log_format: LogFormat = "auto"
 
@@ -128,7 +130,12 @@ def migrate_command(config: Path | None, *, check: bool) -> None:
     async def run() -> list[str]:
         async with nats_connection.connect(loaded.broker(loaded.nats_url), "migrate") as connection:
             await setup.declare_streams_when_ready(
-                connection, setup.StreamSettings(loaded.nats_replicas, loaded.run_log_retention_s)
+                connection,
+                setup.StreamSettings(
+                    loaded.nats_replicas,
+                    loaded.run_log_retention_s,
+                    placement_tags=tuple(loaded.nats_placement_tags.split()),
+                ),
             )
         return await migrate.migrate(loaded.migrate_database_url or loaded.database_url)
 
@@ -138,11 +145,13 @@ def migrate_command(config: Path | None, *, check: bool) -> None:
 
 @main.command(name="nats-users")
 @click.argument("account")
-def nats_users_command(account: str) -> None:
+@config_option
+def nats_users_command(account: str, config: Path | None) -> None:
     """Print the `nsc` commands that create the NATS users of an ACCOUNT, with their permissions."""
     from rejoin_protocol.broker import broker_permissions
 
-    click.echo(broker_permissions.nsc_commands(account), nl=False)
+    permissions = broker_permissions.BrokerPermissions(load(BrokerSettings, config).names)
+    click.echo(permissions.nsc_commands(account), nl=False)
 
 
 _add_group("runs", "List, show, retry and interrupt runs. For `rejoin dev`: --config .rejoin/rejoin.toml.")

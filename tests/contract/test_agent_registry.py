@@ -100,7 +100,7 @@ async def test_an_entry_deleted_by_hand_is_not_found(nats_url: str, agent: Agent
     async with nats_connection.connect(nats_url, "one") as connection:
         real = JetStreamAgentRegistry(connection)
         await real.announce(AgentEntry(agent))
-        await connection.call_api(subjects.agent_key(agent), headers={"KV-Operation": "DEL"})
+        await connection.call_api(subjects.DEFAULT.agent_key(agent), headers={"KV-Operation": "DEL"})
         assert await real.find(agent) is None
         assert agent not in {entry.name for entry in await real.list()}
         await real.announce(AgentEntry(agent, "back"))

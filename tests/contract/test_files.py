@@ -46,14 +46,14 @@ def content(size: int, seed: int = 1) -> bytes:
 
 async def messages(connection: NatsConnection, tenant: TenantId, id: FileId) -> int:
     """How many chunks the broker has of a file."""
-    ask = msgspec.json.encode({"subjects_filter": subjects.file_chunks(_token(tenant), id)})
+    ask = msgspec.json.encode({"subjects_filter": subjects.DEFAULT.file_chunks(_token(tenant), id)})
     answer = await connection.call_api(f"$JS.API.STREAM.INFO.{subjects.FILES}", ask)
     return len(msgspec.json.decode(answer)["state"].get("subjects") or {})
 
 
 async def lose(connection: NatsConnection, tenant: TenantId, id: FileId, number: int) -> None:
     """Delete a chunk, as if the writer had crashed before it wrote this chunk."""
-    ask = msgspec.json.encode({"filter": subjects.file(_token(tenant), id, number)})
+    ask = msgspec.json.encode({"filter": subjects.DEFAULT.file(_token(tenant), id, number)})
     await connection.call_api(f"$JS.API.STREAM.PURGE.{subjects.FILES}", ask)
 
 
@@ -199,7 +199,7 @@ async def test_bytes_that_are_not_the_files_are_never_returned(
 ) -> None:
     id = file_ids.file_id(ANN, b"right")
     await connection.call_api(
-        subjects.file(_token(tenant), id, 0), b"wrong", headers={subjects.FILE: "1 image/png"}
+        subjects.DEFAULT.file(_token(tenant), id, 0), b"wrong", headers={subjects.FILE: "1 image/png"}
     )
     assert await files.get(tenant, id) is None
     assert await files.open(tenant, id) is None
@@ -214,7 +214,7 @@ async def test_a_file_that_turns_out_not_to_be_right_never_comes_to_its_end(
     assert opened is not None
     await lose(connection, tenant, id, 1)
     if wrong is not None:
-        subject = subjects.file(_token(tenant), id, 1)
+        subject = subjects.DEFAULT.file(_token(tenant), id, 1)
         await connection.call_api(subject, wrong, headers={subjects.FILE: "3 image/png"})
     received: list[bytes] = []
     with pytest.raises(Unavailable):
@@ -247,7 +247,7 @@ async def test_a_replica_that_is_behind_keeps_no_reader_from_a_file(
     """It has some of the chunks; the leader has all of them, or the file is not there."""
     data = content(3 * CHUNK_BYTES)
     id = await files.put(tenant, ANN, data, "image/png")
-    ask, there = connection.request, {subjects.file(_token(tenant), id, number) for number in has}
+    ask, there = connection.request, {subjects.DEFAULT.file(_token(tenant), id, number) for number in has}
     missing = RawMessage(b"", b"NATS/1.0 404 Message Not Found\r\n\r\n", b"")
     over = RawMessage(b"", b"NATS/1.0 204 EOB\r\nNats-Num-Pending: %d\r\n\r\n" % len(has), b"")
 

@@ -115,7 +115,7 @@ async def test_a_word_that_nobody_knows_is_passed_over(nats_url: str, run: RunId
         ear = Ear()
         async with NatsRunControl(two).listen(ear.hear):
             for odd in (b"", b"{", b'{"type":"Pause"}', b'{"type":"Supersede","attempt":"x"}'):
-                await one.send(subjects.control(run), odd)
+                await one.send(subjects.DEFAULT.control(run), odd)
             await NatsRunControl(one).interrupt(run)
             await ear.hears(run, Interrupt())
         assert set(ear.words) == {run}

@@ -174,7 +174,7 @@ async def test_copies_that_outlive_their_records_bring_nothing_back(log: RunLog,
 async def messages(connection: NatsConnection, run: RunId) -> set[str]:
     """The subjects on which the broker has something of a run."""
     log = JetStreamRunLog(connection, connection)
-    subjects = (names.log(run), names.segments(run))
+    subjects = (names.DEFAULT.log(run), names.DEFAULT.segments(run))
     return {one for one in subjects if (await log._get(one, 0, 1, LOG_READ_BYTES_MAX))[0]}
 
 
@@ -182,7 +182,7 @@ async def test_a_purge_leaves_nothing_at_the_broker(nats_url: str, run: RunId) -
     async with nats_connection.connect(nats_url, "segments-purged") as connection:
         log = JetStreamRunLog(connection, connection)
         await seal(log, run, await write(log, run, RECORDS))
-        assert await messages(connection, run) == {names.log(run), names.segments(run)}
+        assert await messages(connection, run) == {names.DEFAULT.log(run), names.DEFAULT.segments(run)}
         await log.purge(run)
         assert await messages(connection, run) == set()
 
@@ -191,7 +191,7 @@ async def test_what_is_no_segment_is_read_past(nats_url: str, run: RunId) -> Non
     async with nats_connection.connect(nats_url, "segments-noise") as connection:
         log = JetStreamRunLog(connection, connection)
         written = await write(log, run, 2 * RECORDS)
-        await connection.send(names.segments(run), b"noise")
+        await connection.send(names.DEFAULT.segments(run), b"noise")
         await seal(log, run, written)
         assert await stored(log, run) == written
 
@@ -214,7 +214,7 @@ async def test_a_copy_that_cannot_be_stored_is_nobodys_trouble(nats_url: str, ru
         log = JetStreamRunLog(connection, connection)
         written = await write(log, run, 3)
         await log.add_segment(run, [Record(9, Head(0, 1, 0, 1), bytes(3_000_000))])  # the broker takes 2 MB
-        assert await messages(connection, run) == {names.log(run)}
+        assert await messages(connection, run) == {names.DEFAULT.log(run)}
         assert await stored(log, run) == written
     with pytest.raises(Unavailable):
         await log.last(run)

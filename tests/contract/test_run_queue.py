@@ -194,7 +194,7 @@ async def test_a_request_that_cannot_be_read_does_not_keep_others_back(
     queue, requests = JetStreamRunQueue(connection, StreamSettings()), [fresh(agent) for _ in range(3)]
     async with queue.pull(agent) as following:
         await queue.publish(requests[0])
-        await connection.call_api(subjects.request(agent, RunId("poison"), 0), b"{")
+        await connection.call_api(subjects.DEFAULT.request(agent, RunId("poison"), 0), b"{")
         for request in requests[1:]:
             await queue.publish(request)
         assert [delivery.request for delivery in await following(10)] == requests
@@ -352,7 +352,7 @@ async def test_a_request_that_cannot_be_read_is_removed_and_stops_nobody(
 ) -> None:
     queue, request = JetStreamRunQueue(connection, StreamSettings(ack_wait_s=ACK_WAIT_S)), fresh(agent)
     for turn, payload in enumerate((b"{", b'{"agent":1}', b"")):
-        await connection.call_api(subjects.request(agent, RunId("poison"), turn), payload)
+        await connection.call_api(subjects.DEFAULT.request(agent, RunId("poison"), turn), payload)
     await queue.publish(request)
     async with queue.pull(agent) as following:
         delivery = await arrival(following)
@@ -362,7 +362,7 @@ async def test_a_request_that_cannot_be_read_is_removed_and_stops_nobody(
     with pytest.raises(ApiError):
         await connection.call_api(
             f"$JS.API.STREAM.MSG.GET.{subjects.REQUESTS}",
-            b'{"last_by_subj":"%b"}' % subjects.requests_for(agent).encode(),
+            b'{"last_by_subj":"%b"}' % subjects.DEFAULT.requests_for(agent).encode(),
         )
 
 

@@ -218,6 +218,7 @@ WITHOUT_A_BOUND: dict[str, str] = {
     "nats_url": "a name",
     "nats_creds_file": "a path",
     "nats_nkey_file": "a path",
+    "nats_prefix": "a name",
     "database_url": "a name",
     "default_agent": "a name",
     "public_url": "a name",

@@ -195,8 +195,8 @@ async def test_an_entry_that_does_not_decode_disturbs_nobody(system: LocalSystem
     base = await system.gateway()
     async with nats_connection.connect(system.nats_url, "attacker") as connection:
         for data in evil:
-            await connection.call_api(subjects.agent_key(own), data)
-            await connection.call_api(subjects.agent_key(other), data)
+            await connection.call_api(subjects.DEFAULT.agent_key(own), data)
+            await connection.call_api(subjects.DEFAULT.agent_key(other), data)
             with capture_logs() as lines:
                 listed = await system.get(f"{base}/api/agents")
             assert listed.status == 200, listed.text
@@ -207,7 +207,7 @@ async def test_an_entry_that_does_not_decode_disturbs_nobody(system: LocalSystem
         listed = await system.get(f"{base}/api/agents")
         assert system.agent.encode() in listed.raw
         assert other.encode() not in listed.raw
-        await connection.call_api(subjects.agent_key(other), headers={"KV-Operation": "DEL"})
+        await connection.call_api(subjects.DEFAULT.agent_key(other), headers={"KV-Operation": "DEL"})
 
 
 class Linking:

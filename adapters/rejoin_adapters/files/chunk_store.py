@@ -33,7 +33,6 @@ CONCURRENT_FILE_READS_MAX = 4
 """Over all files: whole files, or single chunks of streamed files."""
 CONCURRENT_WRITES_MAX = 4
 """Chunks of one file."""
-_GET = f"{subjects.JETSTREAM_API}.DIRECT.GET.{subjects.FILES}"
 
 
 class _FileChunk(msgspec.Struct, frozen=True):
@@ -62,6 +61,8 @@ class JetStreamChunkStore:
 
     def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
+        self._names = connection.names
+        self._get = f"{subjects.JETSTREAM_API}.DIRECT.GET.{connection.names.files_stream}"
         self._reads = asyncio.Semaphore(CONCURRENT_FILE_READS_MAX)
 
     async def put(self, tenant: TenantId, user: UserId | None, data: bytes, media_type: str) -> FileId:
@@ -74,7 +75,7 @@ class JetStreamChunkStore:
             chunk = data[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
             async with writes:
                 await self._write_chunk(
-                    subjects.file(_token(tenant), id, number), chunk, f"{count} {media_type}"
+                    self._names.file(_token(tenant), id, number), chunk, f"{count} {media_type}"
                 )
 
         try:
@@ -150,9 +151,9 @@ class JetStreamChunkStore:
         """
         if count <= 2:  # noqa: PLR2004 - the first and the last
             return True
-        query = msgspec.json.encode({"batch": 1, "multi_last": [subjects.file_chunks(token, id)]})
+        query = msgspec.json.encode({"batch": 1, "multi_last": [self._names.file_chunks(token, id)]})
         async with self._reads:
-            *messages, end = await self._connection.request_many(_GET, query)
+            *messages, end = await self._connection.request_many(self._get, query)
         if len(messages) + int(end.headers.get(subjects.PENDING, "0")) == count:
             return True
         # The replica that answered may be behind. Look for each chunk, in the end at the leader.
@@ -164,8 +165,8 @@ class JetStreamChunkStore:
     async def read_chunk(self, token: str, id: FileId, number: int) -> _FileChunk | None:
         """A chunk, or None. Read from the leader if the replica that answers does not have it."""
         async with self._reads:
-            query = msgspec.json.encode({"last_by_subj": subjects.file(token, id, number)})
-            reply = await self._connection.request(_GET, query)
+            query = msgspec.json.encode({"last_by_subj": self._names.file(token, id, number)})
+            reply = await self._connection.request(self._get, query)
             match reply.status:
                 case None:
                     return _parse_message(reply)
@@ -183,15 +184,15 @@ class JetStreamChunkStore:
                 "seq": after + 1,
                 "batch": 1_000,
                 "max_bytes": FILE_READ_BYTES_MAX,
-                "multi_last": [subjects.file_chunks(token, id)],
+                "multi_last": [self._names.file_chunks(token, id)],
             }
-            *messages, end = await self._connection.request_many(_GET, msgspec.json.encode(query))
+            *messages, end = await self._connection.request_many(self._get, msgspec.json.encode(query))
             headers = end.headers
             if headers.get(subjects.STATUS_HEADER) not in ("204", "404"):
                 raise _refused(headers.get(subjects.STATUS_HEADER))
             for message in messages:
                 message_headers = message.headers
-                number = subjects.parse_file(message_headers[subjects.SUBJECT]).number
+                number = self._names.parse_file(message_headers[subjects.SUBJECT]).number
                 chunks[number] = _parse_message(message)
                 after = int(message_headers[subjects.SEQUENCE])
             more = bool(messages) and int(headers.get(subjects.PENDING, "0")) > 0
@@ -199,7 +200,9 @@ class JetStreamChunkStore:
 
     async def _read_from_leader(self, token: str, id: FileId, number: int) -> _FileChunk | None:
         """A chunk from the stream's leader, or None if it does not exist."""
-        message = await self._connection.last_message(subjects.FILES, subjects.file(token, id, number))
+        message = await self._connection.last_message(
+            self._names.files_stream, self._names.file(token, id, number)
+        )
         if message is None:
             return None
         if (header := message.headers.get(subjects.FILE)) is None:
@@ -208,15 +211,19 @@ class JetStreamChunkStore:
 
     async def end(self) -> int:
         """A sequence behind everything stored before this call. Raises `Unavailable`."""
-        response = await self._connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.INFO.{subjects.FILES}")
+        response = await self._connection.call_api(
+            f"{subjects.JETSTREAM_API}.STREAM.INFO.{self._names.files_stream}"
+        )
         return _stream_info.decode(response).state.last_seq + 1
 
     async def delete(self, tenant: TenantId, id: FileId, *, before: int) -> None:
         """Delete the chunks of a file that were stored before a sequence. Idempotent. Raises
         `Unavailable`.
         """
-        query = msgspec.json.encode({"filter": subjects.file_chunks(_token(tenant), id), "seq": before})
-        await self._connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.PURGE.{subjects.FILES}", query)
+        query = msgspec.json.encode({"filter": self._names.file_chunks(_token(tenant), id), "seq": before})
+        await self._connection.call_api(
+            f"{subjects.JETSTREAM_API}.STREAM.PURGE.{self._names.files_stream}", query
+        )
 
 
 def _refused(status: str | None) -> Unavailable:

@@ -20,22 +20,22 @@ class JetStreamAgentRegistry:
 
     def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
+        self._names = connection.names
+        self._get = f"{subjects.JETSTREAM_API}.DIRECT.GET.{connection.names.agents_stream}"
 
     async def announce(self, entry: AgentEntry) -> None:
         """See `AgentRegistry`."""
         current = await self.find(entry.name)
         if current is None or not entry.yields_to(current):
-            await self._connection.call_api(subjects.agent_key(entry.name), run_request.encode(entry))
+            await self._connection.call_api(self._names.agent_key(entry.name), run_request.encode(entry))
 
     async def find(self, agent: AgentName) -> AgentEntry | None:
         """See `AgentRegistry`."""
-        query = msgspec.json.encode({"last_by_subj": subjects.agent_key(agent)})
-        reply = await self._connection.request(
-            f"{subjects.JETSTREAM_API}.DIRECT.GET.{subjects.AGENTS_STREAM}", query
-        )
+        query = msgspec.json.encode({"last_by_subj": self._names.agent_key(agent)})
+        reply = await self._connection.request(self._get, query)
         match (reply.headers or {}).get(subjects.STATUS_HEADER):
             case None:
-                return _decode(reply.data, subjects.agent_key(agent))
+                return _decode(reply.data, self._names.agent_key(agent))
             case "404":
                 return None
             case status:
@@ -43,10 +43,8 @@ class JetStreamAgentRegistry:
 
     async def list(self) -> Sequence[AgentEntry]:
         """See `AgentRegistry`."""
-        query = msgspec.json.encode({"multi_last": [subjects.AGENTS_SUBJECTS]})
-        *messages, end = await self._connection.request_many(
-            f"{subjects.JETSTREAM_API}.DIRECT.GET.{subjects.AGENTS_STREAM}", query
-        )
+        query = msgspec.json.encode({"multi_last": [self._names.agents_subjects]})
+        *messages, end = await self._connection.request_many(self._get, query)
         status = (end.headers or {}).get(subjects.STATUS_HEADER)
         if status not in {"204", "404"}:
             raise Unavailable(f"the broker refused to list the agents ({status})")

@@ -156,7 +156,7 @@ class LiveFeed:
         async with self._opening:
             if self._cleanups:
                 return
-            unsubscribe = await live.listen(subjects.live(run), self._on_message)
+            unsubscribe = await live.listen(live.names.live(run), self._on_message)
             self._cleanups.append(unsubscribe)
             try:
                 await live.flush()

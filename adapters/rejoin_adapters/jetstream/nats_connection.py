@@ -109,6 +109,7 @@ class NatsConnection:
 
     def __init__(self, name: str, url: BrokerUrl) -> None:
         self._url = url
+        self.names = url.names
         # nats-py's WebSocket sends what its own flusher hands it, and nothing else.
         self._client = NatsClient(INTERNALS._replace(writes=False) if url.is_websocket else INTERNALS)
         self._name = name
@@ -144,7 +145,7 @@ class NatsConnection:
                     signature_cb=self._sign if has_credential_file(url) else None,
                     user_jwt_cb=self._user_jwt if url.creds_file is not None else None,
                     tls=ssl_context,
-                    inbox_prefix=subjects.inbox(role),
+                    inbox_prefix=url.names.inbox(role),
                     pending_size=0,  # a publish that failed must not be sent after a reconnect
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
@@ -370,7 +371,7 @@ class NatsConnection:
         """
         if subject.startswith(f"{subjects.JETSTREAM_API}."):
             return self._url.api + subject.removeprefix(subjects.JETSTREAM_API)
-        if subject.startswith("$KV.") and self._url.is_in_domain:
+        if subject.startswith(subjects.KEY_VALUE) and self._url.is_in_domain:
             return f"{self._url.api}.{subject}"
         return subject
 

@@ -14,8 +14,6 @@ import structlog
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.ports.run_control import ControlMessage, Interrupt, Supersede
-from rejoin_protocol.broker import subjects
-from rejoin_protocol.broker.broker_permissions import CONTROL_SUBJECTS
 from rejoin_protocol.ids import RunId
 
 log = structlog.get_logger("rejoin.control")
@@ -32,12 +30,12 @@ class NatsRunControl:
 
     async def interrupt(self, run: RunId) -> None:
         """See `RunControl`."""
-        await self._connection.send(subjects.control(run), _encode(Interrupt()))
+        await self._connection.send(self._connection.names.control(run), _encode(Interrupt()))
         await self._connection.flush()  # a command-line process may exit right after this
 
     async def supersede(self, run: RunId, attempt: int) -> None:
         """See `RunControl`."""
-        await self._connection.send(subjects.control(run), _encode(Supersede(attempt)))
+        await self._connection.send(self._connection.names.control(run), _encode(Supersede(attempt)))
 
     @asynccontextmanager
     async def listen(self, on_message: Callable[[RunId, ControlMessage], None]) -> AsyncIterator[None]:
@@ -45,11 +43,11 @@ class NatsRunControl:
 
         def receive(message: RawMessage) -> None:
             try:
-                on_message(subjects.parse_control(message.subject), _decode(message.data))
+                on_message(self._connection.names.parse_control(message.subject), _decode(message.data))
             except (msgspec.DecodeError, ValueError):
                 log.warning("control_message_invalid", subject=message.subject)
 
-        unsubscribe = await self._connection.listen(CONTROL_SUBJECTS, receive)
+        unsubscribe = await self._connection.listen(self._connection.names.control_subjects, receive)
         try:
             await self._connection.flush()  # the server has the subscription before this runner claims a run
             yield

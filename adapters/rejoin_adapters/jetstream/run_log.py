@@ -39,7 +39,6 @@ APPEND_RETRY_MAX_S = 0.5
 
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """JetStream's error codes for an append whose expected last sequence is wrong."""
-_GET = f"{subjects.JETSTREAM_API}.DIRECT.GET.{subjects.LOG}"
 
 
 class _PublishAck(msgspec.Struct, frozen=True):
@@ -66,12 +65,14 @@ class JetStreamRunLog:
         self._live_connection = live_connection
         self._lag_sampler = LagSampler(report_lag)
         self._api_connection = api_connection
+        self._names = api_connection.names
+        self._get_subject = f"{subjects.JETSTREAM_API}.DIRECT.GET.{self._names.log_stream}"
         self._reads = asyncio.Semaphore(CONCURRENT_LOG_READS_MAX)
         self._feeds: dict[RunId, LiveFeed] = {}
 
     async def append(self, run: RunId, head: Head, payload: bytes) -> int:
         """See `RunLog`."""
-        subject = subjects.log(run)
+        subject = self._names.log(run)
         # The fence: the broker stores the batch only if the last message of this subject is `head.prev`. A
         # runner that lost the run names an older message, so that its append is refused.
         headers = {subjects.EXPECTED_LAST: str(head.prev), subjects.BATCH: str(head)}
@@ -111,7 +112,7 @@ class JetStreamRunLog:
         seq = first.records[-1].seq
         if pending > segment.RECORDS:
             messages, _ = await self._get(
-                subjects.segments(run), seq, PAGE_SEGMENTS, bytes_left - segment.BYTES_MAX
+                self._names.segments(run), seq, PAGE_SEGMENTS, bytes_left - segment.BYTES_MAX
             )
             segment_records = segment.records_after(seq, (message.data for message in messages))
             if segment_records:
@@ -125,7 +126,7 @@ class JetStreamRunLog:
         self, run: RunId, after: int, records_max: int, bytes_max: int = LOG_READ_BYTES_MAX
     ) -> tuple[LogPage, int]:
         """A page of messages, and the number of messages behind it."""
-        messages, pending = await self._get(subjects.log(run), after, records_max, bytes_max)
+        messages, pending = await self._get(self._names.log(run), after, records_max, bytes_max)
         if len(messages) > 1 and sum(len(message.data) for message in messages) > bytes_max:
             messages.pop()
             pending += 1
@@ -140,7 +141,9 @@ class JetStreamRunLog:
         """
         query = {"seq": after + 1, "batch": batch, "max_bytes": bytes_max, "next_by_subj": subject}
         async with self._reads:
-            *messages, end = await self._api_connection.request_many(_GET, msgspec.json.encode(query))
+            *messages, end = await self._api_connection.request_many(
+                self._get_subject, msgspec.json.encode(query)
+            )
         headers = end.headers
         match headers.get(subjects.STATUS_HEADER):
             case "204":
@@ -153,14 +156,14 @@ class JetStreamRunLog:
     async def add_segment(self, run: RunId, records: Sequence[Record]) -> None:
         """See `RunLog`."""
         with suppress(Unavailable, Invalid):  # without the segment, readers read the records themselves
-            await self._api_connection.send(subjects.segments(run), segment.pack(records))
+            await self._api_connection.send(self._names.segments(run), segment.pack(records))
 
     async def has_records_after(self, run: RunId, *, after: int) -> bool:
         """See `RunLog`. Concurrent queries leave as one write. A single `multi_last` query for all of them
         would be worse: the server walks through everything stored since, and blocks appends meanwhile.
         """
-        query = msgspec.json.encode({"seq": after + 1, "next_by_subj": subjects.log(run)})
-        reply = await self._api_connection.request(_GET, query)
+        query = msgspec.json.encode({"seq": after + 1, "next_by_subj": self._names.log(run)})
+        reply = await self._api_connection.request(self._get_subject, query)
         match reply.status:
             case None:
                 return True
@@ -173,7 +176,7 @@ class JetStreamRunLog:
         """See `RunLog`. Not by direct get: a replica that is behind would miss the newest record, and
         `append` decides by it whether a batch is stored.
         """
-        message = await self._api_connection.last_message(subjects.LOG, subjects.log(run))
+        message = await self._api_connection.last_message(self._names.log_stream, self._names.log(run))
         if message is None:
             return None
         if (batch := message.headers.get(subjects.BATCH)) is None:
@@ -184,12 +187,12 @@ class JetStreamRunLog:
         """See `RunLog`."""
         if sequence < 1:
             return None
-        reply = await self._api_connection.request(_GET, msgspec.json.encode({"seq": sequence}))
+        reply = await self._api_connection.request(self._get_subject, msgspec.json.encode({"seq": sequence}))
         headers = reply.headers
         match headers.get(subjects.STATUS_HEADER):
             case None:
                 with suppress(ValueError):  # raised for the sequence of a segment
-                    return subjects.parse_log(headers[subjects.SUBJECT])
+                    return self._names.parse_log(headers[subjects.SUBJECT])
                 return None
             case "404":
                 return None
@@ -198,8 +201,10 @@ class JetStreamRunLog:
 
     async def purge(self, run: RunId) -> None:
         """See `RunLog`."""
-        query = msgspec.json.encode({"filter": subjects.run_messages(run)})
-        await self._api_connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.PURGE.{subjects.LOG}", query)
+        query = msgspec.json.encode({"filter": self._names.run_messages(run)})
+        await self._api_connection.call_api(
+            f"{subjects.JETSTREAM_API}.STREAM.PURGE.{self._names.log_stream}", query
+        )
 
     @asynccontextmanager
     async def follow(self, run: RunId) -> AsyncIterator[LiveReader]:

@@ -102,7 +102,7 @@ class JetStreamRunQueue:
 
     async def publish(self, request: RunRequest) -> None:
         """See `RunQueue`."""
-        subject = subjects.request(request.agent, request.run, request.turn)
+        subject = self._connection.names.request(request.agent, request.run, request.turn)
         headers = tracing.trace_headers()
         try:
             await self._connection.call_api(subject, run_request.encode(request), headers=headers)
@@ -160,7 +160,8 @@ class _Puller:
         self._agent = agent
         self._settings = settings
         self._subject = (
-            f"{subjects.JETSTREAM_API}.CONSUMER.MSG.NEXT.{subjects.REQUESTS}.{subjects.consumer(agent)}"
+            f"{subjects.JETSTREAM_API}.CONSUMER.MSG.NEXT.{connection.names.requests_stream}"
+            f".{subjects.consumer(agent)}"
         )
         self._pending: _PendingPull | None = None
         self._pull_count = 0

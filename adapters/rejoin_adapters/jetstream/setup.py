@@ -8,6 +8,7 @@ import structlog
 
 from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection, PermissionDenied
 from rejoin_protocol.broker import subjects
+from rejoin_protocol.broker.subjects import BrokerNames
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName
 
@@ -36,67 +37,84 @@ class StreamSettings(msgspec.Struct, frozen=True):
     replicas: int = 1
     run_log_retention_s: float = 24 * 3600
     ack_wait_s: float = ACK_WAIT_S
+    placement_tags: tuple[str, ...] = ()
+    """Tags that a server must have to store streams (`server_tags` of NATS)."""
 
 
-def stream_configs(settings: StreamSettings) -> list[dict[str, Any]]:
+def stream_configs(names: BrokerNames, settings: StreamSettings) -> list[dict[str, Any]]:
     """The configuration of all streams, as JSON of the JetStream API."""
-    shared = {"storage": "file", "num_replicas": settings.replicas, "max_consumers": CONSUMERS_MAX}
-    return [
-        shared
-        | {
-            "name": subjects.REQUESTS,
-            "subjects": [subjects.REQUEST_SUBJECTS, subjects.probe(subjects.REQUESTS, "*")],
-            "allow_msg_ttl": True,
-            "retention": "workqueue",
-            # One message for each subject, and a second one refused: a turn cannot be queued twice, no matter
-            # when it was published first. JetStream's duplicate window would forget after two minutes.
-            "max_msgs_per_subject": 1,
-            "discard": "new",
-            "discard_new_per_subject": True,
-            "max_age": REQUEST_AGE_MAX_S * SECOND_NS,
-        },
-        shared
-        | {
-            "name": subjects.LOG,
-            "subjects": [
-                subjects.LOG_SUBJECTS,
-                subjects.SEGMENTS_SUBJECTS,
-                subjects.probe(subjects.LOG, "*"),
-            ],
-            "allow_msg_ttl": True,
-            "retention": "limits",
-            "max_msgs_per_subject": RUN_MESSAGES_MAX,
-            "discard": "new",  # a refused append is visible; a dropped first record is not
-            "discard_new_per_subject": True,
-            "max_age": int(settings.run_log_retention_s * SECOND_NS),
-            "allow_direct": True,
-            "republish": {"src": subjects.LOG_SUBJECTS, "dest": subjects.LIVE_TEMPLATE},
-        },
-        shared
-        | {
-            "name": subjects.AGENTS_STREAM,
-            "subjects": [subjects.AGENTS_SUBJECTS],
-            "retention": "limits",
-            "max_msgs_per_subject": 1,
-            "discard": "new",
-            "max_age": AGENT_AGE_MAX_S * SECOND_NS,
-            "allow_direct": True,
-            "allow_rollup_hdrs": True,
-            "deny_delete": True,
-        },
-        shared
-        | {
-            "name": subjects.FILES,
-            "subjects": [subjects.FILE_SUBJECTS, subjects.probe(subjects.FILES, "*")],
-            "allow_msg_ttl": True,
-            "retention": "limits",
-            # As with requests: a chunk is written once, and a second writer learns that it exists.
-            "max_msgs_per_subject": 1,
-            "discard": "new",
-            "discard_new_per_subject": True,
-            "allow_direct": True,
-        },
-    ]
+    shared: dict[str, Any] = {
+        "storage": "file",
+        "num_replicas": settings.replicas,
+        "max_consumers": CONSUMERS_MAX,
+    }
+    if settings.placement_tags:
+        shared["placement"] = {"tags": list(settings.placement_tags)}
+    streams = (
+        _requests_config(names),
+        _log_config(names, settings.run_log_retention_s),
+        _agents_config(names),
+        _files_config(names),
+    )
+    return [shared | stream for stream in streams]
+
+
+def _requests_config(names: BrokerNames) -> dict[str, Any]:
+    return {
+        "name": names.requests_stream,
+        "subjects": [names.request_subjects, names.probe(names.requests_stream, "*")],
+        "allow_msg_ttl": True,
+        "retention": "workqueue",
+        # One message for each subject, and a second one refused: a turn cannot be queued twice, no matter
+        # when it was published first. JetStream's duplicate window would forget after two minutes.
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "discard_new_per_subject": True,
+        "max_age": REQUEST_AGE_MAX_S * SECOND_NS,
+    }
+
+
+def _log_config(names: BrokerNames, retention_s: float) -> dict[str, Any]:
+    return {
+        "name": names.log_stream,
+        "subjects": [names.log_subjects, names.segments_subjects, names.probe(names.log_stream, "*")],
+        "allow_msg_ttl": True,
+        "retention": "limits",
+        "max_msgs_per_subject": RUN_MESSAGES_MAX,
+        "discard": "new",  # a refused append is visible; a dropped first record is not
+        "discard_new_per_subject": True,
+        "max_age": int(retention_s * SECOND_NS),
+        "allow_direct": True,
+        "republish": {"src": names.log_subjects, "dest": names.live_template},
+    }
+
+
+def _agents_config(names: BrokerNames) -> dict[str, Any]:
+    return {
+        "name": names.agents_stream,
+        "subjects": [names.agents_subjects],
+        "retention": "limits",
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "max_age": AGENT_AGE_MAX_S * SECOND_NS,
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+    }
+
+
+def _files_config(names: BrokerNames) -> dict[str, Any]:
+    return {
+        "name": names.files_stream,
+        "subjects": [names.file_subjects, names.probe(names.files_stream, "*")],
+        "allow_msg_ttl": True,
+        "retention": "limits",
+        # As with requests: a chunk is written once, and a second writer learns that it exists.
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "discard_new_per_subject": True,
+        "allow_direct": True,
+    }
 
 
 class _StreamList(msgspec.Struct, frozen=True):
@@ -116,7 +134,7 @@ def _is_not_ready(error: Exception) -> bool:
 
 async def declare_streams(connection: NatsConnection, settings: StreamSettings) -> None:
     """Create or update the streams. Raises `Unavailable`, and `ApiError` if the broker refuses one."""
-    for stream in stream_configs(settings):
+    for stream in stream_configs(connection.names, settings):
         name, config = stream["name"], msgspec.json.encode(stream)
         try:
             await connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.CREATE.{name}", config)
@@ -155,17 +173,18 @@ async def find_missing_streams(connection: NatsConnection) -> list[str]:
     """The names of the streams that do not exist. Raises `Unavailable`."""
     response = await connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.NAMES")
     existing = set(_stream_list.decode(response).streams or ())
-    return [stream["name"] for stream in stream_configs(StreamSettings()) if stream["name"] not in existing]
+    wanted = [stream["name"] for stream in stream_configs(connection.names, StreamSettings())]
+    return [name for name in wanted if name not in existing]
 
 
 async def declare_consumer(connection: NatsConnection, agent: AgentName, settings: StreamSettings) -> None:
     """Create or update the durable consumer that all runners of an agent share."""
     durable = subjects.consumer(agent)
     config = {
-        "stream_name": subjects.REQUESTS,
+        "stream_name": connection.names.requests_stream,
         "config": {
             "durable_name": durable,
-            "filter_subject": subjects.requests_for(agent),
+            "filter_subject": connection.names.requests_for(agent),
             "ack_policy": "explicit",
             "ack_wait": int(settings.ack_wait_s * SECOND_NS),
             "max_ack_pending": ACK_PENDING_MAX,
@@ -174,14 +193,14 @@ async def declare_consumer(connection: NatsConnection, agent: AgentName, setting
         },
     }
     await connection.call_api(
-        f"{subjects.JETSTREAM_API}.CONSUMER.DURABLE.CREATE.{subjects.REQUESTS}.{durable}",
+        f"{subjects.JETSTREAM_API}.CONSUMER.DURABLE.CREATE.{connection.names.requests_stream}.{durable}",
         msgspec.json.encode(config),
     )
 
 
 async def check_log_readable(connection: NatsConnection) -> None:
     """Raises `Unavailable` unless the log can be read."""
-    subject = f"{subjects.JETSTREAM_API}.DIRECT.GET.{subjects.LOG}"
+    subject = f"{subjects.JETSTREAM_API}.DIRECT.GET.{connection.names.log_stream}"
     *_, end = await connection.request_many(subject, b'{"seq":1,"batch":1}')
     status = end.status
     if status not in ("204", "404"):

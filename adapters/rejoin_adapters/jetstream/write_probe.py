@@ -15,7 +15,6 @@ from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection, 
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unavailable
 
-STREAMS = (subjects.LOG, subjects.REQUESTS, subjects.FILES)
 WRITE_PROBE_TIMEOUT_S = 1.0
 """Of each try. All of them together are shorter than a readiness check."""
 WRITE_PROBE_TRIES = 2
@@ -34,8 +33,10 @@ async def probe_writes(connection: NatsConnection, token: str) -> None:
     """Raises `Unavailable`, whose text says what to do, unless all streams store messages. `token`: no other
     probe of the last second has it.
     """
+    names = connection.names
+    streams = (names.log_stream, names.requests_stream, names.files_stream)
     async with asyncio.TaskGroup() as group:
-        probes = {stream: group.create_task(_probe(connection, stream, token)) for stream in STREAMS}
+        probes = {stream: group.create_task(_probe(connection, stream, token)) for stream in streams}
     failed = {stream: fault for stream, task in probes.items() if (fault := task.result()) is not None}
     for fault in failed.values():
         if isinstance(fault, PermissionDenied):
@@ -53,7 +54,7 @@ async def _probe(connection: NatsConnection, stream: str, token: str) -> Excepti
     found: Exception | None = None
     # If the event loop was blocked, the time is over although the answer has arrived: the second try tells.
     for number in range(WRITE_PROBE_TRIES):
-        subject = subjects.probe(stream, f"{token}{number}")
+        subject = connection.names.probe(stream, f"{token}{number}")
         try:
             async with asyncio.timeout(WRITE_PROBE_TIMEOUT_S):
                 await connection.call_api(subject, headers=WRITE_PROBE_HEADERS)

@@ -17,7 +17,8 @@ the subjects). Contains no password: the file reads passwords from variables.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from rejoin_protocol.broker import subjects as names
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.broker.subjects import BrokerNames
 
 CORE = "REJOIN"
 """The account of the streams and the administrator."""
@@ -25,8 +26,8 @@ EDGE = "GATEWAYS"
 WORK = "RUNNERS"
 CORE_API = "JS.REJOIN"
 """Prefix of CORE's JetStream API in the other accounts, where `$JS.API` is their own."""
-CONTROL_SUBJECTS = "control.*"
-LIVE_SUBJECTS = "live.*"
+GATEWAY_USER = "gateway"
+RUNNER_USER = "runner"
 SOURCE = "protocol/rejoin_protocol/broker/broker_permissions.py"
 
 type Answers = Literal["Singleton", "Stream"]
@@ -54,49 +55,112 @@ def _as_it_is(subject: str, account: str = CORE) -> CrossAccountService:
 
 
 def _api(call: str, answers: Answers = "Singleton") -> CrossAccountService:
-    return CrossAccountService(f"{names.JETSTREAM_API}.{call}", f"{CORE_API}.{call}", answers)
+    return CrossAccountService(f"{subjects.JETSTREAM_API}.{call}", f"{CORE_API}.{call}", answers)
 
 
-CONTROL = _as_it_is(CONTROL_SUBJECTS, WORK)
-"""Runners hear it: gateways and the administrator send it to their account."""
-SHARED_SERVICES = (
-    _as_it_is(names.REQUEST_SUBJECTS),
-    _api("STREAM.NAMES"),
-    _api(f"STREAM.MSG.GET.{names.LOG}"),
-    _api(f"DIRECT.GET.{names.LOG}", "Stream"),
-    _api(f"DIRECT.GET.{names.AGENTS_STREAM}", "Stream"),
-    _as_it_is(names.FILE_SUBJECTS),  # a runner stores files that models make
-    _api(f"STREAM.MSG.GET.{names.FILES}"),
-    _api(f"DIRECT.GET.{names.FILES}", "Stream"),
-)
-GATEWAY_SERVICES = (*SHARED_SERVICES, _as_it_is(names.PROBE_SUBJECTS), CONTROL)
-RUNNER_SERVICES = (
-    # Among the shared ones is the request for a run's next turn: after an approval, for the session's next
-    # run, by the sweep. NATS cannot tell these from a first turn. The claim can: it finds no such turn in the
-    # database.
-    *SHARED_SERVICES,
-    _as_it_is(names.LOG_SUBJECTS),
-    _as_it_is(names.SEGMENTS_SUBJECTS),
-    _as_it_is(names.AGENTS_SUBJECTS),
-    _api(f"STREAM.PURGE.{names.LOG}"),  # of deleted runs; NATS has no permissions for single runs
-    _api(f"STREAM.INFO.{names.FILES}"),
-    _api(f"STREAM.PURGE.{names.FILES}"),  # files that no message refers to
-    _api(f"CONSUMER.DURABLE.CREATE.{names.REQUESTS}.*"),
-    _api(f"CONSUMER.MSG.NEXT.{names.REQUESTS}.*", "Stream"),
-    _as_it_is(f"$JS.ACK.{names.REQUESTS}.>"),
-    _as_it_is(f"$JS.ACK.*.*.{names.REQUESTS}.>"),
-)
+class BrokerPermissions:
+    """The permissions in one installation. `control`: runners hear it; gateways and the administrator send
+    it to their account.
+    """
 
-GATEWAY = BrokerRole(
-    "gateway",
-    publish=tuple(service.alias for service in GATEWAY_SERVICES),
-    subscribe=(LIVE_SUBJECTS, f"{names.inbox('gateway')}.>"),
-)
-RUNNER = BrokerRole(
-    "runner",
-    publish=(CONTROL_SUBJECTS, *(service.alias for service in RUNNER_SERVICES)),
-    subscribe=(CONTROL_SUBJECTS, f"{names.inbox('runner')}.>"),
-)
+    def __init__(self, names: BrokerNames) -> None:
+        self.control = _as_it_is(names.control_subjects, WORK)
+        self.live_subjects = names.live_subjects
+        shared = (
+            _as_it_is(names.request_subjects),
+            _api("STREAM.NAMES"),
+            _api(f"STREAM.MSG.GET.{names.log_stream}"),
+            _api(f"DIRECT.GET.{names.log_stream}", "Stream"),
+            _api(f"DIRECT.GET.{names.agents_stream}", "Stream"),
+            _as_it_is(names.file_subjects),  # a runner stores files that models make
+            _api(f"STREAM.MSG.GET.{names.files_stream}"),
+            _api(f"DIRECT.GET.{names.files_stream}", "Stream"),
+        )
+        self.gateway_services = (*shared, _as_it_is(names.probe_subjects), self.control)
+        self.runner_services = (
+            # Among the shared ones is the request for a run's next turn: after an approval, for the
+            # session's next run, by the sweep. NATS cannot tell these from a first turn. The claim can: it
+            # finds no such turn in the database.
+            *shared,
+            _as_it_is(names.log_subjects),
+            _as_it_is(names.segments_subjects),
+            _as_it_is(names.agents_subjects),
+            # Of deleted runs; NATS has no permissions for single runs.
+            _api(f"STREAM.PURGE.{names.log_stream}"),
+            _api(f"STREAM.INFO.{names.files_stream}"),
+            _api(f"STREAM.PURGE.{names.files_stream}"),  # files that no message refers to
+            _api(f"CONSUMER.DURABLE.CREATE.{names.requests_stream}.*"),
+            _api(f"CONSUMER.MSG.NEXT.{names.requests_stream}.*", "Stream"),
+            _as_it_is(f"$JS.ACK.{names.requests_stream}.>"),
+            _as_it_is(f"$JS.ACK.*.*.{names.requests_stream}.>"),
+        )
+        self.gateway = BrokerRole(
+            GATEWAY_USER,
+            publish=tuple(service.alias for service in self.gateway_services),
+            subscribe=(self.live_subjects, f"{names.inbox('gateway')}.>"),
+        )
+        self.runner = BrokerRole(
+            RUNNER_USER,
+            publish=(self.control.subject, *(service.alias for service in self.runner_services)),
+            subscribe=(self.control.subject, f"{names.inbox('runner')}.>"),
+        )
+
+    def nsc_commands(self, account: str) -> str:
+        """Shell commands of `nsc` that make the three users in an account, each with its credentials file."""
+        commands = [
+            f"nsc add user --account {account} --name admin",
+            *(
+                f"nsc add user --account {account} --name {role.user} \\\n"
+                f"  --allow-pub '{','.join(role.publish)}' \\\n"
+                f"  --allow-sub '{','.join(role.subscribe)}'"
+                for role in (one_account(self.gateway), one_account(self.runner))
+            ),
+            *(
+                f"nsc generate creds --account {account} --name {user} > {user}.creds"
+                for user in ("admin", GATEWAY_USER, RUNNER_USER)
+            ),
+        ]
+        return "\n".join(commands) + "\n"
+
+    def render(self) -> str:
+        """The `accounts` section of the servers' configuration."""
+        lines = [
+            f"# The rest is generated from {SOURCE}, which explains it.",
+            "# A test compares the two.",
+            "accounts {",
+            f"  {CORE} {{",
+            "    jetstream: enabled",
+            "    users: [",
+            "      # Declares the streams (`rejoin migrate`) and reads everything (`rejoin runs`).",
+            "      { user: admin, password: $admin_password }",
+            "    ]",
+            "    exports: [",
+            *_exports({EDGE: self.gateway_services, WORK: self.runner_services}),
+            f'      {{ stream: "{self.live_subjects}", accounts: [{EDGE}] }}',
+            "    ]",
+            "    imports: [",
+            _import(self.control),
+            "    ]",
+            "  }",
+            f"  {EDGE} {{",
+            *_users(self.gateway),
+            "    imports: [",
+            *map(_import, self.gateway_services),
+            f'      {{ stream: {{ account: {CORE}, subject: "{self.live_subjects}" }} }}',
+            "    ]",
+            "  }",
+            f"  {WORK} {{",
+            *_users(self.runner),
+            "    exports: [",
+            f'      {{ service: "{self.control.subject}", accounts: [{CORE}, {EDGE}] }}',
+            "    ]",
+            "    imports: [",
+            *map(_import, self.runner_services),
+            "    ]",
+            "  }",
+            "}",
+        ]
+        return "\n".join(lines) + "\n"
 
 
 def one_account(role: BrokerRole) -> BrokerRole:
@@ -104,69 +168,12 @@ def one_account(role: BrokerRole) -> BrokerRole:
     prefix = f"{CORE_API}."
     return role._replace(
         publish=tuple(
-            f"{names.JETSTREAM_API}.{subject.removeprefix(prefix)}" if subject.startswith(prefix) else subject
+            f"{subjects.JETSTREAM_API}.{subject.removeprefix(prefix)}"
+            if subject.startswith(prefix)
+            else subject
             for subject in role.publish
         )
     )
-
-
-def nsc_commands(account: str) -> str:
-    """Shell commands of `nsc` that make the three users in an account, each with its credentials file."""
-    commands = [
-        f"nsc add user --account {account} --name admin",
-        *(
-            f"nsc add user --account {account} --name {role.user} \\\n"
-            f"  --allow-pub '{','.join(role.publish)}' \\\n"
-            f"  --allow-sub '{','.join(role.subscribe)}'"
-            for role in (one_account(GATEWAY), one_account(RUNNER))
-        ),
-        *(
-            f"nsc generate creds --account {account} --name {user} > {user}.creds"
-            for user in ("admin", GATEWAY.user, RUNNER.user)
-        ),
-    ]
-    return "\n".join(commands) + "\n"
-
-
-def render() -> str:
-    """The `accounts` section of the servers' configuration."""
-    lines = [
-        f"# The rest is generated from {SOURCE}, which explains it.",
-        "# A test compares the two.",
-        "accounts {",
-        f"  {CORE} {{",
-        "    jetstream: enabled",
-        "    users: [",
-        "      # Declares the streams (`rejoin migrate`) and reads everything (`rejoin runs`).",
-        "      { user: admin, password: $admin_password }",
-        "    ]",
-        "    exports: [",
-        *_exports({EDGE: GATEWAY_SERVICES, WORK: RUNNER_SERVICES}),
-        f'      {{ stream: "{LIVE_SUBJECTS}", accounts: [{EDGE}] }}',
-        "    ]",
-        "    imports: [",
-        _import(CONTROL),
-        "    ]",
-        "  }",
-        f"  {EDGE} {{",
-        *_users(GATEWAY),
-        "    imports: [",
-        *map(_import, GATEWAY_SERVICES),
-        f'      {{ stream: {{ account: {CORE}, subject: "{LIVE_SUBJECTS}" }} }}',
-        "    ]",
-        "  }",
-        f"  {WORK} {{",
-        *_users(RUNNER),
-        "    exports: [",
-        f'      {{ service: "{CONTROL.subject}", accounts: [{CORE}, {EDGE}] }}',
-        "    ]",
-        "    imports: [",
-        *map(_import, RUNNER_SERVICES),
-        "    ]",
-        "  }",
-        "}",
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def _exports(used: Mapping[str, Sequence[CrossAccountService]]) -> Iterator[str]:
@@ -196,9 +203,9 @@ def _users(role: BrokerRole) -> list[str]:
     ]
 
 
-def _allowed(verb: str, subjects: Iterable[str]) -> list[str]:
+def _allowed(verb: str, allowed: Iterable[str]) -> list[str]:
     return [
         f"        {verb}: {{ allow: [",
-        *(f'          "{subject}"' for subject in subjects),
+        *(f'          "{subject}"' for subject in allowed),
         "        ] }",
     ]

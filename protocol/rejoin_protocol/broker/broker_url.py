@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 import msgspec
 
 from rejoin_protocol.broker import subjects
+from rejoin_protocol.broker.subjects import BrokerNames
 from rejoin_protocol.errors import Invalid
 
 NATS_PORTS = {"nats": 4222, "tls": 4222, "ws": 80, "wss": 443}
@@ -25,7 +26,7 @@ WEBSOCKET = ("ws", "wss")
 
 class BrokerUrl(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     """A parsed URL. `servers`: URLs without secrets. `ca`, `certificate`, `key`: paths of PEM files.
-    `creds_file`, `nkey_file`: paths of the user's credentials, which are not part of the URL.
+    `creds_file`, `nkey_file` (paths of the user's credentials) and `names` are not part of the URL.
     """
 
     servers: tuple[str, ...]
@@ -39,6 +40,7 @@ class BrokerUrl(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     api: str = subjects.JETSTREAM_API
     creds_file: str | None = None
     nkey_file: str | None = None
+    names: BrokerNames = subjects.DEFAULT
 
     @property
     def is_websocket(self) -> bool:
@@ -56,7 +58,13 @@ class BrokerUrl(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         return ", ".join(server.partition("://")[2] for server in self.servers)
 
 
-def parse(url: str, *, creds_file: str | None = None, nkey_file: str | None = None) -> BrokerUrl:
+def parse(
+    url: str,
+    *,
+    creds_file: str | None = None,
+    nkey_file: str | None = None,
+    names: BrokerNames = subjects.DEFAULT,
+) -> BrokerUrl:
     """Parse a URL; the files belong to the user. Raises `Invalid`, whose text contains no secret."""
     parts = [_split(one) for one in url.split(",")]
     options = _options(parts)
@@ -76,7 +84,9 @@ def parse(url: str, *, creds_file: str | None = None, nkey_file: str | None = No
             "the broker's user is named twice: one of the URL, REJOIN_NATS_CREDS_FILE and "
             "REJOIN_NATS_NKEY_FILE names it"
         )
-    return BrokerUrl(servers, tls, **credentials, **options, creds_file=creds_file, nkey_file=nkey_file)
+    return BrokerUrl(
+        servers, tls, **credentials, **options, creds_file=creds_file, nkey_file=nkey_file, names=names
+    )
 
 
 def _split(one: str) -> SplitResult:

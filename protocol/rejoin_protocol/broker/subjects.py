@@ -3,8 +3,12 @@
 No other module contains such a name. Tokens are ids and agent names, which contain no dot and no wildcard.
 """
 
+import re
 from typing import NamedTuple
 
+import msgspec
+
+from rejoin_protocol.errors import Invalid
 from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import AgentName, RunId
 
@@ -12,33 +16,22 @@ REQUESTS = "REQUESTS"
 """Work queue of run requests, `request.<agent>.<run>.<turn>`: one message for each, deleted when
 acknowledged.
 """
-REQUEST_SUBJECTS = "request.*.*.*"
-
 LOG = "LOG"
 """The logs of all runs, `run.<run>.log`, republished to `live.<run>`, and segments, `run.<run>.segments`."""
-LOG_SUBJECTS = "run.*.log"
-SEGMENTS_SUBJECTS = "run.*.segments"
-LIVE_TEMPLATE = "live.{{wildcard(1)}}"
-
 AGENTS = "AGENTS"
 """Key-value bucket: the registry of agents."""
-AGENTS_STREAM = f"KV_{AGENTS}"
-AGENTS_SUBJECTS = f"$KV.{AGENTS}.>"
+FILES = "FILES"
+"""Chunks of attachments, `file.<tenant>.<id>.<number>`, each written once. The tenant is hashed."""
 
 JETSTREAM_API = "$JS.API"
 """Prefix of the JetStream API (NATS ADR-1), unless the broker's URL has another one."""
+KEY_VALUE = "$KV."
+"""Beginning of the subjects of all key-value buckets (NATS ADR-8)."""
 
-FILES = "FILES"
-"""Chunks of attachments, `file.<tenant>.<id>.<number>`, each written once. The tenant is hashed."""
-FILE_SUBJECTS = "file.*.*.*"
 FILE = "Rejoin-File"
 """Header of a chunk: the number of chunks of its file, and the media type."""
-
-PROBE_SUBJECTS = "probe.*.*"
-"""`probe.<stream>.<token>`: a message of a second that only shows that the stream stores messages."""
 TTL_HEADER = "Nats-TTL"
 """Header: how long the message is stored."""
-
 BATCH = "Rejoin-Batch"
 """Header of an append: `log.Head`."""
 EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
@@ -49,6 +42,9 @@ STATUS_HEADER = "Status"
 DESCRIPTION = "Description"
 PENDING = "Nats-Num-Pending"
 
+PREFIX_FORMAT = re.compile(r"[A-Za-z0-9-]{1,32}")
+FIRST_WORDS = frozenset({"request", "run", "live", "control", "file", "probe"})
+
 
 class RequestSubject(NamedTuple):
     """The parts of a request's subject."""
@@ -58,27 +54,207 @@ class RequestSubject(NamedTuple):
     turn: int
 
 
-def inbox(role: str) -> str:
-    """Prefix of the inboxes of one role; other roles may not subscribe to it."""
-    return f"_INBOX_{role}"
+class ChunkSubject(NamedTuple):
+    """The parts of a chunk's subject."""
+
+    tenant: str
+    file: FileId
+    number: int
 
 
-def request(agent: AgentName, run: RunId, turn: int) -> str:
-    """Subject of the request for a turn of a run."""
-    return f"request.{agent}.{run}.{turn}"
+class BrokerNames(msgspec.Struct, frozen=True):
+    """The names of one installation's subjects and streams. Two installations with different prefixes share a
+    cluster or an account, and none of their names is one of the other's.
+
+    With the prefix `shop`, `run.<run>.log` is `shop.run.<run>.log`, and the stream `LOG` is `shop_LOG`. Use
+    `broker_names` for a prefix that is not checked yet.
+    """
+
+    prefix: str = ""
+
+    # ------------------------------------------------------------------------------------------------ streams
+
+    @property
+    def requests_stream(self) -> str:
+        """The name of `REQUESTS`."""
+        return self._stream(REQUESTS)
+
+    @property
+    def log_stream(self) -> str:
+        """The name of `LOG`."""
+        return self._stream(LOG)
+
+    @property
+    def files_stream(self) -> str:
+        """The name of `FILES`."""
+        return self._stream(FILES)
+
+    @property
+    def agents_stream(self) -> str:
+        """The stream behind the bucket `AGENTS`."""
+        return f"KV_{self._stream(AGENTS)}"
+
+    def _stream(self, name: str) -> str:
+        return f"{self.prefix}_{name}" if self.prefix else name
+
+    def _subject(self, subject: str) -> str:
+        return f"{self.prefix}.{subject}" if self.prefix else subject
+
+    def _parse(self, subject: str, first: str, count: int) -> list[str]:
+        """The tokens behind the first word of a subject. Raises `ValueError` for any other subject."""
+        word, *tokens = subject.removeprefix(self._subject("")).split(".")
+        if word != first or len(tokens) != count or not subject.startswith(self._subject(first)):
+            raise ValueError(subject)
+        return tokens
+
+    # ----------------------------------------------------------------------------------------------- requests
+
+    def request(self, agent: AgentName, run: RunId, turn: int) -> str:
+        """Subject of the request for a turn of a run."""
+        return self._subject(f"request.{agent}.{run}.{turn}")
+
+    def parse_request(self, subject: str) -> RequestSubject:
+        """Raises `ValueError` for any other subject."""
+        agent, run, turn = self._parse(subject, "request", 3)
+        return RequestSubject(AgentName(agent), RunId(run), int(turn))
+
+    def requests_for(self, agent: AgentName) -> str:
+        """Filter of all requests for one agent."""
+        return self._subject(f"request.{agent}.>")
+
+    @property
+    def request_subjects(self) -> str:
+        """Filter of all requests."""
+        return self._subject("request.*.*.*")
+
+    # --------------------------------------------------------------------------------------------------- logs
+
+    def log(self, run: RunId) -> str:
+        """Subject of a run's log."""
+        return self._subject(f"run.{run}.log")
+
+    def parse_log(self, subject: str) -> RunId:
+        """Raises `ValueError` for any other subject."""
+        run, tail = self._parse(subject, "run", 2)
+        if tail != "log":
+            raise ValueError(subject)
+        return RunId(run)
+
+    @property
+    def log_subjects(self) -> str:
+        """Filter of all logs."""
+        return self._subject("run.*.log")
+
+    def segments(self, run: RunId) -> str:
+        """Subject of a run's segments."""
+        return self._subject(f"run.{run}.segments")
+
+    @property
+    def segments_subjects(self) -> str:
+        """Filter of all segments."""
+        return self._subject("run.*.segments")
+
+    def run_messages(self, run: RunId) -> str:
+        """Filter of all messages of a run: records and segments."""
+        return self._subject(f"run.{run}.*")
+
+    def live(self, run: RunId) -> str:
+        """Subject on which a run's appends are republished."""
+        return self._subject(f"live.{run}")
+
+    def parse_live(self, subject: str) -> RunId:
+        """Raises `ValueError` for any other subject."""
+        [run] = self._parse(subject, "live", 1)
+        return RunId(run)
+
+    @property
+    def live_template(self) -> str:
+        """`live` for the run that `log_subjects` has matched."""
+        return self._subject("live.{{wildcard(1)}}")
+
+    @property
+    def live_subjects(self) -> str:
+        """Filter of what is republished of all runs."""
+        return self._subject("live.*")
+
+    # ---------------------------------------------------------------------------------------- everything else
+
+    def control(self, run: RunId) -> str:
+        """Subject of control messages about a run."""
+        return self._subject(f"control.{run}")
+
+    def parse_control(self, subject: str) -> RunId:
+        """Raises `ValueError` for any other subject."""
+        [run] = self._parse(subject, "control", 1)
+        return RunId(run)
+
+    @property
+    def control_subjects(self) -> str:
+        """Filter of the control messages about all runs."""
+        return self._subject("control.*")
+
+    def agent_key(self, agent: AgentName) -> str:
+        """Subject of an agent's registry entry."""
+        return f"{KEY_VALUE}{self._stream(AGENTS)}.{agent}"
+
+    def parse_agent_key(self, subject: str) -> AgentName:
+        """Raises `ValueError` for any other subject."""
+        bucket, agent = subject.removeprefix(KEY_VALUE).split(".")
+        if bucket != self._stream(AGENTS) or not subject.startswith(KEY_VALUE):
+            raise ValueError(subject)
+        return AgentName(agent)
+
+    @property
+    def agents_subjects(self) -> str:
+        """Filter of all entries of the registry."""
+        return f"{KEY_VALUE}{self._stream(AGENTS)}.>"
+
+    def file(self, tenant: str, id: FileId, number: int) -> str:
+        """Subject of a file's n-th chunk."""
+        return self._subject(f"file.{tenant}.{id}.{number}")
+
+    def parse_file(self, subject: str) -> ChunkSubject:
+        """Raises `ValueError` for any other subject."""
+        tenant, id, number = self._parse(subject, "file", 3)
+        return ChunkSubject(tenant, FileId(id), int(number))
+
+    def file_chunks(self, tenant: str, id: FileId) -> str:
+        """Filter of all chunks of a file."""
+        return self._subject(f"file.{tenant}.{id}.*")
+
+    @property
+    def file_subjects(self) -> str:
+        """Filter of all chunks."""
+        return self._subject("file.*.*.*")
+
+    def probe(self, stream: str, token: str) -> str:
+        """Subject of a probe of a stream, `*` for all of its probes: a message of a second that only shows
+        that the stream stores messages.
+        """
+        return self._subject(f"probe.{stream}.{token}")
+
+    @property
+    def probe_subjects(self) -> str:
+        """Filter of the probes of all streams."""
+        return self._subject("probe.*.*")
+
+    def inbox(self, role: str) -> str:
+        """Prefix of the inboxes of one role; other roles may not subscribe to it."""
+        return f"_INBOX_{self._stream(role)}"
 
 
-def parse_request(subject: str) -> RequestSubject:
-    """Raises `ValueError` for any other subject."""
-    word, agent, run, turn = subject.split(".")
-    if word != "request":
-        raise ValueError(subject)
-    return RequestSubject(AgentName(agent), RunId(run), int(turn))
+DEFAULT = BrokerNames()
+"""The names without a prefix."""
 
 
-def requests_for(agent: AgentName) -> str:
-    """Filter of all requests for one agent."""
-    return f"request.{agent}.>"
+def broker_names(prefix: str) -> BrokerNames:
+    """The names with a prefix, or none. Raises `Invalid`."""
+    if prefix and (not PREFIX_FORMAT.fullmatch(prefix) or prefix in FIRST_WORDS):
+        raise Invalid(
+            "REJOIN_NATS_PREFIX has 1 to 32 characters of A-Z a-z 0-9 -, and is none of "
+            f"{', '.join(sorted(FIRST_WORDS))}"
+        )
+    return BrokerNames(prefix)
 
 
 def consumer(agent: AgentName) -> str:
@@ -92,96 +268,3 @@ def parse_consumer(name: str) -> AgentName:
     if word != "runner" or not agent:
         raise ValueError(name)
     return AgentName(agent)
-
-
-def log(run: RunId) -> str:
-    """Subject of a run's log."""
-    return f"run.{run}.log"
-
-
-def parse_log(subject: str) -> RunId:
-    """Raises `ValueError` for any other subject."""
-    word, run, tail = subject.split(".")
-    if (word, tail) != ("run", "log"):
-        raise ValueError(subject)
-    return RunId(run)
-
-
-def segments(run: RunId) -> str:
-    """Subject of a run's segments."""
-    return f"run.{run}.segments"
-
-
-def run_messages(run: RunId) -> str:
-    """Filter of all messages of a run: records and segments."""
-    return f"run.{run}.*"
-
-
-def live(run: RunId) -> str:
-    """Subject on which a run's appends are republished."""
-    return f"live.{run}"
-
-
-def parse_live(subject: str) -> RunId:
-    """Raises `ValueError` for any other subject."""
-    word, run = subject.split(".")
-    if word != "live":
-        raise ValueError(subject)
-    return RunId(run)
-
-
-def control(run: RunId) -> str:
-    """Subject of control messages about a run."""
-    return f"control.{run}"
-
-
-def parse_control(subject: str) -> RunId:
-    """Raises `ValueError` for any other subject."""
-    word, run = subject.split(".")
-    if word != "control":
-        raise ValueError(subject)
-    return RunId(run)
-
-
-def agent_key(agent: AgentName) -> str:
-    """Subject of an agent's registry entry."""
-    return f"$KV.{AGENTS}.{agent}"
-
-
-def parse_agent_key(subject: str) -> AgentName:
-    """Raises `ValueError` for any other subject."""
-    head, bucket, agent = subject.split(".")
-    if (head, bucket) != ("$KV", AGENTS):
-        raise ValueError(subject)
-    return AgentName(agent)
-
-
-def probe(stream: str, token: str) -> str:
-    """Subject of a probe of a stream; `*` for all of its probes."""
-    return f"probe.{stream}.{token}"
-
-
-class ChunkSubject(NamedTuple):
-    """The parts of a chunk's subject."""
-
-    tenant: str
-    file: FileId
-    number: int
-
-
-def file(tenant: str, id: FileId, number: int) -> str:
-    """Subject of a file's n-th chunk."""
-    return f"file.{tenant}.{id}.{number}"
-
-
-def parse_file(subject: str) -> ChunkSubject:
-    """Raises `ValueError` for any other subject."""
-    word, tenant, id, number = subject.split(".")
-    if word != "file":
-        raise ValueError(subject)
-    return ChunkSubject(tenant, FileId(id), int(number))
-
-
-def file_chunks(tenant: str, id: FileId) -> str:
-    """Filter of all chunks of a file."""
-    return f"file.{tenant}.{id}.*"

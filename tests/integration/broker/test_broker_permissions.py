@@ -126,7 +126,7 @@ async def test_a_runner_copies_what_it_writes_and_a_gateway_reads_the_copies(
             written.append(Record(await log.append(run, head, b"x"), head, b"x"))
         await log.add_segment(run, written)
         await runner.flush()
-        assert len((await reader._get(subjects.segments(run), 0, 9, LOG_READ_BYTES_MAX))[0]) == 1
+        assert len((await reader._get(subjects.DEFAULT.segments(run), 0, 9, LOG_READ_BYTES_MAX))[0]) == 1
         assert (await reader.read(run, after=0)).records == written
 
 
@@ -139,14 +139,14 @@ async def test_a_stolen_gateway_credential_writes_no_log(
     """Neither by a publish, nor by a reply subject that names a log."""
     await write(guarded, run)
     before = await messages(admin, subjects.LOG)
-    subject = subjects.log(run)
-    for forged in (subject, subjects.segments(run)):
+    subject = subjects.DEFAULT.log(run)
+    for forged in (subject, subjects.DEFAULT.segments(run)):
         with pytest.raises(PermissionDenied):
             await thief.request(forged, b"forged")
     last = b'{"last_by_subj":"%s"}' % subject.encode()
     for asked, payload in (
-        (subjects.request(AGENT, run, 1), b"{}"),
-        (subjects.control(run), b'{"type":"interrupt"}'),
+        (subjects.DEFAULT.request(AGENT, run, 1), b"{}"),
+        (subjects.DEFAULT.control(run), b'{"type":"interrupt"}'),
         (f"{broker_permissions.CORE_API}.DIRECT.GET.{subjects.LOG}", last),
         (f"{broker_permissions.CORE_API}.STREAM.MSG.GET.{subjects.LOG}", last),
         (f"{broker_permissions.CORE_API}.STREAM.NAMES", b""),
@@ -244,14 +244,14 @@ async def test_a_stolen_runner_credential_does_not_administer_jetstream_by_the_r
     calls = [f"{subjects.JETSTREAM_API}.{call}" for call in ADMINISTRATION]
     end = await admin.subscribe("$JS.API.STREAM.*.*", hear, lambda: None)
     before = [await messages(admin, stream) for stream in (subjects.LOG, subjects.REQUESTS, subjects.FILES)]
-    last = b'{"last_by_subj":"%s"}' % subjects.log(run).encode()
+    last = b'{"last_by_subj":"%s"}' % subjects.DEFAULT.log(run).encode()
     async with nats_connection.connect(guarded.url("runner").partition("/?")[0], "runner-stolen") as stolen:
         for asked, payload in (
             (f"{broker_permissions.CORE_API}.STREAM.NAMES", b""),
             (f"{broker_permissions.CORE_API}.STREAM.MSG.GET.{subjects.LOG}", last),
             (f"{broker_permissions.CORE_API}.DIRECT.GET.{subjects.LOG}", last),
             (f"{broker_permissions.CORE_API}.STREAM.INFO.{subjects.FILES}", b""),
-            (subjects.control(run), b"{}"),
+            (subjects.DEFAULT.control(run), b"{}"),
         ):
             for call in calls:
                 await stolen.send(asked, payload, reply=call)
@@ -259,7 +259,9 @@ async def test_a_stolen_runner_credential_does_not_administer_jetstream_by_the_r
         await stolen.request(f"{broker_permissions.CORE_API}.STREAM.NAMES")
     heard.clear()
     names = msgspec.json.decode(await admin.call_api("$JS.API.STREAM.NAMES"))["streams"]
-    assert set(names) == {config["name"] for config in setup.stream_configs(setup.StreamSettings())}
+    assert set(names) == {
+        config["name"] for config in setup.stream_configs(subjects.DEFAULT, setup.StreamSettings())
+    }
     assert [
         await messages(admin, stream) for stream in (subjects.LOG, subjects.REQUESTS, subjects.FILES)
     ] == before

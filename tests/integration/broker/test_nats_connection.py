@@ -373,7 +373,7 @@ async def test_declaring_again_changes_nothing_or_what_was_configured(
     connection: NatsConnection, run: RunId
 ) -> None:
     await write(JetStreamRunLog(connection, connection), run, 3, [])
-    stream_names = (subjects.REQUESTS, subjects.LOG, subjects.AGENTS_STREAM)
+    stream_names = (subjects.REQUESTS, subjects.LOG, subjects.DEFAULT.agents_stream)
 
     async def configured() -> list[object]:
         answers = [await connection.call_api(f"$JS.API.STREAM.INFO.{name}") for name in stream_names]

@@ -16,7 +16,8 @@ from rejoin_adapters.jetstream.nats_client import INTERNALS
 from rejoin_adapters.jetstream.nats_connection import NatsConnection, PermissionDenied
 from rejoin_gateway.embed import connect
 from rejoin_gateway.settings import GatewaySettings
-from rejoin_protocol.broker import broker_permissions, broker_url, subjects
+from rejoin_protocol.broker import broker_url, subjects
+from rejoin_protocol.broker.broker_permissions import BrokerPermissions, one_account
 from rejoin_protocol.broker.broker_url import BrokerUrl
 from rejoin_protocol.broker.nats_credentials import USER_PREFIX
 from rejoin_protocol.errors import Invalid, RejoinError
@@ -27,7 +28,8 @@ from tests.support.system.observation import wait_until
 from tests.support.system.operator_mode import ConfiguredNats, Identity, Operator
 from tests.support.system.processes import HOST, free_ports, run_rejoin
 
-GATEWAY, RUNNER = map(broker_permissions.one_account, (broker_permissions.GATEWAY, broker_permissions.RUNNER))
+PERMISSIONS = BrokerPermissions(subjects.DEFAULT)
+GATEWAY, RUNNER = map(one_account, (PERMISSIONS.gateway, PERMISSIONS.runner))
 WEBSOCKET_TIMEOUT = "ignore:parameter 'timeout' of type 'float':DeprecationWarning"
 """nats-py passes aiohttp a timeout in its old form."""
 

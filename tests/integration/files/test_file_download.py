@@ -70,7 +70,7 @@ async def replaced(
 ) -> None:
     """Another chunk in the place of a file's own, or none."""
     async with nats_connection.connect(system.nats_url, "tests") as connection:
-        subject = subjects.file(_token(TENANT), id, number)
+        subject = subjects.DEFAULT.file(_token(TENANT), id, number)
         ask = msgspec.json.encode({"filter": subject})
         await connection.call_api(f"$JS.API.STREAM.PURGE.{subjects.FILES}", ask)
         if chunk is not None:

@@ -33,4 +33,4 @@ async def stored_file_parts(system: LocalSystem, base: str, session: str) -> lis
 async def last_chunk_sequence(system: LocalSystem) -> int:
     """The last sequence number of the FILES stream: it grows with each chunk that is written."""
     async with nats_connection.connect(system.nats_url, "tests") as connection:
-        return await last_sequence(connection, subjects.FILES, subjects.FILE_SUBJECTS)
+        return await last_sequence(connection, subjects.FILES, subjects.DEFAULT.file_subjects)

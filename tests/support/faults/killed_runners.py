@@ -55,7 +55,7 @@ async def killed_at(nats_url: str, process: Command, at: int) -> AsyncIterator[a
 
     connection = await nats.connect(nats_url)
     try:
-        await connection.subscribe(subjects.live(RunId("*")), cb=count)
+        await connection.subscribe(subjects.DEFAULT.live(RunId("*")), cb=count)
         await connection.flush()
         yield dead
     finally:

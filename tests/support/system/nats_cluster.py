@@ -58,7 +58,8 @@ class Node(ListeningNats):
         text = CONFIG.read_text()
         for ours, this in {
             "client_advertise: $NATS_SERVER": f'client_advertise: "{HOST}:{port}"',
-            "server_name: $NATS_SERVER": f"server_name: {self.options.path.name}",
+            "server_name: $NATS_SERVER": f"server_name: {self.options.path.name}\n"
+            f'server_tags: ["name:{self.options.path.name}"]',
             "0.0.0.0:4222": f"{HOST}:{port}",
             "0.0.0.0:6222": f"{HOST}:{own}",
             'http: "127.0.0.1:8222"': "",
@@ -82,7 +83,7 @@ class Cluster:
     def url(self, role: str, *, parameters: str = "", scheme: str = "nats") -> str:
         """The URL of a user: gateway, runner or admin."""
         servers = [f"{scheme}://{role}:{role}-{self._passwords}@{HOST}:{node.port}" for node in self.nodes]
-        if role in (broker_permissions.GATEWAY.user, broker_permissions.RUNNER.user):
+        if role in (broker_permissions.GATEWAY_USER, broker_permissions.RUNNER_USER):
             parameters = "&".join(filter(None, (f"api={broker_permissions.CORE_API}", parameters)))
         return ",".join(servers) + (f"/?{parameters}" if parameters else "")
 

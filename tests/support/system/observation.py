@@ -38,7 +38,7 @@ async def read_log(nats_url: str, run: str) -> list[Record]:
 async def expire_log(nats_url: str, run: RunId, keep: int) -> None:
     """Delete the records of a run except the last `keep`, as their age would."""
     async with nats_connection.connect(nats_url, "expire") as connection:
-        ask: dict[str, Any] = {"filter": subjects.log(run)}
+        ask: dict[str, Any] = {"filter": subjects.DEFAULT.log(run)}
         if keep:
             ask["keep"] = keep
         await connection.call_api(f"$JS.API.STREAM.PURGE.{subjects.LOG}", msgspec.json.encode(ask))

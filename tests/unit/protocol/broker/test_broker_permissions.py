@@ -9,11 +9,13 @@ import pytest
 
 from rejoin_protocol.broker import broker_permissions
 from rejoin_protocol.broker import subjects as names
-from rejoin_protocol.broker.broker_permissions import BrokerRole, CrossAccountService
+from rejoin_protocol.broker.broker_permissions import BrokerPermissions, BrokerRole, CrossAccountService
 from rejoin_protocol.ids import AgentName, RunId
 
 CONFIG = Path(__file__).parents[4] / "deploy" / "nats.conf"
-ROLES = (broker_permissions.GATEWAY, broker_permissions.RUNNER)
+NAMES = names.DEFAULT
+PERMISSIONS = BrokerPermissions(NAMES)
+ROLES = (PERMISSIONS.gateway, PERMISSIONS.runner)
 
 
 def covers(pattern: str, subject: str) -> bool:
@@ -28,39 +30,39 @@ def may(subjects: tuple[str, ...], subject: str) -> bool:
 
 def test_the_servers_file_is_what_the_code_renders() -> None:
     _, line, rendered = CONFIG.read_text().partition("# The rest is generated")
-    assert line + rendered == broker_permissions.render(), (
-        "replace the end of deploy/nats.conf by broker_permissions.render()"
+    assert line + rendered == PERMISSIONS.render(), (
+        "replace the end of deploy/nats.conf by PERMISSIONS.render()"
     )
 
 
 def test_only_a_runner_writes_logs_and_only_it_says_what_runners_serve() -> None:
-    for subject in (names.log(RunId("r")), names.segments(RunId("r")), names.agent_key(AgentName("a"))):
+    for subject in (NAMES.log(RunId("r")), NAMES.segments(RunId("r")), NAMES.agent_key(AgentName("a"))):
         assert [may(role.publish, subject) for role in ROLES] == [False, True]
 
 
 def test_a_gateway_asks_for_runs_reads_logs_and_reaches_runners() -> None:
     run = RunId("r")
     for subject in (
-        names.request(AgentName("a"), run, 3),
-        names.control(run),
+        NAMES.request(AgentName("a"), run, 3),
+        NAMES.control(run),
         f"{broker_permissions.CORE_API}.DIRECT.GET.{names.LOG}",
     ):
-        assert may(broker_permissions.GATEWAY.publish, subject), subject
-    assert may(broker_permissions.GATEWAY.subscribe, names.live(run))
+        assert may(PERMISSIONS.gateway.publish, subject), subject
+    assert may(PERMISSIONS.gateway.subscribe, NAMES.live(run))
 
 
 def test_nobody_listens_to_the_requests_or_to_anothers_inbox() -> None:
     for role, other in zip(ROLES, reversed(ROLES), strict=True):
-        assert may(role.subscribe, f"{names.inbox(role.user)}.x")
-        assert not may(role.subscribe, f"{names.inbox(other.user)}.x")
-        assert not may(role.subscribe, names.request(AgentName("a"), RunId("r"), 0))
-        assert not may(role.subscribe, names.log(RunId("r")))
+        assert may(role.subscribe, f"{NAMES.inbox(role.user)}.x")
+        assert not may(role.subscribe, f"{NAMES.inbox(other.user)}.x")
+        assert not may(role.subscribe, NAMES.request(AgentName("a"), RunId("r"), 0))
+        assert not may(role.subscribe, NAMES.log(RunId("r")))
 
 
 def test_nobody_but_the_administrator_declares_or_deletes_a_stream() -> None:
     for role in ROLES:
         for call in ("CREATE", "UPDATE", "DELETE", "MSG.DELETE"):
-            for stream in (names.LOG, names.REQUESTS, names.FILES, names.AGENTS_STREAM):
+            for stream in (names.LOG, names.REQUESTS, names.FILES, NAMES.agents_stream):
                 for api in (names.JETSTREAM_API, broker_permissions.CORE_API):
                     assert not may(role.publish, f"{api}.STREAM.{call}.{stream}")
         assert not any(pattern == ">" for pattern in (*role.publish, *role.subscribe))
@@ -69,11 +71,11 @@ def test_nobody_but_the_administrator_declares_or_deletes_a_stream() -> None:
 @pytest.mark.parametrize(
     ("role", "services", "own"),
     [
-        (broker_permissions.GATEWAY, broker_permissions.GATEWAY_SERVICES, ()),
+        (PERMISSIONS.gateway, PERMISSIONS.gateway_services, ()),
         (
-            broker_permissions.RUNNER,
-            broker_permissions.RUNNER_SERVICES,
-            (broker_permissions.CONTROL_SUBJECTS,),
+            PERMISSIONS.runner,
+            PERMISSIONS.runner_services,
+            (NAMES.control_subjects,),
         ),
     ],
     ids=["gateway", "runner"],
@@ -83,7 +85,7 @@ def test_what_a_service_may_say_is_what_leads_out_of_its_account(
 ) -> None:
     """Every subject that it may publish is exported to it, and every exported subject may be published."""
     assert role.publish == (*own, *(service.alias for service in services))
-    text = broker_permissions.render()
+    text = PERMISSIONS.render()
     for service in services:
         assert text.count(f'service: "{service.subject}"') == 1
         assert f'subject: "{service.subject}" }}, to: "{service.alias}"' in text
@@ -93,7 +95,7 @@ def test_what_a_service_may_say_is_what_leads_out_of_its_account(
 
 def test_the_commands_for_nsc_name_each_subject_in_the_streams_own_account() -> None:
     """Nothing has the name that it has for other accounts, and a shell passes every subject on."""
-    lines = broker_permissions.nsc_commands("SHOP").replace("\\\n", "").splitlines()
+    lines = PERMISSIONS.nsc_commands("SHOP").replace("\\\n", "").splitlines()
     words = {command[6]: command for command in map(shlex.split, lines) if command[1] == "add"}
     assert set(words) == {"admin", "gateway", "runner"}
     for role in ROLES:

@@ -1,5 +1,7 @@
 """Broker URLs: valid ones are parsed, invalid ones are refused with the reason."""
 
+from typing import Any
+
 import pytest
 
 from rejoin_protocol.broker.broker_url import BrokerUrl, parse
@@ -67,7 +69,7 @@ def test_what_is_wrong_is_named_and_no_secret_with_it(url: str, words: str) -> N
         ("nats://one", {"creds_file": "/c", "nkey_file": "/k"}),
     ],
 )
-def test_a_user_is_named_once(url: str, files: dict[str, str]) -> None:
+def test_a_user_is_named_once(url: str, files: dict[str, Any]) -> None:
     with pytest.raises(Invalid, match="named twice") as wrong:
         parse(url, **files)
     assert "secret" not in str(wrong.value)

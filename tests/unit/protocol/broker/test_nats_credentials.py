@@ -5,7 +5,8 @@ import base64
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from rejoin_protocol.broker.broker_permissions import GATEWAY
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.broker.broker_permissions import BrokerPermissions
 from rejoin_protocol.broker.nats_credentials import USER_PREFIX, parse_credentials, parse_nkey
 from rejoin_protocol.errors import Invalid
 from tests.support.system.operator_mode import ACCOUNT_PREFIX, Identity, Operator
@@ -16,7 +17,7 @@ SEED = "SUAKYRHVIOREXV7EUZTBHUHL7NUMHPMAS7QMDU3GTIUWEI5LDNOXD43IZY"
 
 
 def file() -> str:
-    return Operator().user(GATEWAY)
+    return Operator().user(BrokerPermissions(subjects.DEFAULT).gateway)
 
 
 def seed_of(text: str) -> str:

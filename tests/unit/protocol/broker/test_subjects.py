@@ -9,19 +9,21 @@ from hypothesis import strategies as st
 
 from rejoin_protocol import file_ids, ids
 from rejoin_protocol.broker import subjects
+from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, RunId
 
+NAMES = subjects.DEFAULT
 agents = st.from_regex(ids._AGENT, fullmatch=True).map(AgentName)
 runs = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=40).map(RunId)
 turns = st.integers(0, 10**9)
 
 PARSERS: list[Callable[[str], object]] = [
-    subjects.parse_request,
+    NAMES.parse_request,
     subjects.parse_consumer,
-    subjects.parse_log,
-    subjects.parse_live,
-    subjects.parse_agent_key,
-    subjects.parse_file,
+    NAMES.parse_log,
+    NAMES.parse_live,
+    NAMES.parse_agent_key,
+    NAMES.parse_file,
 ]
 
 
@@ -35,49 +37,80 @@ def matches(subject: str, pattern: str) -> bool:
 
 @given(agents, runs, turns)
 def test_a_name_is_read_back_as_it_was_built(agent: AgentName, run: RunId, turn: int) -> None:
-    assert subjects.parse_request(subjects.request(agent, run, turn)) == (agent, run, turn)
+    assert NAMES.parse_request(NAMES.request(agent, run, turn)) == (agent, run, turn)
     assert subjects.parse_consumer(subjects.consumer(agent)) == agent
-    assert subjects.parse_log(subjects.log(run)) == run
-    assert subjects.parse_live(subjects.live(run)) == run
-    assert subjects.parse_agent_key(subjects.agent_key(agent)) == agent
+    assert NAMES.parse_log(NAMES.log(run)) == run
+    assert NAMES.parse_live(NAMES.live(run)) == run
+    assert NAMES.parse_agent_key(NAMES.agent_key(agent)) == agent
 
 
 @given(st.binary(), st.integers(0, 10**6))
 def test_a_chunk_of_a_file_is_read_back_and_matches_its_files_filter(data: bytes, number: int) -> None:
     id = file_ids.file_id(None, data)
-    subject = subjects.file("0123456789abcdef", id, number)
-    assert subjects.parse_file(subject) == ("0123456789abcdef", id, number)
-    assert matches(subject, subjects.FILE_SUBJECTS)
-    assert matches(subject, subjects.file_chunks("0123456789abcdef", id))
-    assert not matches(subject, subjects.file_chunks("0123456789abcdee", id))
+    subject = NAMES.file("0123456789abcdef", id, number)
+    assert NAMES.parse_file(subject) == ("0123456789abcdef", id, number)
+    assert matches(subject, NAMES.file_subjects)
+    assert matches(subject, NAMES.file_chunks("0123456789abcdef", id))
+    assert not matches(subject, NAMES.file_chunks("0123456789abcdee", id))
+
+
+@given(agents, runs, turns)
+def test_a_prefix_separates_all_names(agent: AgentName, run: RunId, turn: int) -> None:
+    """What one installation builds, another neither parses nor hears; each reads its own back."""
+    one, two = subjects.broker_names("shop"), subjects.broker_names("shop2")
+    chunk = ("0123456789abcdef", file_ids.file_id(None, b""), turn)
+    for names in (one, two):
+        assert names.parse_request(names.request(agent, run, turn)) == (agent, run, turn)
+        assert names.parse_file(names.file(*chunk)) == chunk
+    for names in (two, NAMES):
+        for parser, subject in (
+            (names.parse_request, one.request(agent, run, turn)),
+            (names.parse_log, one.log(run)),
+            (names.parse_live, one.live(run)),
+            (names.parse_control, one.control(run)),
+            (names.parse_agent_key, one.agent_key(agent)),
+            (names.parse_file, one.file(*chunk)),
+        ):
+            with pytest.raises(ValueError):  # noqa: PT011  # whichever: it is not ours
+                parser(subject)
+            for pattern in (
+                *(names.request_subjects, names.log_subjects, names.segments_subjects, names.live_subjects),
+                *(names.control_subjects, names.agents_subjects, names.file_subjects, names.probe_subjects),
+                f"{names.inbox('gateway')}.>",
+            ):
+                assert not matches(subject, pattern)
+
+
+@pytest.mark.parametrize("prefix", ["a.b", "a b", "a_b", "*", ">", "run", "request", "$JS", "x" * 33, "ä"])
+def test_a_prefix_that_would_meet_other_names_is_refused(prefix: str) -> None:
+    with pytest.raises(Invalid, match="REJOIN_NATS_PREFIX"):
+        subjects.broker_names(prefix)
 
 
 @given(agents, agents, runs, turns)
 def test_names_match_their_filters_and_no_others(
     agent: AgentName, other: AgentName, run: RunId, turn: int
 ) -> None:
-    request, key = subjects.request(agent, run, turn), subjects.agent_key(agent)
-    filters = [subjects.REQUEST_SUBJECTS, subjects.LOG_SUBJECTS, subjects.AGENTS_SUBJECTS]
-    for number, subject in enumerate([request, subjects.log(run), key]):
+    request, key = NAMES.request(agent, run, turn), NAMES.agent_key(agent)
+    filters = [NAMES.request_subjects, NAMES.log_subjects, NAMES.agents_subjects]
+    for number, subject in enumerate([request, NAMES.log(run), key]):
         assert [matches(subject, one) for one in filters] == [number == at for at in range(3)]
-    assert matches(request, subjects.requests_for(other)) == (agent == other)
-    assert not any(matches(subjects.live(run), one) for one in filters)
+    assert matches(request, NAMES.requests_for(other)) == (agent == other)
+    assert not any(matches(NAMES.live(run), one) for one in filters)
 
 
 @given(runs, runs)
 def test_a_runs_log_and_its_copies_are_told_apart_and_found_together(run: RunId, other: RunId) -> None:
-    assert not matches(subjects.segments(run), subjects.LOG_SUBJECTS), "they would be republished"
-    assert matches(subjects.segments(run), subjects.SEGMENTS_SUBJECTS)
-    assert not matches(subjects.log(run), subjects.SEGMENTS_SUBJECTS)
-    for subject in (subjects.log(run), subjects.segments(run)):
-        assert matches(subject, subjects.run_messages(other)) == (run == other)
+    assert not matches(NAMES.segments(run), NAMES.log_subjects), "they would be republished"
+    assert matches(NAMES.segments(run), NAMES.segments_subjects)
+    assert not matches(NAMES.log(run), NAMES.segments_subjects)
+    for subject in (NAMES.log(run), NAMES.segments(run)):
+        assert matches(subject, NAMES.run_messages(other)) == (run == other)
 
 
 @given(runs)
 def test_the_republish_template_says_what_live_says(run: RunId) -> None:
-    assert subjects.LIVE_TEMPLATE.replace(
-        "{{wildcard(1)}}", subjects.log(run).split(".")[1]
-    ) == subjects.live(run)
+    assert NAMES.live_template.replace("{{wildcard(1)}}", NAMES.log(run).split(".")[1]) == NAMES.live(run)
 
 
 @pytest.mark.parametrize("parser", PARSERS)
@@ -90,12 +123,12 @@ def test_any_other_name_is_refused(parser: Callable[[str], object], text: str) -
 def test_no_parser_reads_anothers_name() -> None:
     agent, run = AgentName("a"), RunId("r")
     built = [
-        subjects.request(agent, run, 0),
+        NAMES.request(agent, run, 0),
         subjects.consumer(agent),
-        subjects.log(run),
-        subjects.live(run),
-        subjects.agent_key(agent),
-        subjects.file("t", file_ids.file_id(None, b""), 0),
+        NAMES.log(run),
+        NAMES.live(run),
+        NAMES.agent_key(agent),
+        NAMES.file("t", file_ids.file_id(None, b""), 0),
     ]
     for number, text in enumerate(built):
         for at, parser in enumerate(PARSERS):
