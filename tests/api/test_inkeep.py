@@ -263,6 +263,7 @@ async def test_feedback_that_cannot_be_taken_is_refused(client: ApiClient) -> No
     assert (await client.get(other)).status == 404
 
 
+@pytest.mark.feature("F42", "F95")
 @pytest.mark.parametrize("header", ["x_agent_id", "x_inkeep_agent_id", "x_inkeep_graph_id"])
 @pytest.mark.parametrize("path", [CHAT, "/api/chat"])
 async def test_the_agent_is_named_by_any_of_its_headers(client: ApiClient, path: str, header: str) -> None:

@@ -178,6 +178,7 @@ async def test_a_decision_is_sent_like_a_message(session: ChatSession) -> None:
             await session.send(contrary)
 
 
+@pytest.mark.feature("F79")
 async def test_an_answer_is_a_stream_of_typed_chunks(session: ChatSession) -> None:
     """And its newest cursor resumes it, as bytes or as chunks."""
     stream = await session.send("count 3")

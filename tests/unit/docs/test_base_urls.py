@@ -15,6 +15,7 @@ def section() -> str:
     return PAGE.read_text(encoding="utf-8").partition("### Base URLs\n")[2].partition("\n## ")[0]
 
 
+@pytest.mark.feature("F95")
 @pytest.mark.parametrize(
     ("api", "url"),
     [
@@ -31,6 +32,7 @@ def test_each_api_has_the_base_url_that_its_clients_expect(api: str, url: str) -
     assert url in row
 
 
+@pytest.mark.feature("F95")
 def test_the_lines_that_serve_it_there_are_a_setting_and_a_command_that_exist() -> None:
     [lines] = re.findall(r"```sh\n(.*?)```", section(), re.DOTALL)
     setting, command = lines.strip().splitlines()
