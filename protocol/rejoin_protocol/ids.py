@@ -23,6 +23,7 @@ _ANSWER = re.compile(rf"msg_([{_CROCKFORD}]{{26}})")
 _TIME_CHARS = 10
 RANDOM_BYTES = 10
 RUN_PREFIX = "run_"
+_TURN = re.compile(rf"({RUN_PREFIX}[^.]+)\.([1-9][0-9]{{0,5}})")
 APPROVAL_PREFIX = "apr_"
 REPLACEMENT = "\ufffd"
 """What half an emoji has become by the time an id is checked. Two ids that differ in it would be one."""
@@ -122,6 +123,17 @@ def new_run_id(time_ms: int, randomness: bytes) -> RunId:
 def new_message_id(time_ms: int, randomness: bytes) -> MessageId:
     """`msg_` and a ULID."""
     return MessageId(f"msg_{ulid(time_ms, randomness)}")
+
+
+def turn_id(run: RunId, turn: int) -> str:
+    """The name of a run from one of its turns on, for clients that count events from there: `run_….1`."""
+    return f"{run}.{turn}" if turn else run
+
+
+def parse_turn_id(text: str) -> tuple[RunId, int]:
+    """The run and the turn that a `turn_id` names; turn 0 for the id of a run, and for any other text."""
+    match = _TURN.fullmatch(text)
+    return (RunId(text), 0) if match is None else (RunId(match[1]), int(match[2]))
 
 
 def is_approval_of(approval: ApprovalId, run: RunId) -> bool:

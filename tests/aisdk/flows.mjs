@@ -452,6 +452,19 @@ export const WORKFLOW_FLOWS = {
     await scene.same(tab);
   },
 
+  async 'workflow: cut behind a decision'(scene) {
+    const tab = scene.tab([], { transport: await workflow(scene) });
+    await tab.say('delete a.txt');
+    tab.wire.cutAfter = 3;
+    await tab.decide({ 'a.txt': true });
+    await tab.settled();
+    await scene.over();
+    assert.deepEqual(starts(tab), [null, null, '3']);
+    assert.match(tab.wire.requests[2].url, /run_[^/]*\.1\/stream/);
+    assert.deepEqual([tab.text, tab.errors], ['a.txt is deleted.', []]);
+    await scene.same(tab);
+  },
+
   async 'workflow: the last events'(scene) {
     const writer = scene.tab();
     const said = writer.say('sleep 2');

@@ -102,7 +102,7 @@ async def test_an_approved_call_is_run_and_the_answer_streams_the_rest(
     assert "tool-output-available" in found
     assert not {"tool-input-start", "tool-approval-request"} & set(found)
     assert (answer.text, answer.complete) == ("notes.txt is deleted.", True)
-    assert answer.headers["x-workflow-run-id"] == asked.headers["x-workflow-run-id"]
+    assert answer.headers["x-workflow-run-id"] == f"{asked.headers['x-workflow-run-id']}.1"
     [user, message] = await client.messages(session)
     assert user["role"] == "user"
     [part] = [one for one in message["parts"] if one["type"] == "tool-delete"]

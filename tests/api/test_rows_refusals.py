@@ -118,11 +118,13 @@ async def test_a_key_bound_to_an_agent_does_not_find_the_data_of_another(
         f"/api/chat/{session}/stream",
         f"/api/chat/{session}/stream?startIndex=0",
         f"/api/chat/{run}/stream?startIndex=0",
+        f"/api/chat/{run}.1/stream?startIndex=0",
         f"/run/v1/conversations/{session}",
         f"/run/v1/conversations/{session}/stream?startIndex=0",
         f"/run/v1/conversations/{session}/pending-approvals",
         f"/run/api/executions/{run}",
         f"/run/api/executions/{run}/stream",
+        f"/run/api/executions/{run}.1/stream",
         f"/api/threads/{session}",
         f"/api/agent/chat/{run}",
     ):

@@ -284,7 +284,7 @@ async def _stream_until_disconnect(
         cancel_on_disconnect(request, run_to_interrupt),
         run_alongside(_interrupt_after(policy.timeout_s, session, run)),
     ):
-        return await stream_replay(request, msgspec.structs.replace(replay, shows_answers=True), watch)
+        return await stream_replay(request, replay, watch)
 
 
 async def _interrupt_after(timeout_s: float | None, session: Session, run: RunId) -> None:

@@ -25,7 +25,7 @@ from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.core.file_urls import FileAccess, FileUrls
 from rejoin_gateway.metrics import GatewayMetrics
 from rejoin_gateway.streaming.answered_parts import has_waiting_calls, with_answers
-from rejoin_gateway.streaming.positions import Position
+from rejoin_gateway.streaming.positions import Position, counted_from
 from rejoin_gateway.streaming.replay import HEARTBEAT_S, Replay
 from rejoin_gateway.streaming.resume_point import find_resume_point
 from rejoin_protocol import ids
@@ -171,6 +171,8 @@ class Backend(msgspec.Struct, frozen=True):
             self.metrics,
             self.stream_heartbeat_s,
             rewrite,
+            # A client that states version 7 knows cursors, and compares the id with that of the run.
+            counted_from=0 if view.v7 else counted_from(position),
         )
 
     async def shown_messages(

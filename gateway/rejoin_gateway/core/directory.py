@@ -23,7 +23,7 @@ from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.session import Session
 from rejoin_protocol import file_ids
 from rejoin_protocol.errors import NotFound
-from rejoin_protocol.ids import RUN_PREFIX, AgentName, CallId, RunId, SessionId
+from rejoin_protocol.ids import RUN_PREFIX, AgentName, CallId, RunId, SessionId, parse_turn_id
 from rejoin_protocol.run_request import AgentEntry
 
 OPENING_CHARS_MAX = 100
@@ -59,7 +59,7 @@ class Directory(msgspec.Struct, frozen=True):
     async def _run_of(self, id: SessionId) -> Run | None:
         run = await self.backend.store.current_run(self.owner, id)
         if run is None and id.startswith(RUN_PREFIX):
-            run = await self.backend.store.find_run(self.owner, RunId(id))
+            run = await self.backend.store.find_run(self.owner, parse_turn_id(id)[0])
         return run
 
     async def summary(self, id: SessionId) -> tuple[SessionSummary, Session]:

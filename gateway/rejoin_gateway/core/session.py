@@ -40,7 +40,7 @@ from rejoin_gateway.core.attachments import ReceivedFile
 from rejoin_gateway.core.backend import Backend, Steered, steered_run
 from rejoin_gateway.core.message_files import file_parts, with_files, without_files
 from rejoin_gateway.core.message_input import ImportedTurn
-from rejoin_gateway.streaming.positions import AfterCursor, FromStart, FromTurn, Position
+from rejoin_gateway.streaming.positions import AfterCursor, FromStart, FromTurn, Position, in_turn
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_gateway.streaming.resume_point import CursorOfAnotherRun
 from rejoin_protocol import ids
@@ -75,13 +75,16 @@ class Session(msgspec.Struct, frozen=True):
         None if the position is the start and no run is active, and as `resume`. A cursor is looked up in its
         own run, even if a newer run has begun. Raises `NotFound`, `Invalid`, `Gone`.
         """
-        run = await self._run_to_stream() if of is None else await self._own_run(of)
+        named, turn = ids.parse_turn_id(self.id if of is None else of)
+        run = await self._run_to_stream(named) if of is None else await self._own_run(named)
         if isinstance(position, FromStart) and (
             run is None or not (run.state in BUSY or (follow and run.state is State.SUSPENDED))
         ):
             return None
         if run is None:
             raise NotFound(f"there is no session {self.id!r}")
+        if run.id == named:
+            position = in_turn(position, turn)
         try:
             return await self.resume(run, position, view, follow=follow)
         except CursorOfAnotherRun as fault:
@@ -90,11 +93,10 @@ class Session(msgspec.Struct, frozen=True):
                 raise
             return await self.resume(other, position, view, follow=follow)
 
-    async def _run_to_stream(self) -> Run | None:
+    async def _run_to_stream(self, named: RunId) -> Run | None:
         """The current run, or the run whose id is used as the session's id: some clients resume by run id."""
-        run = None
-        if self.id.startswith(ids.RUN_PREFIX):
-            run = await self.backend.store.find_run(self.owner, RunId(self.id))
+        is_run = named.startswith(ids.RUN_PREFIX)
+        run = await self.backend.store.find_run(self.owner, named) if is_run else None
         return run or await self.current_run()
 
     async def resume(

@@ -77,7 +77,10 @@ VIEW_PARAMETERS: Mapping[str, tuple[str, str, Any]] = {
 }
 SESSION_HEADER_DOC = "The session's id; `%` and all that is not ASCII is percent-encoded."
 STREAM_HEADER_DOCS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "x-workflow-run-id": ("The run's id.", {"type": "string"}),
+    "x-workflow-run-id": (
+        "The run's id; in the response to a decision with the turn that it begins with, `run_….1`.",
+        {"type": "string"},
+    ),
     "X-Thread-Id": (SESSION_HEADER_DOC, SESSION_ID_SCHEMA),
     "x-conversation-id": (SESSION_HEADER_DOC, SESSION_ID_SCHEMA),
     "x-workflow-stream-tail-index": (

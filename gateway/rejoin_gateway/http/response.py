@@ -33,7 +33,7 @@ from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Gone, RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.ids import RunId, to_header
+from rejoin_protocol.ids import RunId, to_header, turn_id
 from rejoin_protocol.log import sse
 
 log = structlog.get_logger("rejoin.http")
@@ -142,16 +142,21 @@ def chunks_response(run: Run, events: Sequence[Chunk]) -> web.Response:
 
 def stream_headers(replay: Replay) -> dict[str, str]:
     """The headers of a stream's response."""
-    headers = run_headers(replay.run)
+    headers = run_headers(replay.run, turn=replay.counted_from)
     if replay.start.last_visible_index is not None:
         headers["x-workflow-stream-tail-index"] = str(replay.start.last_visible_index)
     return headers
 
 
-def run_headers(run: Run, headers: Mapping[str, str] = sse.STREAM_HEADERS) -> dict[str, str]:
-    """The headers of a stream of events of this run."""
-    session = to_header(run.session)
-    return {**headers} | {"x-workflow-run-id": run.id, "X-Thread-Id": session, "x-conversation-id": session}
+def run_headers(
+    run: Run, headers: Mapping[str, str] = sse.STREAM_HEADERS, *, turn: int = 0
+) -> dict[str, str]:
+    """The headers of a stream of events of this run, from a turn on.
+
+    Transports that count events resume by this id and the number of events that they have received since.
+    """
+    session, id = to_header(run.session), turn_id(run.id, turn)
+    return {**headers} | {"x-workflow-run-id": id, "X-Thread-Id": session, "x-conversation-id": session}
 
 
 async def _write_frames(

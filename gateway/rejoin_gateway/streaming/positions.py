@@ -26,9 +26,12 @@ class AfterCursor(msgspec.Struct, frozen=True):
 
 
 class AfterCount(msgspec.Struct, frozen=True):
-    """After the first `count` events visible to this client; negative: only the last `-count` ones."""
+    """After the first `count` events visible to this client; negative: only the last `-count` ones. `turn`:
+    those of earlier turns are not counted.
+    """
 
     count: int
+    turn: int = 0
 
 
 class FromTurn(msgspec.Struct, frozen=True):
@@ -38,6 +41,22 @@ class FromTurn(msgspec.Struct, frozen=True):
 
 
 type Position = FromStart | AfterCursor | AfterCount | FromTurn
+
+
+def in_turn(position: Position, turn: int) -> Position:
+    """The position of a client that has received nothing of the turns before `turn`."""
+    match position:
+        case FromStart() if turn:
+            return FromTurn(turn)
+        case AfterCount(count):
+            return AfterCount(count, turn)
+        case _:
+            return position
+
+
+def counted_from(position: Position) -> int:
+    """The turn from which on a client in this position counts events."""
+    return position.turn if isinstance(position, AfterCount | FromTurn) else 0
 
 
 def parse_position(headers: Mapping[str, str], query: Mapping[str, str]) -> Position:

@@ -49,7 +49,8 @@ class Replay(msgspec.Struct, frozen=True):
     `until`: it ends when this turn or a later one suspends the run (waits for approvals), or with the run;
     None: only with the run. `heartbeat_s`: time without events after which a comment is sent. `rewrite` is
     applied to all frames on their way out. `shows_answers`: while the run waits, the response also has the
-    answers that are not in the log yet (`given_answers`).
+    answers that are not in the log yet (`given_answers`). `counted_from`: the turn from which on the client
+    counts events.
     """
 
     store: RunStore
@@ -62,6 +63,7 @@ class Replay(msgspec.Struct, frozen=True):
     heartbeat_s: float = HEARTBEAT_S
     rewrite: Callable[[bytes], bytes] | None = None
     shows_answers: bool = False
+    counted_from: int = 0
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[AsyncGenerator[bytes]]:

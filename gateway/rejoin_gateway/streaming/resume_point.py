@@ -64,7 +64,7 @@ async def find_resume_point(run_log: RunLog, run: Run, position: Position, view:
         return await _locate(run_log, run, position, view)
     if isinstance(position, AfterCount):
         legacy_filter = LegacyFilter(view, await _find_voided(run_log, run))
-        start = await _locate_count_without_voided(run_log, run, position.count, legacy_filter)
+        start = await _locate_count_without_voided(run_log, run, position, legacy_filter)
         return msgspec.structs.replace(start, voided=legacy_filter.voided)
     start = await _locate(run_log, run, position, view)
     # Locate first, then look for voids. The record that voids an event is stored after it, so a later read
@@ -83,8 +83,8 @@ async def _locate(run_log: RunLog, run: Run, position: Position, view: View) -> 
             return await _locate_start(run_log, run)
         case AfterCursor(cursor):
             return await _locate_cursor(run_log, run, cursor)
-        case AfterCount(count):
-            return await _locate_count(run_log, run, count, view)
+        case AfterCount():
+            return await _locate_count(run_log, run, position, view)
         case FromTurn(turn):
             return await _locate_turn(run_log, run, turn)
 
@@ -109,16 +109,18 @@ async def _locate_cursor(run_log: RunLog, run: Run, cursor: Cursor) -> ResumePoi
     raise Gone(f"the cursor {cursor} has expired or does not exist yet: start again without it")
 
 
-async def _locate_count(run_log: RunLog, run: Run, count: int, view: View) -> ResumePoint:
+async def _locate_count(run_log: RunLog, run: Run, position: AfterCount, view: View) -> ResumePoint:
     """The point after the first `count` visible events; negative: before the last `-count` ones. Counts with
     the totals in the records' heads: payloads are not decoded.
     """
-    last_visible_index: int | None = None
+    count, last_visible_index = position.count, None
+    earlier = await _count_before_turn(run_log, run, position.turn, view) if position.turn else 0
     if count < 0:
         last = await run_log.last(run.id)
-        total = view.count_through(last.head) if last is not None else 0
+        total = view.count_through(last.head) - earlier if last is not None else 0
         last_visible_index = total - 1
         count = max(0, total + count)
+    count += earlier
     count_through = 0
     newest: Record | None = None
     async for record in _read_from_beginning(run_log, run):
@@ -132,23 +134,37 @@ async def _locate_count(run_log: RunLog, run: Run, count: int, view: View) -> Re
     return _after_newest(run, newest, count, count_through, last_visible_index)
 
 
+async def _count_before_turn(run_log: RunLog, run: Run, turn: int, view: View) -> int:
+    """How many events of earlier turns this client sees."""
+    count = 0
+    async for record in _read_from_beginning(run_log, run):
+        if record.head.turn >= turn:
+            break
+        count = view.count_through(record.head)
+    return count
+
+
 async def _locate_count_without_voided(
-    run_log: RunLog, run: Run, count: int, legacy_filter: LegacyFilter
+    run_log: RunLog, run: Run, position: AfterCount, legacy_filter: LegacyFilter
 ) -> ResumePoint:
     """As `_locate_count`, without voided events. The heads count voided events too, so each event is
     examined.
     """
-    last_visible_index: int | None = None
+    count, last_visible_index = position.count, None
     if count < 0:
         total = 0
         async for record in _read_from_beginning(run_log, run):
-            total += len(legacy_filter.valid_frames(record))
+            if record.head.turn >= position.turn:
+                total += len(legacy_filter.valid_frames(record))
         last_visible_index = total - 1
         count = max(0, total + count)
     valid_count, newest = 0, None
     valid_before: dict[VoidedRange, int] = {}
     voided_counts: dict[VoidedRange, int] = {}
     async for record in _read_from_beginning(run_log, run):
+        newest = record
+        if record.head.turn < position.turn:
+            continue
         for cursor, _ in legacy_filter.visible_frames(record):
             voided = legacy_filter.range_of(cursor)
             if voided is not None:
@@ -161,7 +177,6 @@ async def _locate_count_without_voided(
                 )
             else:
                 valid_count += 1
-        newest = record
     _refuse_if_voided(count, valid_before, voided_counts, last_visible_index)
     return _after_newest(run, newest, count, valid_count, last_visible_index)
 
@@ -215,16 +230,21 @@ async def _find_voided(run_log: RunLog, run: Run) -> Sequence[VoidedRange]:
 
 
 async def _locate_turn(run_log: RunLog, run: Run, turn: int) -> ResumePoint:
-    seq = next_index = 0
+    newest: Record | None = None
     async for record in _read_from_beginning(run_log, run):
         if record.head.turn >= turn:
             return ResumePoint(record.head.prev, record.head.index, record.head.index)
-        seq, next_index = record.seq, record.end
-    if seq == 0 and run.state in TERMINAL:
+        newest = record
+    if newest is None and run.state in TERMINAL:
         raise _expired(run)
     # The turn has not begun. If the log expired while the run was suspended, the runner first writes the
     # message again: those events belong to earlier turns, and `min_turn` leaves them out.
-    return ResumePoint(seq, next_index, min_turn=turn)
+    if newest is None:
+        return ResumePoint(min_turn=turn)
+    if run.state in BUSY:
+        return ResumePoint(newest.seq, newest.end, min_turn=turn)
+    # Nothing follows for now: the newest record is read again, because its mark ends the response.
+    return ResumePoint(newest.head.prev, newest.head.index, newest.end, turn)
 
 
 async def _locate_start(run_log: RunLog, run: Run) -> ResumePoint:

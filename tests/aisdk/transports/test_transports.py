@@ -3,6 +3,7 @@
 """
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.support.system.local_system import LocalSystem
 
 HERE = Path(__file__).parent
 FLOW_S_MAX = 30.0
+AGENTS = "/api/agents/{agent}/{session}"
 LINES: Script = {
     "one": [[Calls("left")], ["{}"]],
     "two": [[Calls("left"), Calls("right")], ["{}"]],
@@ -53,6 +55,7 @@ class WorkflowResult(msgspec.Struct):
 
     urls: list[dict[str, Any]]
     text: str
+    types: list[str]
     last: str | None = None
     error: str | None = None
 
@@ -188,7 +191,6 @@ async def test_a_reload_between_two_answers_changes_nothing(
 ) -> None:
     """The stored answer is shown as decided, and sending it once more has no second effect."""
     played = await play(node, system, "a reload between")
-    assert played.seen is not None
     assert played.seen[-1] == {"left": "input-available", "right": "approval-requested", "requests": 3}
     assert played.states == {"left": "output-available", "right": "output-available"}
     assert played.decided[0] == ("call_0_0", True)
@@ -219,13 +221,14 @@ async def test_a_new_chat_learns_its_thread_from_the_header(
 
 
 @pytest.mark.feature("F66", "F67")
-@pytest.mark.parametrize("path", ["/api/chat", "/run/api/chat", "/api/agents/{agent}/{session}"])
+@pytest.mark.parametrize("path", ["/api/chat", "/run/api/chat", AGENTS])
 async def test_the_workflow_transport_resumes_by_default(node: str, system: LocalSystem, path: str) -> None:
     """It appends the run's id and `/stream` to the path that it posts to, and counts what it has read."""
     await system.runner([msgspec.structs.replace(build_demo_agent(), name=system.agent)])
     client = ApiClient(system, await system.gateway())
     api = client.base + path.format(agent=system.agent, session="trip-1")
-    found = await run_script(node, "workflow.mjs", {"api": api, "body": {}, "cutAfter": 9})
+    argument = {"api": api, "body": {}, "text": "count 20 every 5 ms", "cutAfter": 9}
+    found = await run_script(node, "workflow.mjs", argument)
     result = msgspec.json.decode(found, type=WorkflowResult)
     assert (result.error, result.last) == (None, "finish")
     assert result.text.split() == [str(number) for number in range(1, 21)]
@@ -234,3 +237,30 @@ async def test_the_workflow_transport_resumes_by_default(node: str, system: Loca
     assert resumed["path"].startswith(path.format(agent=system.agent, session="trip-1") + "/run_")
     assert "/stream?startIndex=" in resumed["path"]
     assert resumed["status"] == 200
+
+
+@pytest.mark.feature("F55", "F66", "F67")
+@pytest.mark.parametrize(
+    ("path", "field"), [("/api/chat", "id"), ("/run/api/chat", "conversationId"), (AGENTS, "unused")]
+)
+async def test_the_workflow_transport_resumes_behind_a_decision(
+    node: str, system: LocalSystem, path: str, field: str
+) -> None:
+    """It counts anew from the response to the decision, whose id names the turn."""
+    await system.runner([msgspec.structs.replace(build_demo_agent(), name=system.agent)])
+    client = ApiClient(system, await system.gateway())
+    session = client.session()
+    argument = {
+        "api": client.base + path.format(agent=system.agent, session=session),
+        "body": {field: session},
+        "text": "delete notes.txt",
+        "cutAfter": 3,
+        "history": client.base + client.at(session),
+    }
+    result = msgspec.json.decode(await run_script(node, "workflow.mjs", argument), type=WorkflowResult)
+    assert (result.error, result.last, result.text) == (None, "finish", "notes.txt is deleted.")
+    assert [result.types.count(type) for type in ("start", "tool-output-available", "finish")] == [1, 1, 1]
+    assert "tool-approval-request" not in result.types
+    [_, decided, resumed] = result.urls
+    assert (decided["method"], resumed["status"]) == ("POST", 200)
+    assert re.search(r"/run_[^/.]+\.1/stream\?startIndex=[0-3]$", resumed["path"])

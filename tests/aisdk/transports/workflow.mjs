@@ -1,8 +1,10 @@
 // The transport of `@workflow/ai` with an `api`, and nothing else: `node workflow.mjs '{"api": "http://…", "body": {…}}'`.
-// Its connection breaks behind the first events, so it resumes where it does by default. Prints one JSON line.
+// Its connection breaks behind the first events, so it resumes where it does by default. With `history` it answers
+// the question that is stored there, and only the response to that breaks. Prints one JSON line.
 import { WorkflowChatTransport } from '@workflow/ai';
 
-const { api, body, cutAfter } = JSON.parse(process.argv[2]);
+const { api, body, text: said, cutAfter, history } = JSON.parse(process.argv[2]);
+let left = history ? Infinity : cutAfter;
 const urls = [];
 console.error = () => {}; // it says so when its connection breaks
 
@@ -27,18 +29,33 @@ const transport = new WorkflowChatTransport({
   async fetch(url, init) {
     const response = await fetch(url, init);
     urls.push({ method: init.method ?? 'GET', path: String(url).slice(new URL(api).origin.length), status: response.status });
-    return init.method === 'POST' && response.ok ? cut(response, cutAfter) : response;
+    return init.method === 'POST' && response.ok ? cut(response, left) : response;
   },
 });
 
-const messages = [{ id: 'm1', role: 'user', parts: [{ type: 'text', text: 'count 20 every 5 ms' }] }];
 const chunks = [];
 let error;
-try {
-  const stream = await transport.sendMessages({ chatId: 'chat-1', messages, trigger: 'submit-message', body });
-  for await (const chunk of stream) chunks.push(chunk);
-} catch (fault) {
-  error = String(fault);
+
+async function send(messages) {
+  chunks.length = 0;
+  try {
+    const stream = await transport.sendMessages({ chatId: 'chat-1', messages, trigger: 'submit-message', body });
+    for await (const chunk of stream) chunks.push(chunk);
+  } catch (fault) {
+    error = String(fault);
+  }
+}
+
+await send([{ id: 'm1', role: 'user', parts: [{ type: 'text', text: said }] }]);
+if (history) {
+  const { messages } = await (await fetch(history)).json();
+  for (const part of messages.at(-1).parts) {
+    if (part.state !== 'approval-requested') continue;
+    Object.assign(part, { state: 'approval-responded', approval: { ...part.approval, approved: true } });
+  }
+  left = cutAfter;
+  await send(messages);
 }
 const text = chunks.filter(chunk => chunk.type === 'text-delta').map(chunk => chunk.delta).join('');
-process.stdout.write(`${JSON.stringify({ urls, text, last: chunks.at(-1)?.type, error })}\n`);
+const types = chunks.map(chunk => chunk.type);
+process.stdout.write(`${JSON.stringify({ urls, text, types, last: chunks.at(-1)?.type, error })}\n`);

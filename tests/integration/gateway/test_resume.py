@@ -196,6 +196,64 @@ async def test_a_stream_that_follows_stays_open_across_a_suspension(system: Loca
     assert without_comments(whole.raw) == client_bytes(await read_log(system.nats_url, run)) + DONE
 
 
+COUNTING_ROUTES = (
+    "/api/chat/{run}/stream",
+    "/run/api/chat/{run}/stream",
+    "/run/api/executions/{run}/stream",
+    "/api/agents/{agent}/{session}/{run}/stream",
+)
+
+
+@pytest.mark.feature("F66", "F67", "F69")
+@pytest.mark.parametrize("ui", ["", "ui=6", "ui=5"])
+async def test_a_count_that_began_with_a_decision_resumes_by_the_id_of_its_response(
+    system: LocalSystem, ui: str
+) -> None:
+    """Transports that count begin anew with each response, and resume by the id in its header."""
+    bases = [await system.gateway(), await system.gateway()]
+    await system.runner()
+    session = system.fresh("s")
+    asked = await system.post(bases[0], system.chat(session, "delete notes.txt"))
+    run = asked.headers["x-workflow-run-id"]
+    decision = await system.decision(bases[0], session, approved=True)
+    async with system.http.post(f"{bases[0]}/api/chat?{ui}", json=decision) as response:
+        answer = await Answer.of(response)
+    id, frames = answer.headers["x-workflow-run-id"], answer.frames
+    assert id == f"{run}.1"
+    for route in COUNTING_ROUTES:
+        url = bases[1] + route.format(run=id, agent=system.agent, session=session)
+        for count in range(len(frames)):
+            rest = await system.get(f"{url}?startIndex={count}&{ui}")
+            assert (rest.frames, rest.headers["x-workflow-run-id"]) == (frames[count:], id)
+        tail = await system.get(f"{url}?startIndex=-2&{ui}")
+        assert tail.frames == frames[-3:]
+        assert tail.headers["x-workflow-stream-tail-index"] == str(len(frames) - 2)
+        assert (await system.get(f"{url}?startIndex={len(frames)}&{ui}")).status == 410
+        by_cursor = await system.get(f"{url}?{ui}", **{"Last-Event-ID": frames[0].id})
+        assert by_cursor.frames == frames[1:]
+        by_run = await system.get(url.replace(id, run) + f"?startIndex={len(asked.frames) - 1}&{ui}")
+        if not ui:
+            assert by_run.frames == frames
+    assert (await system.get(f"{bases[1]}/run/api/executions/{id}")).json["id"] == run
+
+
+@pytest.mark.feature("F66", "F69")
+async def test_to_a_client_of_version_7_the_id_of_a_run_is_one(system: LocalSystem) -> None:
+    """It continues by cursor. Other clients name a turn of the run, a session of such a name is its own."""
+    base = await system.gateway()
+    await system.runner()
+    session = system.fresh("s")
+    run = (await system.post(base, system.chat(session, "delete notes.txt"))).headers["x-workflow-run-id"]
+    decision = await system.decision(base, session, approved=True)
+    async with system.http.post(f"{base}/api/chat?ui=7", json=decision) as response:
+        assert (await Answer.of(response)).headers["x-workflow-run-id"] == run
+    like = f"run_{system.fresh('s')}.1"
+    other = await system.post(base, system.chat(like, "count 2"))
+    again = await system.get(stream_url(base, like, "?startIndex=0"))
+    assert again.frames == other.frames
+    assert again.headers["x-workflow-run-id"] == other.headers["x-workflow-run-id"]
+
+
 @pytest.mark.feature("F70")
 async def test_a_first_run_is_resumed_by_cursor_while_a_second_one_runs(system: LocalSystem) -> None:
     """Also from a cursor in the run's very first batch."""

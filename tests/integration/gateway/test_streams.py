@@ -366,7 +366,7 @@ async def test_the_same_decision_again_has_one_effect_and_another_one_is_a_confl
     bases = [await system.gateway(), await system.gateway()]
     await system.runner()
     session = system.fresh("s")
-    await system.post(bases[0], system.chat(session, "delete notes.txt"))
+    asked = await system.post(bases[0], system.chat(session, "delete notes.txt"))
     yes = await system.decision(bases[0], session, approved=True)
     no = await system.decision(bases[0], session, approved=False)
     async with asyncio.TaskGroup() as group:
@@ -377,7 +377,7 @@ async def test_the_same_decision_again_has_one_effect_and_another_one_is_a_confl
     assert answers[0].text == "notes.txt is deleted."
     refused = await system.post(bases[0], no)
     assert (refused.status, refused.json["code"]) == (409, "conflict")
-    run = answers[0].headers["x-workflow-run-id"]
+    run = asked.headers["x-workflow-run-id"]
     log = client_bytes(await read_log(system.nats_url, run))
     assert log.count(b'"tool-output-available"') == 1
 

@@ -44,6 +44,26 @@ def test_an_id_stands_in_urls_and_subjects_as_it_is(time_ms: int, salt: bytes) -
         assert str(ids.session_id(one)) == str(one)
 
 
+def test_a_turn_of_a_run_has_a_name_from_which_both_are_read() -> None:
+    run = ids.RunId("run_01m8qjg4hmhec6bc0rm16rdcw2")
+    for turn in (0, 1, 7, 999_999):
+        assert ids.parse_turn_id(ids.turn_id(run, turn)) == (run, turn)
+    assert ids.turn_id(run, 0) == run
+    for text in (
+        "",
+        "run_",
+        "trip.1",
+        "run_a.0",
+        "run_a.01",
+        "run_a.-1",
+        "run_a.1000000",
+        "run_a.b.1",
+        "run_.1",
+        "run_a.²",
+    ):
+        assert ids.parse_turn_id(text) == (text, 0)
+
+
 def test_a_runs_approvals_are_told_apart_and_the_same_after_a_crash() -> None:
     run = ids.new_run_id(1, bytes(10))
     assert [ids.approval_id(run, number) for number in (0, 1)] == [f"apr_{run[4:]}_0", f"apr_{run[4:]}_1"]

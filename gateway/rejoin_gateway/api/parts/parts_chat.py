@@ -32,7 +32,7 @@ from rejoin_protocol.events.chunks import (
     ToolOutputDenied,
 )
 from rejoin_protocol.events.fold import DYNAMIC_TOOL, Part, is_tool, tool_name
-from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId
+from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, parse_turn_id
 from rejoin_protocol.limits import CheckedId, FreeObject, Id, Reason, RepeatedParts
 
 NO_PARTS = "parts must be a non-empty array"
@@ -163,7 +163,7 @@ async def _find_approval(session: Session, body: ThreadDecision) -> ApprovalId:
     """The approval that the body means. Raises `NotFound`, and `Invalid` if it could be several."""
     if not body.run_id.startswith(RUN_PREFIX):
         return ApprovalId(body.run_id)
-    run = RunId(body.run_id)
+    run, _ = parse_turn_id(body.run_id)
     candidates: list[Approval]
     if body.tool_call_id is not None:
         approval = await session.find_approval(run, CallId(body.tool_call_id))

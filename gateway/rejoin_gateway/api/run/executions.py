@@ -29,7 +29,7 @@ from rejoin_gateway.http.response import json_response, stream_replay
 from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.streaming import positions
 from rejoin_protocol.errors import Invalid, NotFound
-from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
+from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId, parse_turn_id
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.limits import FreeObject, Reason, RepeatedText
 
@@ -126,7 +126,8 @@ async def stream_execution(request: web.Request) -> web.StreamResponse:
     """The run's events from the client's position, whether the run has ended or not."""
     summary, session = await find_execution(request)
     follow = request.query.get("follow", "").lower() == "true"
-    position = positions.parse_position(request.headers, request.query)
+    _, turn = parse_turn_id(request.match_info["run"])
+    position = positions.in_turn(positions.parse_position(request.headers, request.query), turn)
     replay = await session.resume(summary.run, position, view_of(request), follow=follow)
     return web.Response(status=204) if replay is None else await stream_replay(request, replay)
 

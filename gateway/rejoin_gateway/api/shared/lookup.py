@@ -8,7 +8,7 @@ from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import backend_of
 from rejoin_protocol.errors import NotFound
-from rejoin_protocol.ids import RunId, session_id
+from rejoin_protocol.ids import RunId, parse_turn_id, session_id
 
 
 def directory_of(request: web.Request) -> Directory:
@@ -36,11 +36,12 @@ async def summary_in_path(request: web.Request) -> tuple[SessionSummary, Session
 
 
 async def find_run(request: web.Request, id: RunId | None, called: str) -> tuple[RunSummary, Session]:
-    """A run and its session. `id` None: the client's id cannot be a run's. `called` names it in the error.
+    """A run and its session. `id` may name a turn of the run, too; None: the client's id cannot be a run's.
+    `called` names it in the error.
 
     Raises `NotFound`.
     """
-    run = None if id is None else await directory_of(request).run(id)
+    run = None if id is None else await directory_of(request).run(parse_turn_id(id)[0])
     if run is None:
         raise NotFound(f"there is no {called}")
     return run

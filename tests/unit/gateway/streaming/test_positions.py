@@ -2,7 +2,16 @@
 
 import pytest
 
-from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart, Position, parse_position
+from rejoin_gateway.streaming.positions import (
+    AfterCount,
+    AfterCursor,
+    FromStart,
+    FromTurn,
+    Position,
+    counted_from,
+    in_turn,
+    parse_position,
+)
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.log.cursor import Cursor
 
@@ -42,3 +51,20 @@ def test_position(headers: dict[str, str], query: dict[str, str], position: Posi
 def test_what_is_no_position_is_named(headers: dict[str, str], query: dict[str, str]) -> None:
     with pytest.raises(Invalid):
         parse_position(headers, query)
+
+
+@pytest.mark.parametrize(
+    ("position", "turn", "found", "counted"),
+    [
+        (FromStart(), 0, FromStart(), 0),
+        (FromStart(), 2, FromTurn(2), 2),
+        (AfterCount(5), 0, AfterCount(5), 0),
+        (AfterCount(-5), 2, AfterCount(-5, 2), 2),
+        (CURSOR, 2, CURSOR, 0),
+    ],
+)
+def test_a_client_may_have_begun_with_a_turn(
+    position: Position, turn: int, found: Position, counted: int
+) -> None:
+    assert in_turn(position, turn) == found
+    assert counted_from(found) == counted

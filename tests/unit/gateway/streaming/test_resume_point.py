@@ -173,6 +173,28 @@ async def test_events_that_the_client_does_not_see_are_not_counted() -> None:
     assert (await find(log, AfterCount(3), view=View(operations=True))).send_from == 3
 
 
+async def test_a_count_from_a_turn_on_leaves_the_earlier_turns_out() -> None:
+    log = MemoryRunLog()
+    await append(log, 2)
+    suspended = await append(log, 3, mark=Mark.SUSPENDED)
+    again = run(turn=1)
+    for view in (View(), View(v7=False), View(v7=False, resets=False)):
+        waiting = await find(log, AfterCount(0, turn=1), again, view=view)
+        assert (waiting.read_after, waiting.send_from) == (suspended.head.prev, 5)
+    await append(log, 2, audience=Audience.OPERATIONS, turn=1)
+    await append(log, 3, turn=1)
+    for view in (View(), View(v7=False), View(v7=False, resets=False)):
+        for count in range(3):
+            start = await find(log, AfterCount(count, turn=1), again, view=view)
+            assert start.send_from == 7 + count
+        last = await find(log, AfterCount(-1, turn=1), again, view=view)
+        assert (last.send_from, last.last_visible_index) == (9, 2)
+        assert (await find(log, AfterCount(-9, turn=1), again, view=view)).send_from == 7
+        with pytest.raises(Gone):
+            await find(log, AfterCount(4, turn=1), again, view=view)
+    assert (await find(log, AfterCount(1, turn=1), again, view=View(operations=True))).send_from == 6
+
+
 async def test_a_count_in_an_empty_log_depends_on_whether_events_will_follow() -> None:
     log = MemoryRunLog()
     assert await find(log, AfterCount(0), run(State.QUEUED)) == ResumePoint()
@@ -228,6 +250,15 @@ async def test_a_turn_that_has_not_begun_is_behind_the_last_record() -> None:
     last = await append(log, 2, mark=Mark.SUSPENDED)
     start = await find(log, FromTurn(1), run(State.QUEUED, turn=1))
     assert start == ResumePoint(last.seq, 2, min_turn=1)
+
+
+@pytest.mark.parametrize("state", [State.SUSPENDED, State.COMPLETED])
+async def test_where_no_such_turn_follows_the_last_record_is_read_again(state: State) -> None:
+    """Its mark ends the response."""
+    log = MemoryRunLog()
+    last = await append(log, 2, mark=Mark.SUSPENDED)
+    start = await find(log, FromTurn(7), run(state))
+    assert start == ResumePoint(last.head.prev, last.head.index, last.end, min_turn=7)
 
 
 async def test_a_turn_of_an_expired_log_is_gone_only_if_no_events_will_follow() -> None:
