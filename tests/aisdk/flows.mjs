@@ -392,8 +392,13 @@ export const FLOWS = {
   },
 };
 
-/** What the clients of the other APIs do: everything in which a client's version shows. */
+/** What the clients of the other APIs do. */
 export const FAMILY_FLOWS = [
+  'send',
+  'a tool',
+  'approval',
+  'denial',
+  'two approvals at once',
   'two approvals, the second first',
   'stop, and send again',
   'a file',

@@ -10,10 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import ModelRequest
 from rejoin_runner.tools.tool_decorator import tool
-from tests.support.clients.api_families import AGENT_CHAT, ApiClient, Json, event_types
+from tests.support.clients.api_families import AGENT_CHAT, ApiClient, Json, Script, event_types
 from tests.support.clients.transcripts import Transcript
 from tests.support.models.agent_teams import Calls, scripted_agent
 from tests.support.models.scripted_models import GatedModel
@@ -228,6 +229,49 @@ async def test_a_run_whose_client_has_left_is_stopped(system: LocalSystem, gated
         return bool(await state(client, run) == "cancelled")
 
     await wait_until(stopped, "the end of the run")
+
+
+@pytest.mark.feature("F58", "F95")
+async def test_a_client_that_ends_its_stream_at_a_question_has_not_left(system: LocalSystem) -> None:
+    """As `ai` 5, which does not know the event: a page that is loaded again finds the question."""
+    gate = asyncio.Semaphore(0)
+
+    @tool(needs_approval=True)
+    async def pay() -> str:
+        """Pay."""
+        return "paid"
+
+    @tool
+    async def look() -> str:
+        """Look."""
+        await gate.acquire()
+        return "seen"
+
+    lines: Script = {"go": [[Calls("pay"), Calls("look")], ["Done."]]}
+    await system.runner([scripted_agent(system.agent, lines, tools=[pay, look])])
+    client = ApiClient(system, await system.gateway())
+    session = client.session()
+    body = AGENT_CHAT.body(session, "go", None)
+    async with system.http.post(f"{client.base}{AT}/stream", json=body) as response:
+        async for _ in read_frames(response, lambda frame: b"tool-approval-request" in frame.data):
+            pass
+        response.close()
+        run = response.headers["x-workflow-run-id"]
+
+    async def is_gone() -> bool:
+        return not system.apps[0][SERVICE].streams
+
+    await wait_until(is_gone, "the end of the response")
+    assert await state(client, run) == "running"
+    gate.release()
+
+    async def waits() -> bool:
+        return bool(await state(client, run) == "suspended")
+
+    await wait_until(waits, "the question")
+    reply = {"toolCallId": (await client.question(session))["toolCallId"], "approved": True}
+    answer = await client.post(f"{AT}/stream", {"conversationId": session, "approvalResponse": reply})
+    assert answer.text == "Done."
 
 
 async def test_a_run_goes_on_without_its_client_where_that_is_set(

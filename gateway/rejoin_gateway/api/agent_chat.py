@@ -41,7 +41,8 @@ from rejoin_protocol.limits import MESSAGES_MAX, CheckedId, FreeObject, Id, Page
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 """A UUID in its one written form (RFC 9562). Python's `UUID` reads several others."""
-_RESET = b'\ndata: {"type":"reset-step"'
+_UNKNOWN_TO_SOME = (b'\ndata: {"type":"reset-step"', b'\ndata: {"type":"tool-approval-request"')
+"""A client that does not know one of these events closes the connection there, and has not left."""
 
 
 class ApprovalReply(msgspec.Struct, frozen=True, rename="camel"):
@@ -267,24 +268,23 @@ async def _stream_until_disconnect(
 ) -> web.StreamResponse:
     """Stream; interrupt the run when its client disconnects or its time is over, as the settings say."""
     policy, run = request.app[SERVICE].disconnect_policy, replay.run.id
-    was_reset = False
+    may_have_failed = False
 
     async def watch(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        nonlocal was_reset
+        nonlocal may_have_failed
         async with aclosing(frames):
             async for data in frames:
-                was_reset = was_reset or _RESET in data
+                may_have_failed = may_have_failed or any(event in data for event in _UNKNOWN_TO_SOME)
                 yield data
 
     def run_to_interrupt() -> tuple[Session, RunId] | None:
-        # A client that does not know `reset-step` closes the connection there, and has not left.
-        return (session, run) if policy.cancel_on_disconnect and not was_reset else None
+        return (session, run) if policy.cancel_on_disconnect and not may_have_failed else None
 
     async with (
         cancel_on_disconnect(request, run_to_interrupt),
         run_alongside(_interrupt_after(policy.timeout_s, session, run)),
     ):
-        return await stream_replay(request, replay, watch)
+        return await stream_replay(request, msgspec.structs.replace(replay, shows_answers=True), watch)
 
 
 async def _interrupt_after(timeout_s: float | None, session: Session, run: RunId) -> None:
