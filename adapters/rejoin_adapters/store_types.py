@@ -192,13 +192,33 @@ class Run(msgspec.Struct, frozen=True):
         return RunRequest(self.agent, self.id, self.turn)
 
 
+class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs to list: those that have all of these. `since`: admitted at this time or later. `before`:
+    admitted before this run, for the next page.
+    """
+
+    state: State | None = None
+    agent: AgentName | None = None
+    user: UserId | None = None
+    session: SessionId | None = None
+    since: datetime | None = None
+    before: RunId | None = None
+
+
+ALL_RUNS = RunFilter()
+
+
 class RunSummary(msgspec.Struct, frozen=True):
-    """A run for operators: with its times and the runner that claimed it last."""
+    """A run for operators: with its times and the runner that claimed it last. `started_at`: the first claim.
+    `ended_at`: None until the run has ended.
+    """
 
     run: Run
     created_at: datetime
     updated_at: datetime
     runner: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
 
 
 class RunCount(msgspec.Struct, frozen=True):

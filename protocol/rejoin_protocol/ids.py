@@ -120,6 +120,11 @@ def new_run_id(time_ms: int, randomness: bytes) -> RunId:
     return RunId(f"{RUN_PREFIX}{ulid(time_ms, randomness)}")
 
 
+def first_run_id(time_s: float) -> RunId:
+    """The smallest id that a run can have which was created at this time, in seconds since 1970, or later."""
+    return new_run_id(max(0, int(time_s * 1_000)), bytes(RANDOM_BYTES))
+
+
 def new_message_id(time_ms: int, randomness: bytes) -> MessageId:
     """`msg_` and a ULID."""
     return MessageId(f"msg_{ulid(time_ms, randomness)}")

@@ -24,7 +24,7 @@ from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.process.service_process import LogFormat
-from rejoin_adapters.store_types import Owner, Run, RunSummary
+from rejoin_adapters.store_types import Owner, Run, RunFilter, RunSummary
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.ids import RunId, TenantId
 from rejoin_protocol.lifecycle import BUSY, State
@@ -52,7 +52,10 @@ class RunCommands(msgspec.Struct, frozen=True):
 
     async def list(self, state: State | None, limit: int) -> str:
         """One line for each run, newest first."""
-        return "\n".join(_line(summary) for summary in await self.store.list_runs(self.owner, state, limit))
+        return "\n".join(
+            _line(summary)
+            for summary in await self.store.list_runs(self.owner, RunFilter(state=state), limit)
+        )
 
     async def show(self, id: str) -> str:
         """All fields of a run, and the position of its log's last record. Raises `NotFound`."""

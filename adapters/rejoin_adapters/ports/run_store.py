@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from rejoin_adapters.history_bounds import ALL_HISTORY, HistoryBounds
 from rejoin_adapters.store_types import (
+    ALL_RUNS,
     Admission,
     Admitted,
     Approval,
@@ -20,6 +21,7 @@ from rejoin_adapters.store_types import (
     MessageWithNext,
     Owner,
     Run,
+    RunFilter,
     RunSummary,
 )
 from rejoin_protocol.events.fold import MessageDict
@@ -258,9 +260,9 @@ class RunStore(Protocol):
         ...
 
     async def list_runs(
-        self, owner: Owner, state: State | None = None, limit: int = 20
+        self, owner: Owner, wanted: RunFilter = ALL_RUNS, limit: int = 20
     ) -> Sequence[RunSummary]:
-        """The owner's runs, newest first."""
+        """The owner's runs that a filter names, the last admitted first."""
         ...
 
     async def run_summary(self, owner: Owner, run: RunId) -> RunSummary | None:

@@ -20,6 +20,7 @@ from rejoin_adapters.postgres.pool import Database, json_or_null, json_text, ope
 from rejoin_adapters.postgres.run_recovery import PostgresRunRecovery
 from rejoin_adapters.session_keys import named_run, named_summary
 from rejoin_adapters.store_types import (
+    ALL_RUNS,
     Admission,
     Admitted,
     Approval,
@@ -36,6 +37,7 @@ from rejoin_adapters.store_types import (
     Owner,
     Regenerate,
     Run,
+    RunFilter,
     RunSummary,
     RunUsage,
     Submit,
@@ -44,7 +46,7 @@ from rejoin_adapters.store_types import (
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.events.steering import steering_ids
-from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
+from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, first_run_id
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.limits import PAGE_BYTES_MAX
 from rejoin_protocol.run_request import RunRequest
@@ -405,17 +407,32 @@ class PostgresRunStore(PostgresRunRecovery):
         return await self.database.fetch_json(list[RunRequest], "select expire_approvals($1)", EXPIRED_MAX)
 
     async def list_runs(
-        self, owner: Owner, state: State | None = None, limit: int = 20
+        self, owner: Owner, wanted: RunFilter = ALL_RUNS, limit: int = 20
     ) -> Sequence[RunSummary]:
         """See `RunStore`."""
-        query = """
+        values: list[Any] = [owner.tenant, limit]
+        conditions = ["tenant_id = $1"]
+
+        def add(condition: str, value: Any) -> None:
+            if value is not None:
+                values.append(value)
+                conditions.append(condition.replace("?", f"${len(values)}"))
+
+        add("user_id = ?", owner.user)
+        add("user_id = ?", wanted.user)
+        add("state = ?", wanted.state)
+        add("agent = ?", wanted.agent)
+        add("id >= ?", wanted.since and first_run_id(wanted.since.timestamp()))
+        add("id < ?", wanted.before)
+        if wanted.session is not None:
+            values += [owner.user, wanted.session]
+            conditions.append(f"session_id = session_key($1, ${len(values) - 1}, ${len(values)})")
+        # Each filter has its own text, so that the database plans with the indexes that suit it.
+        query = f"""
             select coalesce(json_agg(listed_json(r::runs) order by id desc), '[]')
-            from (
-              select * from runs
-              where tenant_id = $1 and ($2::text is null or user_id = $2) and ($3::text is null or state = $3)
-              order by id desc limit $4) r
-        """
-        runs = await self.database.fetch_json(list[RunSummary], query, *_columns(owner), state, limit)
+            from (select * from runs where {" and ".join(conditions)} order by id desc limit $2) r
+        """  # noqa: S608 - all parts are constants
+        runs = await self.database.fetch_json(list[RunSummary], query, *values)
         return [named_summary(owner, run) for run in runs]
 
     async def run_summary(self, owner: Owner, run: RunId) -> RunSummary | None:

@@ -1,6 +1,7 @@
 """A session in a store, spoken to in few words: what the store's tests share."""
 
 import secrets
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
@@ -23,7 +24,16 @@ from rejoin_adapters.store_types import (
     WhenBusy,
 )
 from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId, UserId
+from rejoin_protocol.ids import (
+    AgentName,
+    ApprovalId,
+    CallId,
+    MessageId,
+    SessionId,
+    TenantId,
+    UserId,
+    new_run_id,
+)
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
 
@@ -62,7 +72,8 @@ class Chat:
         key: str | None = None,
         **extra: Any,
     ) -> Admitted:
-        run, answer = RunId(fresh("run")), MessageId(fresh("msg"))
+        run = new_run_id(time.time_ns() // 1_000_000, secrets.token_bytes(10))
+        answer = MessageId(fresh("msg"))
         return await self.store.admit(
             Admission(self.owner, self.id, AGENT, run, answer, ask, when_busy, key, **extra)
         )

@@ -19,6 +19,7 @@ from rejoin_adapters.store_types import (
     EarlierMessages,
     Loss,
     Run,
+    RunFilter,
     RunSummary,
     WhenBusy,
     parse_usage,
@@ -79,6 +80,8 @@ class RunRow(msgspec.Struct):
     created_at: datetime
     updated_at: datetime
     runner: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
     context: bytes | None = None
     seen: dict[str, Any] | None = None
     released_attempt: int = 0
@@ -93,6 +96,8 @@ class RunRow(msgspec.Struct):
         """Change what is stored of it."""
         self.row = msgspec.structs.replace(self.row, **fields)
         self.updated_at = now_utc()
+        if self.row.state in TERMINAL and self.ended_at is None:
+            self.ended_at = self.updated_at
 
     @property
     def message_body(self) -> MessageDict:
@@ -118,7 +123,20 @@ class RunRow(msgspec.Struct):
     @property
     def listed(self) -> RunSummary:
         """The run as operators see it."""
-        return RunSummary(self.row, self.created_at, self.updated_at, self.runner)
+        return RunSummary(
+            self.row, self.created_at, self.updated_at, self.runner, self.started_at, self.ended_at
+        )
+
+    def matches(self, wanted: RunFilter, session: SessionId | None) -> bool:
+        """Whether a filter names the run. `session`: the stored id of the filter's session."""
+        return (
+            wanted.state in {None, self.row.state}
+            and wanted.agent in {None, self.row.agent}
+            and wanted.user in {None, self.row.user}
+            and session in {None, self.row.session}
+            and (wanted.since is None or self.created_at >= wanted.since)
+            and (wanted.before is None or self.row.id < wanted.before)
+        )
 
 
 class ApprovalRow(msgspec.Struct):

@@ -5,9 +5,18 @@ from itertools import zip_longest
 
 from rejoin_adapters.memory.database.recovery import MemoryRunRecovery
 from rejoin_adapters.session_keys import named_run, named_summary
-from rejoin_adapters.store_types import EarlierMessages, History, MessageWithNext, Owner, Run, RunSummary
+from rejoin_adapters.store_types import (
+    ALL_RUNS,
+    EarlierMessages,
+    History,
+    MessageWithNext,
+    Owner,
+    Run,
+    RunFilter,
+    RunSummary,
+)
 from rejoin_protocol.ids import MessageId, RunId, SessionId
-from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
+from rejoin_protocol.lifecycle import BUSY, TERMINAL
 from rejoin_protocol.limits import PAGE_BYTES_MAX
 
 
@@ -79,13 +88,14 @@ class MemoryRunQueries(MemoryRunRecovery):
         return found.context if found is not None else None
 
     async def list_runs(
-        self, owner: Owner, state: State | None = None, limit: int = 20
+        self, owner: Owner, wanted: RunFilter = ALL_RUNS, limit: int = 20
     ) -> Sequence[RunSummary]:
         """See `RunStore`."""
+        session = None if wanted.session is None else self.database.key(owner, wanted.session)
         found = [
             named_summary(owner, run.listed)
             for run in self.database.runs.values()
-            if self.database.find_run(owner, run.row.id) is not None and state in {None, run.row.state}
+            if self.database.find_run(owner, run.row.id) is not None and run.matches(wanted, session)
         ]
         return sorted(found, key=lambda one: one.run.id, reverse=True)[:limit]
 

@@ -216,7 +216,7 @@ class MemoryRunStore(MemoryRunQueries):
         if run.row.state is State.RUNNING and run.due_at is None and earlier > run.released_attempt:
             run.losses.setdefault(earlier, Loss(earlier))
         run.change(state=next_state(run.row.state, LifecycleEvent.CLAIM), attempt=run.row.attempt + 1)
-        run.due_at, run.runner = None, runner
+        run.due_at, run.runner, run.started_at = None, runner, run.started_at or now_utc()
         session = self.database.session_of(run)
         history, cut, size = session.recent(run.answer.position, bounds)
         answer = msgspec.json.decode(run.answer.body) if run.answer.body is not None else None
