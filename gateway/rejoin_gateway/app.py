@@ -40,6 +40,7 @@ from rejoin_adapters.process.overload import return_large_blocks
 from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
 from rejoin_gateway.agent_cache import CachedAgentRegistry
 from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health, prompts
+from rejoin_gateway.api.console import run_list
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
 from rejoin_gateway.api.parts import parts_chat, threads, tokens
@@ -102,6 +103,7 @@ ROUTE_MODULES = (
     completions,
     responses,
     audit,
+    run_list,
     docs,
     health,
 )

@@ -88,6 +88,11 @@ async def test_axe_finds_no_serious_fault_in_any_state(looking: ChatPage) -> Non
     await expect(page.locator("#raw tbody tr").first).to_be_visible()
     await picture(page, "inspector")
     assert await faults(page) == []
+    await page.goto(f"{looking.site.base}/runs")
+    await expect(page.locator("#runs tbody tr").first).to_be_visible()
+    await expect(page.locator("#calls li").first).to_be_visible()
+    await picture(page, "runs")
+    assert await faults(page) == []
 
 
 async def test_the_first_paint_is_soon(looking: ChatPage) -> None:

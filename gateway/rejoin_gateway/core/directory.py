@@ -15,6 +15,7 @@ from rejoin_adapters.store_types import (
     Fork,
     Owner,
     Run,
+    RunFilter,
     RunSummary,
     SessionPage,
     SessionSummary,
@@ -106,6 +107,13 @@ class Directory(msgspec.Struct, frozen=True):
         if summary is None or not self._may_use(summary.run.agent):
             return None
         return summary, Session(self.backend, self.owner, summary.run.session)
+
+    async def runs(self, wanted: RunFilter, limit: int) -> Sequence[RunSummary]:
+        """The runs that a filter names, the last admitted first."""
+        if wanted.agent is not None and not self._may_use(wanted.agent):
+            return []
+        wanted = msgspec.structs.replace(wanted, agent=wanted.agent or self.agent)
+        return await self.backend.store.list_runs(self.owner, wanted, limit)
 
     async def calls(self, call: CallId) -> list[AskedCall]:
         """The tool calls with this id that need or needed a decision, the open ones first."""

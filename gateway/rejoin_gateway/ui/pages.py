@@ -1,4 +1,5 @@
-"""The playground at `/playground`, the inspector at `/inspect`, and the files of all pages.
+"""The playground at `/playground`, the runs at `/runs`, the inspector at `/inspect`, and the files of all
+pages.
 
 The pages hold no data: they call the APIs with the visitor's own key. Their content security policy allows
 only files and requests of this gateway.
@@ -37,6 +38,11 @@ async def playground(request: web.Request) -> web.StreamResponse:
 async def inspector(request: web.Request) -> web.StreamResponse:
     """A page with a run's log as a timeline."""
     return page_response(request, "inspect.html")
+
+
+async def runs(request: web.Request) -> web.StreamResponse:
+    """A page with the tenant's runs, and with what waits for a decision."""
+    return page_response(request, "runs.html")
 
 
 async def static_file(request: web.Request) -> web.StreamResponse:
@@ -79,6 +85,18 @@ ROUTES = (
         RouteDoc(
             "Open the inspector",
             description="A page that shows a run's log as a timeline: events, attempts, turns, times.",
+            responses=_PAGE,
+        ),
+    ),
+    Route(
+        "GET",
+        "/runs",
+        runs,
+        None,
+        RouteDoc(
+            "Open the list of runs",
+            description="A page with the runs of a tenant, to filter, and with the tool calls that wait for "
+            "somebody. It asks `/api/runs` with the visitor's key.",
             responses=_PAGE,
         ),
     ),

@@ -47,7 +47,7 @@ async function open() {
   stop();
   const id = RUN.exec(location.hash)?.[1];
   if (!id) {
-    write($('notice'), 'Which run? Its id belongs into the address: /inspect#run_…');
+    location.replace('/runs'); // which run? One of these
     return;
   }
   const mine = (run = new Run(id));
