@@ -1,5 +1,8 @@
 """Whether a process is close to a limit: of memory, where the kernel would end it, of open files, or of its
 event loop's lag. A process that is close to one takes no new work and finishes what it has.
+
+A container's memory limit holds for all of its processes together: also for those that decode images, or that
+execute a tool or a suspected run. So the container's own figure is compared with the container's limit.
 """
 
 import ctypes
@@ -19,12 +22,19 @@ progress.
 FILES_SHARE_MAX = 0.9
 LAG_S_MAX = 2.0
 """A loop that is later than this answers nobody in time."""
-MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 MMAP_THRESHOLD = -3
 """`M_MMAP_THRESHOLD` of glibc's `malloc.h`."""
 LARGE_BLOCK_BYTES = 384 * 1024
 """A block of memory from this size on goes back to the system when it is freed. Larger than what asyncio
 receives at once, which would cost a system call each.
+"""
+CGROUPS = Path("/sys/fs/cgroup")
+CGROUP_FILES = (
+    ("memory.max", "memory.current", "inactive_file "),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file "),
+)
+"""Of control groups of version 2 and 1: the limit, the usage, and the row of `memory.stat` with the file
+cache that the kernel drops first (cgroup-v2.rst and cgroup-v1/memory.rst of its documentation).
 """
 UNLIMITED_BYTES = 1 << 60
 """The kernel writes a number this large, or a word, where there is no limit."""
@@ -39,6 +49,14 @@ class ProcessUsage(NamedTuple):
     memory_bytes_max: int | None
     files: int
     files_max: int | None
+    container: "ContainerMemory | None" = None
+
+
+class ContainerMemory(NamedTuple):
+    """What all processes of this container use together and may use; None where there is no limit."""
+
+    used_bytes: int = 0
+    limit_bytes: int | None = None
 
 
 class Overload:
@@ -67,8 +85,10 @@ class Overload:
 
 def find_reason(usage: ProcessUsage, lag_s: float, lag_s_max: float = LAG_S_MAX) -> str | None:
     """Why a process with this usage should take no new work. Pure."""
-    if usage.memory_bytes_max and usage.memory_bytes > usage.memory_bytes_max * MEMORY_SHARE_MAX:
-        return MEMORY
+    used, limit = usage.container or ContainerMemory()
+    for bytes_used, bytes_max in ((usage.memory_bytes, usage.memory_bytes_max), (used, limit)):
+        if bytes_max and bytes_used > bytes_max * MEMORY_SHARE_MAX:
+            return MEMORY
     if usage.files_max and usage.files > usage.files_max * FILES_SHARE_MAX:
         return "open files"
     return "event loop" if lag_s > lag_s_max else None
@@ -98,18 +118,29 @@ def read_process_usage() -> ProcessUsage:
         files = sum(1 for _ in Path("/proc/self/fd").iterdir())
     except OSError:
         return ProcessUsage(0, None, 0, files_max)
-    return ProcessUsage(pages * resource.getpagesize(), _memory_bytes_max(), files, files_max)
+    own_bytes, own_bytes_max = pages * resource.getpagesize(), _limit(resource.RLIMIT_AS)
+    return ProcessUsage(own_bytes, own_bytes_max, files, files_max, read_container_memory())
 
 
-def _memory_bytes_max() -> int | None:
-    """The smallest limit: the container's, or this process's own."""
-    limits = [_limit(resource.RLIMIT_AS)]
-    for path in MEMORY_LIMITS:
+def read_container_memory(cgroups: Path = CGROUPS) -> ContainerMemory:
+    """The memory of this process's container, without the file cache that the kernel drops first."""
+    for limit_file, usage_file, cache_row in CGROUP_FILES:
+        usage_path = cgroups / usage_file
         try:
-            limits.append(int(Path(path).read_text()))
-        except (OSError, ValueError):
+            limit, used = int((cgroups / limit_file).read_text()), int(usage_path.read_text())
+            rows = usage_path.with_name("memory.stat").read_text().splitlines()
+        except (OSError, ValueError):  # no such group, or a word for "no limit"
             continue
-    return min((limit for limit in limits if limit is not None and limit < UNLIMITED_BYTES), default=None)
+        if limit < UNLIMITED_BYTES:
+            cache = sum(int(row.removeprefix(cache_row)) for row in rows if row.startswith(cache_row))
+            return ContainerMemory(max(0, used - cache), limit)
+    return ContainerMemory()
+
+
+def die_first() -> None:
+    """When memory is short, let the kernel end this process before the others of its container."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _limit(kind: int) -> int | None:

@@ -11,6 +11,7 @@ import io
 import resource
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import BinaryIO
 
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
@@ -46,6 +47,8 @@ def serve(requests: BinaryIO, replies: BinaryIO, memory_bytes_max: int, cpu_s_ma
     """Answer requests until the input ends."""
     Image.MAX_IMAGE_PIXELS = None  # the caller has compared the image with its own limit
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # if memory is short, the kernel ends this process and not the gateway
+        Path("/proc/self/oom_score_adj").write_text("1000")
     with suppress(ValueError, OSError):  # macOS has no such limit
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes_max, memory_bytes_max))
     while media_type := requests.readline().strip().decode():

@@ -20,6 +20,7 @@ import msgspec
 
 from rejoin_adapters.embedded import launch
 from rejoin_adapters.process.exception_report import report_exception
+from rejoin_adapters.process.overload import die_first
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import CallId, RunId, SessionId
@@ -142,6 +143,7 @@ def main(fd: int, parent: int) -> None:
     """Make the call and send what comes of it."""
     if sys.platform == "linux":
         launch.die_with_owner(parent, signal.SIGKILL)
+        die_first()
     with socket.socket(fileno=fd) as runner:
         start = msgspec.msgpack.decode(receive_frame(runner), type=CallStart)
         sys.path[:] = start.path
