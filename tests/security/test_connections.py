@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -124,6 +125,36 @@ async def test_heads_that_never_end_hold_little_together(system: LocalSystem) ->
         newest, writer = held[-1]
         writer.write(b"\r\n")
         assert b" 200 " in await answer_of(newest)
+
+
+async def test_requests_ahead_of_their_turn_count_as_heads(system: LocalSystem) -> None:
+    """What a client sends while its answer still comes. Each connection has its bound, and all have theirs;
+    those that keep to it are answered, one request after the other.
+    """
+    await system.runner()
+    base = await system.gateway(connections=ConnectionLimits(heads_bytes_max=2 * HEAD_BYTES_MAX))
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def ask() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await stack.enter_async_context(connected(base))
+            body = json.dumps(system.chat(system.fresh("s"), "count 200 every 50 ms")).encode()
+            writer.write(HEAD_OF_BODY.replace(str(BODY).encode(), str(len(body)).encode()) + body)
+            assert b" 200 " in await reader.readline()
+            return reader, writer
+
+        reader, writer = await ask()
+        writer.write(HEAD + LINE * (2 * HEAD_BYTES_MAX // len(LINE)))
+        assert await is_closed(reader)
+        held = [await ask() for _ in range(4)]
+        for _, writer in held:
+            writer.write(HEAD + LINE * 25)
+            await writer.drain()
+        assert await is_closed(held[0][0])
+        async with connected(base) as (reader, writer):
+            for _ in range(60):
+                writer.write(HEAD + LINE + b"\r\n")
+            for _ in range(60):
+                assert b" 200 " in await answer_of(reader)
 
 
 async def test_a_stream_is_not_idle_and_a_connection_may_be_used_again(system: LocalSystem) -> None:

@@ -48,7 +48,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     structlog.contextvars.bind_contextvars(request=id, peer=request.remote)
     connection = connection_of(request)
     if connection is not None:
-        connection.set_busy(is_busy=True)
+        connection.begin(request)
     with instrumentation.observe_request(request, request.app[SERVICE].backend.metrics) as record_response:
         try:
             response = await _respond_or_refuse(request, handler, id)
@@ -56,7 +56,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
             request_body.release_body(request)
             rest_follows = not request.content.is_eof()
             if connection is not None:
-                connection.set_busy(is_busy=False, rest_follows=rest_follows)
+                connection.end(rest_follows=rest_follows)
         record_response(response)
         if not response.prepared:
             response.headers["x-request-id"] = id

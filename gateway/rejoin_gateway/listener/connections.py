@@ -2,9 +2,10 @@
 
 A client that sends no request, or a request's head slowly, costs a file descriptor and memory. So a
 connection is closed when its request's head takes too long or is too large, and when it has been idle for too
-long; heads that have not arrived whole have at most so many bytes together. When
-there are as many connections as may be, those that are idle for longest make room. aiohttp has one time limit
-for all of this, and no bound; times of bodies and streams are limited where they are read and written.
+long; heads that have not arrived whole have at most so many bytes together. Requests that a client sends
+before the one in work is answered (pipelining, RFC 9112, section 9.3.2) count as such heads. When there are
+as many connections as may be, those that are idle for longest make room. aiohttp has one time limit for all
+of this, and no bound; times of bodies and streams are limited where they are read and written.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from rejoin_protocol.limits import (
     CONNECTIONS_MAX,
@@ -86,7 +87,9 @@ class Connection(asyncio.BufferedProtocol):
         self._connections = connections
         self.in_head = False
         self._head_bytes = 0
-        """Of a head that has begun and not ended."""
+        """Of a head that has begun and not ended, and of what came ahead of its turn."""
+        self._body: StreamReader | None = None
+        """Of the request in work."""
         self._head_ended = False
         self._tail = b""
         self._is_refused = False
@@ -109,7 +112,10 @@ class Connection(asyncio.BufferedProtocol):
     def _take(self, data: bytes) -> None:
         if self._is_refused:
             return
+        if self._body is not None and self._body.is_eof() and not self._count_ahead(len(data)):
+            return
         if not (self.is_busy or self.in_head):
+            self._forget_head()  # all that came ahead has been answered
             self.in_head, self.since_s = True, self._connections.clock_s()
         if self.in_head and not self._head_ended and not self._count_head(data):
             return
@@ -130,6 +136,22 @@ class Connection(asyncio.BufferedProtocol):
             self._forget_head()
             self._head_ended = True
         return True
+
+    def _count_ahead(self, size: int) -> bool:
+        """Count bytes of requests that wait for the one in work. False, and the connection closes, if they
+        are too many: an error for one of them cannot be sent before the answer in work ends.
+        """
+        self._head_bytes += size
+        self._connections.count_heads(size)
+        if self._head_bytes > self._connections.limits.head_bytes_max:
+            self._is_refused = True
+            self.abort()
+        return not self._is_refused
+
+    @property
+    def holds_head(self) -> bool:
+        """Whether it has sent a part of a head, or requests ahead of their turn."""
+        return self.in_head or self._head_bytes > 0
 
     def _refuse_head(self) -> None:
         self._is_refused = True
@@ -161,12 +183,19 @@ class Connection(asyncio.BufferedProtocol):
         self._connections.remove(self)
         self._inner.connection_lost(exc)
 
-    def set_busy(self, *, is_busy: bool, rest_follows: bool = False) -> None:
-        """A request has arrived, or is answered. `rest_follows`: it is answered before its body has arrived
-        whole, and the connection ends with the answer: what still comes is no head.
+    def begin(self, request: web.BaseRequest) -> None:
+        """A request is in work, whose head has arrived."""
+        ahead_bytes = 0 if self.in_head else max(0, self._head_bytes - _size_of(request))
+        self._connections.count_heads(ahead_bytes - self._head_bytes)
+        self._head_bytes, self._tail = ahead_bytes, b""
+        self.is_busy, self.in_head, self._head_ended, self._body = True, False, False, request.content
+        self.since_s = self._connections.clock_s()
+
+    def end(self, *, rest_follows: bool) -> None:
+        """The request is answered. `rest_follows`: before its body has arrived whole, and the connection ends
+        with the answer: what still comes is no head.
         """
-        self._forget_head()
-        self.is_busy, self.in_head, self._head_ended = is_busy, False, rest_follows
+        self.is_busy, self._head_ended, self._body = False, rest_follows, None
         self.since_s = self._connections.clock_s()
 
     def is_overdue(self, now_s: float, limits: ConnectionLimits) -> bool:
@@ -183,6 +212,13 @@ class Connection(asyncio.BufferedProtocol):
         self._forget_head()
         if self.transport is not None:
             self.transport.abort()
+
+
+def _size_of(request: web.BaseRequest) -> int:
+    """The bytes that a request took on the wire, its body included if its length is known."""
+    line = len(request.method) + len(request.raw_path) + len("  HTTP/1.1\r\n\r\n")
+    headers = sum(len(name) + len(value) + len(": \r\n") for name, value in request.raw_headers)
+    return line + headers + (request.content_length or 0)
 
 
 class Connections:
@@ -245,7 +281,7 @@ class Connections:
         """
         self._heads_bytes += more
         if more > 0 and self._heads_bytes > self.limits.heads_bytes_max:
-            self._close_oldest([one for one in self._open if one.in_head], "heads_full")
+            self._close_oldest([one for one in self._open if one.holds_head], "heads_full")
 
     def make_room(self) -> None:
         """Close some of the connections that have waited for their clients for longest."""
