@@ -8,7 +8,6 @@ end closes, its process has died.
 import asyncio
 import socket
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -24,8 +23,9 @@ log = structlog.get_logger("rejoin.dev")
 STOP_GRACE_S = 15.0
 RESTART_DELAY_MIN_S = 0.1
 RESTART_DELAY_MAX_S = 5.0
-STABLE_S = 10.0
-"""A child that lived for this long is restarted after the shortest delay; others after twice the last one."""
+"""A child that dies before it is ready is restarted after twice the last delay. One that was ready works, and
+what has killed it says nothing about its next start.
+"""
 
 type Variables = Mapping[str, str]
 
@@ -55,6 +55,8 @@ class SupervisedProcess:
         self._commands = commands or {}
         self._child: _Child | None = None
         self._ready: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        self._is_ready = False
+        """Whether the present child has been ready."""
         self._restart = asyncio.Event()
 
     @property
@@ -94,6 +96,7 @@ class SupervisedProcess:
             raise
         finally:
             child_end.close()
+        self._is_ready = False
         self._child = _Child(process, *await asyncio.open_connection(sock=parent_end))
 
     async def supervise(self, variables: Variables) -> None:
@@ -103,15 +106,13 @@ class SupervisedProcess:
         """
         delay_s = RESTART_DELAY_MIN_S
         while True:
-            started_at = time.monotonic()
             code = await self._run_child(variables)
             if not self._restart.is_set():
                 if not self._ready.done():
                     raise Invalid(
                         f"{self.name} did not start (exit code {code}): see its last log lines above"
                     )
-                is_stable = time.monotonic() - started_at > STABLE_S
-                delay_s = RESTART_DELAY_MIN_S if is_stable else min(delay_s * 2, RESTART_DELAY_MAX_S)
+                delay_s = RESTART_DELAY_MIN_S if self._is_ready else min(delay_s * 2, RESTART_DELAY_MAX_S)
                 log.warning("service_died", service=self.name, code=code, restart_in_s=delay_s)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(delay_s):
@@ -136,6 +137,7 @@ class SupervisedProcess:
         """Until the child's end of the socket closes, which happens when the child dies."""
         async for line in reader:
             word, *facts = line.decode().split()
+            self._is_ready |= word == "ready"
             if word == "ready" and not self._ready.done():
                 self._ready.set_result(facts)
             elif word in self._commands:
