@@ -163,6 +163,10 @@ IMAGE_MEMORY_BYTES_MAX = 200 * MIB
 """What decoding one image may take, computed from its dimensions before it is decoded: 50 megapixels of a
 PNG, the largest picture of a phone.
 """
+IMAGES_MEMORY_BYTES_MAX = 256 * MIB
+"""What the images that one gateway decodes at the same time take together: beside the largest one there is
+room for those of others.
+"""
 IMAGE_SCANS_MAX = 100
 """Scans of a progressive JPEG, each of which is decoded over the whole picture. Encoders make about ten."""
 IMAGE_CPU_S_MAX = 5

@@ -138,12 +138,12 @@ async def serve_alone(settings: RunnerSettings, agents: Sequence[Agent], runner:
     """Execute one delivery after the other in this process until the runner ends. See `quarantine`."""
     asyncio.get_running_loop().set_task_factory(application_code.make_task)
     with tracing.export_spans("rejoin-runner", settings.otlp_endpoint):
-        async for delivery in runner.deliveries():
-            with runner.until_its_death() as link:
-                async with open_worker(settings, agents, is_alone=True) as worker:
+        async with open_worker(settings, agents, is_alone=True) as worker, worker.standing_by():
+            async for delivery in runner.deliveries():
+                with runner.until_its_death() as link:
                     link.say(BEGUN)
                     await worker.execute_alone(delivery)
-            runner.answer(delivery)
+                runner.answer(delivery)
 
 
 async def serve(

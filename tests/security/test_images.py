@@ -16,7 +16,7 @@ from rejoin_gateway.images import image_pool
 from rejoin_gateway.images.image_cost import ImageCost, check_cost, measure
 from rejoin_gateway.images.image_pool import ImagePool
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.limits import IMAGE_MEMORY_BYTES_MAX, MIB
+from rejoin_protocol.limits import IMAGE_MEMORY_BYTES_MAX, IMAGES_MEMORY_BYTES_MAX, MIB
 from tests.support.data.costly_images import encoded, jpeg_with_scans, png_of, webp_of
 
 PNG, JPEG, WEBP, GIF = (f"image/{name}" for name in ("png", "jpeg", "webp", "gif"))
@@ -44,7 +44,7 @@ async def test_an_image_that_would_cost_too_much_is_refused_by_its_header_alone(
 ) -> None:
     with pytest.raises(Invalid, match="at most"):
         await pool.check(make(), media_type, "attacker")
-    assert pool._idle == [], "no process was started for it"
+    assert len(pool._idle) == 0, "no process was started for it"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ async def test_a_process_that_takes_too_much_memory_is_ended_and_the_next_image_
 async def test_a_picture_of_many_scans_ends_at_its_cpu_time_while_another_tenants_image_does_not_wait(
     pool: ImagePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_pool, "check_cost", lambda *_: None)
+    monkeypatch.setattr(image_pool, "check_cost", measure)
     monkeypatch.setattr(image_pool, "PROCESS_LIMITS", (str(IMAGE_MEMORY_BYTES_MAX * 2), "1"))
     bomb, clock = jpeg_with_scans(2_000), asyncio.get_running_loop().time
     async with asyncio.TaskGroup() as group:
@@ -146,10 +146,47 @@ async def _refusal(pool: ImagePool, data: bytes) -> str:
 async def test_whoever_no_longer_waits_leaves_no_process_behind(
     pool: ImagePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_pool, "check_cost", lambda *_: None)
+    monkeypatch.setattr(image_pool, "check_cost", measure)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
             await pool.check(jpeg_with_scans(2_000), JPEG, "attacker")
     mine = [child for child in psutil.Process(os.getpid()).children() if "decoder.py" in str(child.cmdline())]
     assert mine == []
     await pool.check(encoded(1, 1, "png"), PNG, "attacker")
+
+
+async def test_the_images_that_are_decoded_together_keep_to_one_bound_of_memory(
+    pool: ImagePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of the largest would take more than a container has. A small one does not wait for them."""
+    held, peak, ended, small = 0, 0, asyncio.Semaphore(0), asyncio.Event()
+
+    async def decode(pool: ImagePool, data: bytes, media_type: str) -> str:
+        nonlocal held, peak
+        del pool
+        cost = measure(data, media_type)
+        assert cost is not None
+        if cost.width == 1:
+            small.set()
+            return ""
+        held += cost.memory_bytes
+        peak = max(peak, held)
+        await ended.acquire()
+        held -= cost.memory_bytes
+        return ""
+
+    monkeypatch.setattr(ImagePool, "_decode", decode)
+    async with asyncio.TaskGroup() as group:
+        for tenant in ("one", "two", "three"):
+            group.create_task(pool.check(_png_head(7_000, 7_000), PNG, tenant))
+        group.create_task(pool.check(_png_head(1, 1), PNG, "four"))
+        await small.wait()
+        assert held > 0, "a large one is decoded meanwhile"
+        for _ in range(3):
+            ended.release()
+    assert IMAGE_MEMORY_BYTES_MAX * 0.9 < peak <= IMAGES_MEMORY_BYTES_MAX
+
+
+def _png_head(width: int, height: int) -> bytes:
+    """As much of a PNG as its cost is computed from."""
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0) + bytes(4)

@@ -44,7 +44,7 @@ class Outcome[T](msgspec.Struct, frozen=True):
 
 class DetachedTasks:
     """Tasks that outlive the code that starts them, until the context ends, which waits for them. A task that
-    fails disturbs no other one.
+    fails disturbs no other one. The context may be entered again after its end.
     """
 
     def __init__(self) -> None:
@@ -52,6 +52,7 @@ class DetachedTasks:
         self.is_open = False
 
     async def __aenter__(self) -> Self:
+        self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
         self.is_open = True
         return self

@@ -36,8 +36,8 @@ class ImageCost(msgspec.Struct, frozen=True):
         return self.width * self.height * self.bytes_per_pixel
 
 
-def check_cost(data: bytes, media_type: str) -> None:
-    """Raises `Invalid` for an image whose headers are damaged, or that takes too much to decode."""
+def check_cost(data: bytes, media_type: str) -> ImageCost:
+    """The cost of an image. Raises `Invalid` if its headers are damaged, or it takes too much to decode."""
     cost = measure(data, media_type)
     if cost is None or not cost.width or not cost.height:
         raise Invalid("the image cannot be decoded: its header is damaged")
@@ -51,6 +51,7 @@ def check_cost(data: bytes, media_type: str) -> None:
         )
     if cost.scans > IMAGE_SCANS_MAX:
         raise Invalid(f"an image has at most {IMAGE_SCANS_MAX} scans, not {cost.scans}")
+    return cost
 
 
 def measure(data: bytes, media_type: str) -> ImageCost | None:

@@ -1,8 +1,9 @@
 """Processes that decode images: a few, each with a limit of memory and of CPU time, shared fairly by tenants.
 
-An image that exceeds a limit ends its process, not the gateway; the next image gets a new one. A place is
-free when the work is over: a caller who no longer waits takes the process with him. Processes start with the
-first image and end when none has come for a while.
+An image that exceeds a limit ends its process, not the gateway; the next image gets a new one. What images
+take that are decoded at the same time is bounded, so that the gateway's container holds it. A place is free
+when the work is over: a caller who no longer waits takes the process with him. Processes start with the first
+image and end when none has come for a while.
 """
 
 import asyncio
@@ -16,12 +17,14 @@ from typing import Self
 import structlog
 
 from rejoin_adapters.process.fair_share import FairShare
+from rejoin_adapters.process.idle_pool import IdlePool
 from rejoin_gateway.images.image_cost import check_cost
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.limits import (
     IMAGE_CPU_S_MAX,
     IMAGE_MEMORY_BYTES_MAX,
     IMAGE_WORKERS_MAX,
+    IMAGES_MEMORY_BYTES_MAX,
     MIB,
 )
 
@@ -40,8 +43,9 @@ class ImagePool:
     """The decoding processes of one gateway. Leaving the context ends them."""
 
     def __init__(self, workers_max: int = IMAGE_WORKERS_MAX) -> None:
+        self._memory = FairShare(IMAGES_MEMORY_BYTES_MAX)
         self._places = FairShare(workers_max)
-        self._idle: list[tuple[Process, asyncio.TimerHandle]] = []
+        self._idle = IdlePool[Process](IDLE_PROCESS_S, _close_input)
 
     async def __aenter__(self) -> Self:
         return self
@@ -49,21 +53,23 @@ class ImagePool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process, timer in self._idle:
-            timer.cancel()
+        while (process := self._idle.take()) is not None:
             await _end(process)
-        self._idle.clear()
 
     async def check(self, data: bytes, media_type: str, tenant: str) -> None:
         """Decode an image and drop it. Raises `Invalid` if it is damaged or takes too much, and `Unavailable`
         if no process can be started.
         """
-        check_cost(data, media_type)
-        place = await self._places.take(tenant)
+        cost = check_cost(data, media_type)
+        memory = await self._memory.take(tenant, cost.memory_bytes)
         try:
-            problem = await self._decode(data, media_type)
+            place = await self._places.take(tenant)
+            try:
+                problem = await self._decode(data, media_type)
+            finally:
+                place.release()
         finally:
-            place.release()
+            memory.release()
         if problem:
             raise Invalid(problem)
 
@@ -78,7 +84,7 @@ class ImagePool:
             reply = b""
         finally:
             if is_whole:
-                self._keep(process)
+                self._idle.keep(process)
             else:
                 await _end(process)
         if is_whole:
@@ -89,9 +95,7 @@ class ImagePool:
         return f"the image takes too long to decode: at most {IMAGE_CPU_S_MAX} seconds, or too much memory"
 
     async def _process(self) -> Process:
-        while self._idle:
-            process, timer = self._idle.pop()
-            timer.cancel()
+        while (process := self._idle.take()) is not None:
             if process.returncode is None:
                 return process
         try:
@@ -101,14 +105,11 @@ class ImagePool:
         except OSError as fault:
             raise Unavailable("images cannot be checked now: no process can be started") from fault
 
-    def _keep(self, process: Process) -> None:
-        entry = process, asyncio.get_running_loop().call_later(IDLE_PROCESS_S, self._retire, process)
-        self._idle.append(entry)
 
-    def _retire(self, process: Process) -> None:
-        self._idle = [entry for entry in self._idle if entry[0] is not process]
-        if process.stdin is not None:
-            process.stdin.close()  # it ends when its input does
+def _close_input(process: Process) -> None:
+    """A process ends when its input does."""
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 async def _ask(process: Process, data: bytes, media_type: str) -> bytes:

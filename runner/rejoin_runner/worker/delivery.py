@@ -115,8 +115,6 @@ class DeliveryExecutor:
 
     async def _execute(self, delivery: Delivery, lease: RunLease) -> None:
         agent = delivery.request.agent
-        doubled_s = self._limits.retry_delay_s * 2 ** min(delivery.delivery_count - 1, 10)
-        delay_s = min(doubled_s, REQUEUE_DELAY_MAX_S)
         try:
             await self._claim_and_run(delivery, lease)
         except* Fenced:
@@ -130,11 +128,19 @@ class DeliveryExecutor:
             self._metrics.attempt_aborted(agent, "requeued")
             log.warning("run_requeued", error="; ".join(str(fault) for fault in faults.exceptions))
             _, own = faults.split(Unavailable)
-            await self._requeue(delivery, lease, delay_s, failed=own is not None)
+            if own is not None:
+                await self._requeue_failed(delivery, lease)
+            else:  # however long the service is away, the run goes on soon after it is back
+                await self._requeue(delivery, lease, self._limits.retry_delay_s)
         except* Exception as faults:  # noqa: BLE001 - maybe of a model of the application's own
             log_exception(log, "run_crashed", faults)
             self._metrics.attempt_aborted(agent, "crashed")
-            await self._requeue(delivery, lease, delay_s, failed=True)
+            await self._requeue_failed(delivery, lease)
+
+    async def _requeue_failed(self, delivery: Delivery, lease: RunLease) -> None:
+        """Requeue a run after an error of its own, each time after twice the delay."""
+        doubled_s = self._limits.retry_delay_s * 2 ** min(lease.failed_attempts, 10)
+        await self._requeue(delivery, lease, min(doubled_s, REQUEUE_DELAY_MAX_S), failed=True)
 
     async def _requeue(
         self, delivery: Delivery, lease: RunLease, delay_s: float, *, failed: bool = False
@@ -167,6 +173,7 @@ class DeliveryExecutor:
         state, losses = await self._look_back(claim)
         suspicion = judge(losses, state)
         failed, failed_unwritten_too = failed_attempts(losses, state)
+        lease.failed_attempts = failed_unwritten_too
         if failed_unwritten_too > self._limits.attempts_max * ABANDON_FACTOR:
             await self._abandon(claim)
             await delivery.ack()
@@ -204,7 +211,7 @@ class DeliveryExecutor:
         if self._quarantine is None or not await store.release(run.id, run.attempt):
             return
         try:
-            answer = await self._quarantine.execute(delivery, lease.free_slot)
+            answer = await self._quarantine.execute(delivery, run.owner.tenant, lease.free_slot)
         except asyncio.CancelledError:
             current = await store.find_run(run.owner, run.id)
             if current is not None:

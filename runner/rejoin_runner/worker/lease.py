@@ -26,6 +26,10 @@ class RunLease:
         self.free_slot = free_slot
         """Gives the slot in the worker to another run. More than one call has no effect."""
         self.run: Run | None = None
+        self.failed_attempts = delivery.delivery_count - 1
+        """Those of the run, without progress, that ended by an error of their own before this execution. As
+        long as they are not known, the earlier deliveries.
+        """
         self.interrupted = asyncio.Event()
         self._newest_attempt = 0
         self._given_up = False

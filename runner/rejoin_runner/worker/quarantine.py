@@ -14,7 +14,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
@@ -24,11 +23,22 @@ import structlog
 from rejoin_adapters.embedded import launch
 from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.process.background import DetachedTasks
+from rejoin_adapters.process.fair_share import FairShare
+from rejoin_adapters.process.idle_pool import IdlePool
+from rejoin_adapters.process.overload import die_first, read_container_memory
 from rejoin_adapters.process.service_process import SUPERVISOR, SupervisorLink
+from rejoin_protocol.ids import TenantId
+from rejoin_protocol.limits import MIB
 from rejoin_protocol.run_request import RunRequest
 
-ALONE_MAX = 2
-"""Processes at the same time; each needs the memory of a runner."""
+ALONE_MIN = 2
+"""Processes at the same time, however little memory there is."""
+ALONE_MAX = 8
+"""Processes at the same time, however much memory there is."""
+ALONE_BYTES = 96 * MIB
+"""Memory of one: that of a runner with little to do."""
+RUNNER_BYTES = 192 * MIB
+"""Memory of the runner itself."""
 START_S_MAX = 60.0
 """Seconds in which the process must have imported the agents and opened its connections."""
 BEGUN = "begun"
@@ -93,6 +103,13 @@ class AloneProcess(NamedTuple):
         return await asyncio.shield(self.process.wait())
 
 
+def count_places(memory_bytes_max: int | None) -> int:
+    """How many processes a runner with this memory limit may have beside itself. None: no limit. Pure."""
+    if memory_bytes_max is None:
+        return ALONE_MAX
+    return max(ALONE_MIN, min(ALONE_MAX, (memory_bytes_max - RUNNER_BYTES) // ALONE_BYTES))
+
+
 class Quarantine:
     """Starts the processes. `command`: the command line of this runner's process. Leaving the context ends
     those that wait for a delivery.
@@ -101,10 +118,10 @@ class Quarantine:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._command = command
         self._environment = environment
-        self._places = asyncio.Semaphore(ALONE_MAX)
+        self._places = FairShare(count_places(read_container_memory().limit_bytes))
         self._waiting = 0
-        self._idle: list[AloneProcess] = []
         self._tasks = DetachedTasks()
+        self._idle = IdlePool[AloneProcess](IDLE_S, lambda alone: self._tasks.start(alone.kill()))
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -113,26 +130,31 @@ class Quarantine:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._idle:
-            await self._idle.pop().kill()
+        while (alone := self._idle.take()) is not None:
+            await alone.kill()
         await self._tasks.__aexit__(kind, error, trace)
 
-    async def execute(self, delivery: Delivery, free_slot: Callable[[], None]) -> AloneAnswer | None:
-        """Execute a delivery alone; waits for a place. Returns the answer, or None if the process died or did
-        not begin. A cancellation kills the process. `free_slot`: called if other runs may use the worker's
-        slot meanwhile.
+    async def execute(
+        self, delivery: Delivery, tenant: TenantId, free_slot: Callable[[], None]
+    ) -> AloneAnswer | None:
+        """Execute a delivery alone; waits for a place, which tenants share fairly. Returns the answer, or
+        None if the process died or did not begin. A cancellation kills the process. `free_slot`: called if
+        other runs may use the worker's slot meanwhile.
         """
         self._waiting += 1
         try:
             if self._waiting <= WAITING_MAX:
                 free_slot()
-            async with self._places:
+            place = await self._places.take(tenant)
+            try:
                 return await self._execute(delivery)
+            finally:
+                place.release()
         finally:
             self._waiting -= 1
 
     async def _execute(self, delivery: Delivery) -> AloneAnswer | None:
-        alone = self._idle.pop() if self._idle else await self._start()
+        alone = await self._process()
         answer = None
         try:
             log.info("run_alone", pid=alone.process.pid)
@@ -144,25 +166,20 @@ class Quarantine:
             return None
         finally:
             if answer is not None:
-                self._keep(alone)
+                self._idle.keep(alone)
             else:
                 code = await alone.kill()
         if answer is None:
             log.error("run_ended_its_process", code=code)
         return answer
 
-    def _keep(self, alone: AloneProcess) -> None:
-        self._idle.append(alone)
-        self._tasks.start(self._retire(alone))
-
-    async def _retire(self, alone: AloneProcess) -> None:
-        """End a process that has had nothing to do for `IDLE_S`."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(IDLE_S):
-                await alone.process.wait()
-        if alone in self._idle:
-            self._idle.remove(alone)
+    async def _process(self) -> AloneProcess:
+        """One that has answered, or a new one."""
+        while (alone := self._idle.take()) is not None:
+            if alone.process.returncode is None:
+                return alone
             await alone.kill()
+        return await self._start()
 
     async def _start(self) -> AloneProcess:
         parent_end, child_end = socket.socketpair()
@@ -197,8 +214,7 @@ def die_with(parent: int) -> None:
     if sys.platform != "linux":
         return  # then only the socket tells that the runner is gone
     launch.die_with_owner(parent, signal.SIGKILL)
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    die_first()
 
 
 class RunnerLink:

@@ -5,7 +5,8 @@ request; `maintenance` does the periodic work.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -131,13 +132,15 @@ class Worker:
             await self._work()
         log.info("drained")
 
+    @asynccontextmanager
+    async def standing_by(self) -> AsyncIterator[None]:
+        """A context for `execute_alone`."""
+        async with self.ports.control.listen(self._leases.receive), self._heartbeat.beating():
+            yield
+
     async def execute_alone(self, delivery: Delivery) -> None:
-        """Execute one delivery, in a process that has nothing else to do."""
-        async with (
-            self.ports.control.listen(self._leases.receive),
-            self._heartbeat.beating(),
-            self._agent_work,
-        ):
+        """Execute one delivery, in a process that has nothing else to do. Nothing of it goes on later."""
+        async with self._agent_work:
             await self._executor.execute(delivery)
 
     async def _report_block(self, lease: RunLease, code: RunningCode, seconds: float) -> None:

@@ -14,7 +14,7 @@ from rejoin_runner.worker.quarantine import ALONE_OPTION
 from tests.support.agents.poison import CALLS
 from tests.support.system.local_system import Answer
 from tests.support.system.observation import RecordMeasurement, wait_until
-from tests.support.system.processes import Dev, rejoin_dev
+from tests.support.system.processes import Dev, has_exited, rejoin_dev
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,11 @@ async def attempts(dev: Dev, answer: Answer) -> int:
 
 def executions(dev: Dev, word: str) -> int:
     """How often a tool was called, in all runs."""
-    return sum(line.startswith(word) for line in (dev.place / "calls").read_text().splitlines())
+    return sum(line.startswith(f"{word} ") for line in calls(dev))
+
+
+def calls(dev: Dev) -> list[str]:
+    return (dev.place / "calls").read_text().splitlines()
 
 
 def is_called(dev: Dev, word: str, times: int) -> bool:
@@ -135,3 +139,34 @@ async def test_a_suspected_run_that_does_no_harm_ends_right_and_leaves_no_proces
     assert asked.result().text == "rested"
     await wait_until(lambda: not alone(dev), "the end of its process")
     assert '"run_alone"' in dev.command.err
+
+
+async def test_the_process_of_an_isolated_call_ends_with_its_runner_and_the_call_is_taken_over(
+    dev: Dev,
+) -> None:
+    """The runner gets no chance to end it. One execution of the call at a time, and one result."""
+    await wait_until(lambda: len(dev.command.living("runner")) == 2, "two runners")
+    async with asyncio.TaskGroup() as group:
+        asked = group.create_task(ask(dev, "apart", "rest_apart 3"))
+        await wait_until(partial(is_called, dev, "rest_apart", 1), "the call")
+        [first] = apart(dev)
+        dev.kill_runners()
+        await wait_until(lambda: has_exited(first), "the end of its process")
+        await wait_until(partial(is_called, dev, "rest_apart", 2), "the second execution")
+        assert [process.pid for process in apart(dev)] != [first.pid]
+    answer = asked.result()
+    assert (answer.complete, error(answer), answer.text) == (True, "", "rested")
+    assert executions(dev, "rest_apart") == 2
+    outputs = [chunk for chunk in answer.chunks if chunk["type"] == "tool-output-available"]
+    assert [chunk["output"] for chunk in outputs] == ["rested"]
+    await wait_until(lambda: not apart(dev), "the end of the second process")
+
+
+def apart(dev: Dev) -> list[psutil.Process]:
+    """The living processes of isolated calls, also those of a runner that was killed."""
+    pids = [int(line.split()[1]) for line in calls(dev) if line.startswith("rest_apart")]
+    found = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(pid))
+    return [process for process in found if not has_exited(process)]

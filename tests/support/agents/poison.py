@@ -71,12 +71,21 @@ async def rest(context: ToolContext[None], seconds: float) -> str:
     return "rested"
 
 
+@tool(isolate=True)
+async def rest_apart(context: ToolContext[None], seconds: float) -> str:
+    """Take a while, in a process of its own."""
+    _count(context, f"rest_apart {os.getpid()}")
+    await asyncio.sleep(seconds)
+    return "rested"
+
+
 ARGUMENTS: Mapping[str, tuple[type[str | float], str]] = {
     "die": (str, "way"),
     "leave": (str, "way"),
     "shout": (str, "text"),
     "block": (float, "seconds"),
     "rest": (float, "seconds"),
+    "rest_apart": (float, "seconds"),
 }
 """The argument of each tool."""
 
@@ -107,4 +116,5 @@ class WordModel:
         yield Done("stop")
 
 
-agent = Agent(name="poison", model=WordModel(), tools=[die, leave, shout, block, rest], text_interval_s=0)
+TOOLS = [die, leave, shout, block, rest, rest_apart]
+agent = Agent(name="poison", model=WordModel(), tools=TOOLS, text_interval_s=0)

@@ -9,10 +9,11 @@ import pytest
 from rejoin_adapters.memory.broker.agent_registry import MemoryAgentRegistry
 from rejoin_adapters.memory.broker.run_control import MemoryRunControl
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
-from rejoin_adapters.memory.broker.run_queue import MemoryRunQueue
+from rejoin_adapters.memory.broker.run_queue import MemoryDelivery, MemoryRunQueue
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.store_types import Admission, Claim, Owner, Run, Submit, UserMessage
+from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_runner.agent.agent import Agent
@@ -216,3 +217,31 @@ async def test_a_sweep_finds_an_interrupt_that_did_not_arrive() -> None:
         await model.called.wait()
         await backend.store.interrupt(OWNER, SessionId("hello"))
         await backend.wait_for(run, State.CANCELLED)
+
+
+@pytest.mark.parametrize(
+    ("fault", "delays_ms"),
+    [(Unavailable("the database is away"), [1, 1, 1, 1]), (RuntimeError("a bug"), [1, 2, 4, 8])],
+    ids=["a service is away", "its own error"],
+)
+async def test_only_errors_of_its_own_make_a_run_wait_longer_and_longer(
+    fault: Exception, delays_ms: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it was delivered, a run goes on soon after the service is back."""
+    backend, asked_s, nak = Backend(), list[float](), MemoryDelivery.nak
+
+    async def fail(claim: Claim) -> None:
+        del claim
+        if len(asked_s) < len(delays_ms):
+            raise fault
+
+    async def note(delivery: MemoryDelivery, delay_s: float = 0) -> None:
+        asked_s.append(delay_s)
+        await nak(delivery, delay_s)
+
+    monkeypatch.setattr(MemoryDelivery, "nak", note)
+    limits = WorkerLimits(retry_delay_s=0.001)
+    async with serving(backend.worker(DemoModel(), limits, WorkerSignals(before_takeover=fail))):
+        run = await backend.send("hello")
+        await backend.wait_for(run, State.COMPLETED)
+    assert [round(delay_s * 1_000) for delay_s in asked_s] == delays_ms
