@@ -67,10 +67,14 @@ BODY_SKELETON_BYTES_MAX = MIB
 """A body's bytes outside of strings: braces, quotes, commas, numbers. Three such bytes become an object of 60
 to 200 bytes in memory.
 """
+BODY_LONG_EXPONENTS_MAX = 500
+"""Numbers with an exponent of three digits in a body: some take 300 times as long to decode as others."""
 BODY_CONTAINERS_MAX = 50_000
 """Arrays and objects in a body, the costliest per byte: two bytes become 64."""
 UNCHECKED_BODY_BYTES = 64 * KIB
-"""A body up to this size is decoded without a look at its shape: at the worst it takes 3 MB."""
+"""A body up to this size, without that many long exponents, is decoded without a look at its shape: at the
+worst it takes 3 MB.
+"""
 
 # ---------------------------------------------------------------------------------------- small fields
 

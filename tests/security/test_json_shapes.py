@@ -2,17 +2,19 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
 import pytest
 
 from rejoin_adapters.process.background import run_alongside
-from rejoin_gateway.http.body_shape import check_shape
+from rejoin_gateway.http.body_shape import check_shape, needs_check
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.limits import (
     BODY_BYTES_MAX,
     BODY_CONTAINERS_MAX,
+    BODY_LONG_EXPONENTS_MAX,
     BODY_SKELETON_BYTES_MAX,
     BODY_TEXT_BYTES_MAX,
     FILE_BYTES_MAX,
@@ -24,12 +26,17 @@ from tests.support.system.local_system import LocalSystem
 FILE = b'"data:image/png;base64,' + b"iVBORw0KGgo/" * (FILE_BYTES_MAX // 9) + b'"'
 """The largest file as a data URL: base64 takes a third more."""
 
+SLOW_NUMBER = b"1.22222222e300"
+"""Its digits do not decide between two floats at once, so the decoder computes with large integers."""
+
 REFUSED = {
     "objects": b"[" + b"{}," * (BODY_CONTAINERS_MAX + 1) + b"0]",
     "arrays, nested": b"[" * (BODY_CONTAINERS_MAX + 1),
     "numbers": b"[" + b"1," * BODY_SKELETON_BYTES_MAX + b"1]",
     "short strings": b"[" + b'"ab",' * (BODY_SKELETON_BYTES_MAX // 3 + 1) + b'""]',
     "spaces": b"[" + b" " * BODY_SKELETON_BYTES_MAX + b"]",
+    "long exponents": b"[" + (SLOW_NUMBER + b",") * (BODY_LONG_EXPONENTS_MAX + 1) + b"0]",
+    "long exponents between strings": b"{" + b'"a":3E+0300,' * (BODY_LONG_EXPONENTS_MAX + 1) + b'"b":0}',
     "escaped quotes": b'["' + rb"\"" * (BODY_SKELETON_BYTES_MAX + 1) + b'"]',
     "text": b'["' + b"x" * (BODY_TEXT_BYTES_MAX + 1) + b'"]',
     "text with one emoji": '["😀'.encode() + b"x" * BODY_TEXT_BYTES_MAX + b'"]',
@@ -46,6 +53,8 @@ TAKEN = {
             for n in range(9_000)
         ]
     ),
+    "a hex dump": msgspec.json.encode("1e234" * 200_000),
+    "small numbers": b"[" + b"1.2345678e-12," * 70_000 + b"0]",
     "an unterminated string": b'["' + b"x" * MIB,
     "nothing": b"",
     "only a backslash": b'["' + b"\\",
@@ -79,6 +88,46 @@ def test_the_look_takes_linear_time(piece: bytes) -> None:
         return min(times)
 
     assert seconds(4 * MIB) < 4 * seconds(2 * MIB) + 0.02
+
+
+COSTLIEST = {
+    "objects": b"[" + b'{"a":1},' * (BODY_CONTAINERS_MAX - 1) + b"0]",
+    "numbers": b"[" + b"1," * (BODY_SKELETON_BYTES_MAX // 2 - 4) + b"1]",
+    "long exponents": b"[" + (SLOW_NUMBER + b",") * BODY_LONG_EXPONENTS_MAX + b"1]",
+    "short strings": b"[" + b'"ab",' * (BODY_SKELETON_BYTES_MAX // 3 - 2) + b'""]',
+    "text": '["😀'.encode() + b"x" * (BODY_TEXT_BYTES_MAX - 4) + b'"]',
+    "escaped text": b'["' + rb"\u00e9" * (BODY_TEXT_BYTES_MAX // 6) + b'"]',
+    "files": b"[" + b",".join([FILE] * 3) + b"]",
+    "escaped files": b"[" + b",".join([b'"data:;base64,' + rb"\/" * (7 * MIB) + b'"'] * 3) + b"]",
+}
+"""What takes longest to decode of each kind, as large as it may be."""
+COPIES_MAX = 8
+"""How often the largest body may be copied in the time of any decoding. A copy takes 10 to 30 ms."""
+
+
+def shortest_s(work: Callable[[], object]) -> float:
+    times = []
+    for _ in range(3):
+        started_s = time.thread_time()
+        work()
+        times.append(time.thread_time() - started_s)
+    return min(times)
+
+
+@pytest.mark.parametrize("name", COSTLIEST)
+def test_nothing_that_is_taken_holds_the_loop_much_longer_than_a_copy_of_it(name: str) -> None:
+    """A decoder holds the interpreter's lock, in whichever thread it is. So the time is bounded by what it is
+    given, relative to what this machine can do.
+    """
+    body, largest = COSTLIEST[name], b"x" * BODY_BYTES_MAX
+    check_shape(body)
+    copy_s = shortest_s(lambda: bytearray(largest))
+    assert shortest_s(lambda: msgspec.json.decode(body)) < COPIES_MAX * copy_s
+
+
+def test_a_small_body_is_checked_too_if_it_may_take_long() -> None:
+    assert needs_check(b"[" + (SLOW_NUMBER + b",") * (BODY_LONG_EXPONENTS_MAX + 1) + b"0]")
+    assert not needs_check(b"[" + (SLOW_NUMBER + b",") * BODY_LONG_EXPONENTS_MAX + b"0]")
 
 
 async def test_the_attack_gets_a_400_and_the_loop_goes_on(system: LocalSystem) -> None:

@@ -13,7 +13,7 @@ from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import request_body
-from rejoin_gateway.http.body_shape import check_shape
+from rejoin_gateway.http.body_shape import check_shape, needs_check
 from rejoin_gateway.http.cors import address_for_page
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
 from rejoin_gateway.http.routes import operation_set_of
@@ -21,7 +21,6 @@ from rejoin_gateway.streaming.client_view import client_view
 from rejoin_protocol import json_input
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import AgentName, agent_name, session_id
-from rejoin_protocol.limits import UNCHECKED_BODY_BYTES
 from rejoin_protocol.log.record import View
 
 JSON_TYPES = frozenset({"application/json", "text/plain", "application/octet-stream"})
@@ -37,7 +36,7 @@ async def read_body(request: web.Request) -> bytes:
     """
     service, tenant = request.app[SERVICE], request[PRINCIPAL].owner.tenant
     body = await request_body.read(request, service.large_bodies, tenant)
-    if len(body) > UNCHECKED_BODY_BYTES:
+    if needs_check(body):
         await asyncio.to_thread(check_shape, body)
     return body
 

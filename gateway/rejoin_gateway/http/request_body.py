@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from rejoin_adapters.process.fair_share import FairShare, Share
+from rejoin_gateway.http.body_shape import needs_check
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.limits import (
     BODY_BYTES_MAX,
@@ -22,7 +23,6 @@ from rejoin_protocol.limits import (
     LARGE_BODIES_DECODED_MAX,
     LARGE_BODY_BYTES,
     SMALL_BODY_BYTES_MAX,
-    UNCHECKED_BODY_BYTES,
 )
 
 BODY_RETRY_AFTER_S = 5
@@ -139,7 +139,7 @@ async def peek_fields(request: web.Request) -> dict[str, Any] | None:
     """
     if _BODY in request:
         body = request[_BODY]  # perhaps it was refused because decoding it takes too much memory
-        return _decode_fields(body) if len(body) <= UNCHECKED_BODY_BYTES else None
+        return None if needs_check(body) else _decode_fields(body)
     received = _received(request)
     with suppress(TimeoutError, web.RequestPayloadError, ConnectionError):
         async with asyncio.timeout(PEEK_TIMEOUT_S):
