@@ -5,10 +5,9 @@
 
 import asyncio
 import itertools
-import math
 import os
 import resource
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from time import monotonic
@@ -22,7 +21,6 @@ import pytest_asyncio
 
 from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin_adapters.embedded import Servers
-from rejoin_adapters.jetstream.setup import ACK_WAIT_S
 from rejoin_adapters.postgres import migrate, run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.process.background import run_alongside
@@ -33,7 +31,6 @@ from rejoin_protocol.ids import TenantId
 from rejoin_protocol.limits import MIB
 from rejoin_protocol.log.sse import SseFrame, SseParser
 from tests.support.agents.poison import CALLS
-from tests.support.clients.attacker import BLOCK_S
 from tests.support.system.databases import fresh_database
 from tests.support.system.observation import RecordMeasurement, client_bytes, read_log
 from tests.support.system.processes import HOST, Command, free_ports
@@ -43,15 +40,15 @@ pytestmark = pytest.mark.slow
 DURATION_S = float(os.environ.get("REJOIN_ATTACK_S", "20"))
 EACH = 2
 CHATS = 20
+QUIET_S = 4.0
+"""How long the same chats go on before the attack, for comparison."""
+MORE_S_MAX = 1.0
+"""What the attack may add to the time of the first event."""
 MEMORY_MAX = 512 * MIB
 """The limit of a service in `compose.yaml`. The kernel counts all writable memory of a process towards it,
 also what is not used yet.
 """
 PEPPER = "a pepper of some length"
-REDELIVERED_S_MAX = 5 * ACK_WAIT_S
-"""A request that is on its way to a runner at the moment when a tool blocks its event loop is delivered again
-after the ack wait. The rest is for a busy machine.
-"""
 DONE = b"[DONE]"
 COUNT = 30
 SAID = "".join(f"{number} " for number in range(1, COUNT + 1))
@@ -182,6 +179,26 @@ class Chatter:
             return messages
 
 
+async def converse(chatters: Sequence[Chatter], duration_s: float) -> None:
+    """Let all of them chat for so long, and to the end of their last answers."""
+    until = monotonic() + duration_s
+    async with asyncio.TaskGroup() as group:
+        for chatter in chatters:
+            group.create_task(chatter.converse(until))
+
+
+def first_events(chatters: Sequence[Chatter], after: Mapping[Chatter, int] | None = None) -> list[float]:
+    """The seconds to the first events of all chats, or of those after so many, in order."""
+    after = after or {}
+    return sorted(
+        chat.first_event_s for chatter in chatters for chat in chatter.chats[after.get(chatter, 0) :]
+    )
+
+
+def p99(times: Sequence[float]) -> float:
+    return times[int(len(times) * 0.99)]
+
+
 def frames_of(raw: bytes) -> list[SseFrame]:
     """The events, without comments."""
     return list(SseParser().feed(raw))
@@ -207,28 +224,30 @@ async def test_all_attacks_together_cost_another_tenant_nothing(
     theirs = await msgspec.structs.replace(keys, tenant=TenantId("attacker")).create(
         NewKey(scopes=(Scope.CHAT,))
     )
-    attacker = await Command.start(
-        tmp_path / "attacker", theirs, *installation.bases, module="tests.support.clients.attacker"
-    )
     connections = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=None, sock_read=60)
-    async with attacker, aiohttp.ClientSession(connector=connections, timeout=timeout) as http:
-        await attacker.says("{")  # the first of its attacks has been answered
-        until = monotonic() + DURATION_S
+    async with aiohttp.ClientSession(connector=connections, timeout=timeout) as http:
         chatters = [Chatter(http, installation.bases, mine, f"mine-{number}") for number in range(CHATS)]
-        async with run_alongside(installation.watch_memory()), asyncio.TaskGroup() as group:
-            for chatter in chatters:
-                group.create_task(chatter.converse(until))
-        assert attacker.running, attacker.err
-        said = attacker.out.splitlines()[-1]
+        await converse(chatters, QUIET_S)
+        quiet_times = first_events(chatters)
+        before = {chatter: len(chatter.chats) for chatter in chatters}
+        async with await Command.start(
+            tmp_path / "attacker", theirs, *installation.bases, module="tests.support.clients.attacker"
+        ) as attacker:
+            await attacker.says("{")  # the first of its attacks has been answered
+            async with run_alongside(installation.watch_memory()):
+                await converse(chatters, DURATION_S)
+            assert attacker.running, attacker.err
+            said = attacker.out.splitlines()[-1]
+        times = first_events(chatters, before)
         chats = [chat for chatter in chatters for chat in chatter.chats]
         histories = {
             chat.session: await chatter.history(chat) for chatter in chatters for chat in chatter.chats
         }
-    times = sorted(chat.first_event_s for chat in chats)
     record_measurement(
-        f"all attacks for {DURATION_S:.0f} s: {len(chats)} chats beside them, first event "
-        f"p50 {times[len(times) // 2]:.3f}, p99 {times[int(len(times) * 0.99)]:.3f}, max {times[-1]:.3f} s; "
+        f"all attacks for {DURATION_S:.0f} s: {len(times)} chats beside them, first event "
+        f"p50 {times[len(times) // 2]:.3f}, p99 {p99(times):.3f}, max {times[-1]:.3f} s, "
+        f"without them p99 {p99(quiet_times):.3f} s; "
         f"peaks in MiB { {name: peak // MIB for name, peak in installation.peaks_bytes.items()} }; {said}"
     )
     for chat in chats:
@@ -244,7 +263,4 @@ async def test_all_attacks_together_cost_another_tenant_nothing(
         assert service.running, f"{name} has ended: {service.err[-2000:]}"
         assert "MemoryError" not in service.err
         assert installation.peaks_bytes[name] < MEMORY_MAX, f"a container would have ended {name}"
-    late = [time for time in times if time >= 1]
-    assert len(late) <= CHATS * math.ceil(DURATION_S / BLOCK_S), "a tool has blocked so often"
-    assert times[len(times) // 2] < 1
-    assert times[int(len(times) * 0.99)] < REDELIVERED_S_MAX
+    assert p99(times) < p99(quiet_times) + MORE_S_MAX
