@@ -28,7 +28,7 @@ USER_PREFIX = 20 << 3
 """`U`, the first character of a user's public key and the second one of its seed."""
 NKEY_BYTES = 32
 CREDENTIALS_BYTES_MAX = 64 * 1024
-_BLOCK = r"-{3,}BEGIN %s-{3,}\s+(\S+)\s+-{3,}END %s-{3,}"
+_BLOCK = r"---BEGIN %s---+\s+(\S+)\s+---+END %s---"  # begins with a literal: the search is linear
 _JWT = re.compile(_BLOCK % (("NATS USER JWT",) * 2))
 _SEED = re.compile(_BLOCK % (("USER NKEY SEED",) * 2))
 
