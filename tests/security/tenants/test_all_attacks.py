@@ -21,6 +21,7 @@ import pytest_asyncio
 
 from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin_adapters.embedded import Servers
+from rejoin_adapters.jetstream.setup import ACK_WAIT_S
 from rejoin_adapters.postgres import migrate, run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.process.background import run_alongside
@@ -42,8 +43,10 @@ EACH = 2
 CHATS = 20
 QUIET_S = 4.0
 """How long the same chats go on before the attack, for comparison."""
-MORE_S_MAX = 1.0
-"""What the attack may add to the time of the first event."""
+SLOWER_MAX = 2
+"""How many times as long as before the attack a first event may take at p99. The ack wait comes on top: a
+request that is on its way to a runner when a tool blocks the event loop is delivered again after that.
+"""
 MEMORY_MAX = 512 * MIB
 """The limit of a service in `compose.yaml`. The kernel counts all writable memory of a process towards it,
 also what is not used yet.
@@ -263,4 +266,5 @@ async def test_all_attacks_together_cost_another_tenant_nothing(
         assert service.running, f"{name} has ended: {service.err[-2000:]}"
         assert "MemoryError" not in service.err
         assert installation.peaks_bytes[name] < MEMORY_MAX, f"a container would have ended {name}"
-    assert p99(times) < p99(quiet_times) + MORE_S_MAX
+    assert times[len(times) // 2] < 1
+    assert p99(times) < ACK_WAIT_S + SLOWER_MAX * p99(quiet_times)
