@@ -15,8 +15,8 @@ from rejoin_runner.run.attempt import Attempt
 
 
 async def find(attempt: Attempt) -> Sequence[MessageDict]:
-    """The messages that steer the run and fit into its answer, oldest first. None while the database is away:
-    they stay stored, for a later step or as the next turns. Raises `Fenced`.
+    """The messages that steer the run and fit into its answer, oldest first. Empty while the database is
+    away: they stay stored, for a later step or as the next turns. Raises `Fenced`.
     """
     run = attempt.run
     try:

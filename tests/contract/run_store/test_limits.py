@@ -16,7 +16,7 @@ from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.store_types import Limits, Owner, Run, Submit, UserMessage, WhenBusy
 from rejoin_protocol.errors import Conflict, Limited
-from rejoin_protocol.ids import TenantId, UserId
+from rejoin_protocol.ids import MessageId, TenantId, UserId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
 from rejoin_protocol.run_request import RunRequest
 from tests.support.data.store_session import Chat, fresh, user
@@ -204,6 +204,19 @@ async def test_a_conflict_goes_before_a_limit(store: RunStore) -> None:
     await chat.submit("one", id="m")
     with pytest.raises(Conflict):
         await chat.admit(Submit(UserMessage(user("other", "m"), b"2")))
+
+
+async def test_a_steering_message_that_its_run_has_read_is_no_queued_run(store: RunStore) -> None:
+    tenant = await limited(store, queued_max=2, user_queued_max=1)
+    chat = Chat(store, Owner(tenant.tenant, UserId("ann")))
+    run = (await chat.claim(await chat.send("one"))).run
+    read: list[MessageId] = []
+    for text in ("two", "three", "four"):
+        steering = (await chat.submit(text, when_busy=WhenBusy.STEER)).run
+        with pytest.raises(Limited, match="you have too many runs queued: at most 1"):
+            await chat.submit("too many", when_busy=WhenBusy.STEER)
+        read.append(MessageId(steering.user_message or ""))
+        assert await store.find_steering(run.id, run.attempt, read) == []
 
 
 async def spend(chat: Chat, run: Run, tokens: int, *, suspend: bool = False) -> None:

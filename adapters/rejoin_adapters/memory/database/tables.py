@@ -125,7 +125,11 @@ class MemoryDatabase:
         queued_max, user_queued_max, tokens_max = (
             self.limit(tenant, name) for name in ("queued_max", "user_queued_max", "tokens_per_day")
         )
-        queued = [run.row.user for run in self.runs.values() if run.row.tenant == tenant and run.queued]
+        queued = [
+            run.row.user
+            for run in self.runs.values()
+            if run.row.tenant == tenant and run.queued and not run.is_taken
+        ]
         if queued_max is not None and len(queued) >= queued_max:
             raise Limited(f"the tenant has too many runs queued: at most {queued_max}", 5)
         if user is not None and user_queued_max is not None and queued.count(user) >= user_queued_max:
