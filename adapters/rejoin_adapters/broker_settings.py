@@ -2,6 +2,7 @@
 
 import msgspec
 
+from rejoin_adapters.store_types import Count
 from rejoin_protocol.broker import broker_url, subjects
 from rejoin_protocol.broker.broker_url import BrokerUrl
 from rejoin_protocol.broker.subjects import BrokerNames
@@ -22,10 +23,16 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     all processes of one installation.
     """
 
+    log_shards: Count = 1
+    """JetStream streams over which the logs and requests of runs are spread: a multiple of the NATS
+    servers. Raise it for `rejoin migrate` first, then for the runners, then for the gateways; never lower
+    it for a runner while runs of the shards that it would leave are open.
+    """
+
     @property
     def names(self) -> BrokerNames:
         """What streams and subjects are called. Raises `Invalid`."""
-        return subjects.broker_names(self.nats_prefix)
+        return subjects.broker_names(self.nats_prefix, self.log_shards)
 
     def broker(self, nats_url: str) -> BrokerUrl:
         """The broker at `nats_url`, for this user. Raises `Invalid`, whose text contains no secret."""

@@ -214,7 +214,10 @@ def _build_backend(
         Sealer(keys, secrets.token_bytes) if keys else None,
         metrics,
         settings.stream_heartbeat_s,
-        BrokerWatch(lambda: write_probe.probe_writes(connections.api, secrets.token_hex(8))),
+        BrokerWatch(
+            lambda: write_probe.probe_writes(connections.api, secrets.token_hex(8)),
+            tuple(range(settings.log_shards)),
+        ),
     )
 
 

@@ -4,7 +4,7 @@ A gateway takes no message that could not be answered: the client would wait for
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -17,17 +17,23 @@ BROKER_RETRY_AFTER_S = 5
 
 
 class BrokerWatch:
-    """The result of the last probe. `probe` raises `Unavailable` if the broker does not store messages."""
+    """The result of the last probe. `probe` returns the shards that store messages, and raises
+    `Unavailable` if the broker stores none. `shards`: where new runs go.
+    """
 
-    def __init__(self, probe: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, probe: Callable[[], Awaitable[Sequence[int]]], shards: Sequence[int] = (0,)) -> None:
         self._probe = probe
         self._problem: str | None = None
+        self.shards = shards
 
     async def check(self) -> None:
         """Probe now. Raises `Unavailable`."""
         problem = None
         try:
-            await self._probe()
+            usable = await self._probe()
+            if usable != self.shards:
+                log.warning("broker_shards_changed", usable=usable)
+            self.shards = usable
         except Unavailable as fault:
             problem = str(fault)
         if problem != self._problem:
@@ -51,8 +57,8 @@ class BrokerWatch:
                 continue  # `require_writable` reports it
 
 
-async def _skip() -> None:
-    pass
+async def _skip() -> Sequence[int]:
+    return (0,)
 
 
 def unwatched() -> BrokerWatch:

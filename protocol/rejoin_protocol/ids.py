@@ -1,6 +1,7 @@
 """Identifiers: types, formats, and new ones from a given time and random bytes."""
 
 import re
+from collections.abc import Sequence
 from typing import NewType
 from urllib.parse import quote, unquote
 
@@ -20,10 +21,13 @@ _AGENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _ANSWER = re.compile(rf"msg_([{_CROCKFORD}]{{26}})")
+_SHARD = re.compile(rf"run_[{_CROCKFORD}]{{26}}-([1-9][0-9]{{0,2}})")
 _TIME_CHARS = 10
 RANDOM_BYTES = 10
 RUN_PREFIX = "run_"
 _TURN = re.compile(rf"({RUN_PREFIX}[^.]+)\.([1-9][0-9]{{0,5}})")
+SHARDS_MAX = 256
+"""More than a cluster has cores to lead them."""
 APPROVAL_PREFIX = "apr_"
 REPLACEMENT = "\ufffd"
 """What half an emoji has become by the time an id is checked. Two ids that differ in it would be one."""
@@ -115,9 +119,19 @@ def _ulid_time_ms(ulid: str) -> int:
     return time_ms
 
 
-def new_run_id(time_ms: int, randomness: bytes) -> RunId:
-    """`run_` and a ULID."""
-    return RunId(f"{RUN_PREFIX}{ulid(time_ms, randomness)}")
+def new_run_id(time_ms: int, randomness: bytes, shards: Sequence[int] = (0,)) -> RunId:
+    """`run_` and a ULID; behind them the run's shard, `-2`, unless it is 0. The randomness draws one of
+    `shards`.
+    """
+    shard = shards[int.from_bytes(randomness) % len(shards)]
+    return RunId(f"{RUN_PREFIX}{ulid(time_ms, randomness)}{f'-{shard}' if shard else ''}")
+
+
+def shard_of(run: RunId) -> int:
+    """The shard that holds a run's log and requests. A run keeps it when the number of shards grows."""
+    match = _SHARD.fullmatch(run)
+    shard = int(match[1]) if match is not None else 0
+    return shard if shard < SHARDS_MAX else 0
 
 
 def first_run_id(time_s: float) -> RunId:

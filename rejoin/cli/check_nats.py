@@ -1,6 +1,7 @@
 """`rejoin doctor`, NATS: version, streams, the user's permissions, agents."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -47,17 +48,17 @@ async def check_nats(settings: DoctorSettings) -> AsyncIterator[Finding]:
             yield finding
         async for finding in _check_streams(connection, settings):
             yield finding
+        async for finding in _check_leaders(connection):
+            yield finding
         async for finding in _check_agents(connection, settings):
             yield finding
 
 
 async def _check_permissions(connection: NatsConnection) -> AsyncIterator[Finding]:
     """A gateway must read logs, and should not be able to write them."""
-    try:
-        await setup.check_log_readable(connection)
-    except RejoinError as fault:
+    for stream, fault in (await setup.find_unreadable_logs(connection)).items():
         yield error(
-            f"broker: this user cannot read logs ({fault})",
+            f"broker: this user cannot read logs in {stream} ({fault})",
             "compare the user's permissions with deploy/nats.conf",
         )
     try:
@@ -98,6 +99,30 @@ async def _check_streams(connection: NatsConnection, settings: DoctorSettings) -
                     f"broker: {field} of {name} is {actual}, the settings say {value}",
                     "run `rejoin migrate` with the same settings as the services",
                 )
+
+
+async def _check_leaders(connection: NatsConnection) -> AsyncIterator[Finding]:
+    """The leaders of the shards must be spread over the servers: one server writes what its leaders take."""
+    try:
+        leaders = await setup.find_leaders(connection)
+    except RejoinError:
+        return  # as in `_check_streams`, which reports it
+    names = connection.names
+    for stream_of in (names.log_stream, names.requests_stream):
+        streams = [stream_of(shard) for shard in range(names.shards)]
+        led = Counter(leaders[stream][0] for stream in streams)
+        servers = {server for stream in streams for server in leaders[stream][1]}
+        most = -(-names.shards // len(servers))
+        if leaderless := [stream for stream in streams if not leaders[stream][0] and len(servers) > 1]:
+            yield error(
+                f"broker: {', '.join(leaderless)} have no leader", "start the NATS servers that are missing"
+            )
+        elif crowded := [f"{name} ({count})" for name, count in led.items() if count > most]:
+            yield note(
+                f"broker: the leaders of {streams[0]} and its shards are not spread: {', '.join(crowded)} "
+                f"of {names.shards}",
+                "run `rejoin migrate`, which spreads them",
+            )
 
 
 async def _check_agents(connection: NatsConnection, settings: DoctorSettings) -> AsyncIterator[Finding]:

@@ -144,14 +144,18 @@ def migrate_command(config: Path | None, *, check: bool) -> None:
 
 
 @main.command(name="nats-users")
-@click.argument("account")
+@click.argument("account", required=False)
 @config_option
-def nats_users_command(account: str, config: Path | None) -> None:
-    """Print the `nsc` commands that create the NATS users of an ACCOUNT, with their permissions."""
+def nats_users_command(account: str | None, config: Path | None) -> None:
+    """Print the NATS users and their permissions, for REJOIN_NATS_PREFIX and REJOIN_LOG_SHARDS.
+
+    With ACCOUNT as the `nsc` commands that create them in it, else as the `accounts` of a server's
+    configuration.
+    """
     from rejoin_protocol.broker import broker_permissions
 
     permissions = broker_permissions.BrokerPermissions(load(BrokerSettings, config).names)
-    click.echo(permissions.nsc_commands(account), nl=False)
+    click.echo(permissions.nsc_commands(account) if account else permissions.render(), nl=False)
 
 
 _add_group("runs", "List, show, retry and interrupt runs. For `rejoin dev`: --config .rejoin/rejoin.toml.")

@@ -21,7 +21,9 @@ class RunnerSettings(LimitSettings, frozen=True, kw_only=True):
     providers and users have given up waiting, and no correct tool needs as long.
     """
     max_concurrent_runs: int = 64
-    """Concurrent runs in one process. Each agent beyond the first may add one more."""
+    """Concurrent runs in one process. Each agent and each shard of its requests beyond the first may add
+    one more.
+    """
     drain_grace_s: float = 10.0
     """Seconds for which runs go on while the runner stops; then they are handed over."""
     retry_delay_s: float = 1.0

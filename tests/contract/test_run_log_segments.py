@@ -175,7 +175,7 @@ async def messages(connection: NatsConnection, run: RunId) -> set[str]:
     """The subjects on which the broker has something of a run."""
     log = JetStreamRunLog(connection, connection)
     subjects = (names.DEFAULT.log(run), names.DEFAULT.segments(run))
-    return {one for one in subjects if (await log._get(one, 0, 1, LOG_READ_BYTES_MAX))[0]}
+    return {one for one in subjects if (await log._get(run, one, 0, 1, LOG_READ_BYTES_MAX))[0]}
 
 
 async def test_a_purge_leaves_nothing_at_the_broker(nats_url: str, run: RunId) -> None:

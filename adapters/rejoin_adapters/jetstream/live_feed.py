@@ -28,12 +28,14 @@ _SEQUENCE = re.compile(rb"\r\n%b: ?(\d+)\r\n" % subjects.SEQUENCE.encode())
 _BATCH = re.compile(rb"\r\n%b: ?([^\r\n]+)\r\n" % subjects.BATCH.encode())
 
 
-def parse_record(message: RawMessage) -> Record:
-    """The record in a message of the log's stream. Raises `ValueError`."""
+def parse_record(message: RawMessage, tag: int) -> Record:
+    """The record in a message of the log's stream, whose sequence gets the tag of its shard. Raises
+    `ValueError`.
+    """
     sequence, batch = _SEQUENCE.search(message.raw_headers), _BATCH.search(message.raw_headers)
     if sequence is None or batch is None:
         raise ValueError("the message is not a record")
-    return Record(int(sequence[1]), parse_head(batch[1].decode()), message.data)
+    return Record(tag | int(sequence[1]), parse_head(batch[1].decode()), message.data)
 
 
 class LiveReader:
@@ -141,9 +143,10 @@ class LagSampler:
 
 
 class LiveFeed:
-    """One run's subscription in this process."""
+    """One run's subscription in this process. `tag`: of its shard, in the sequences of its records."""
 
-    def __init__(self, lag_sampler: LagSampler) -> None:
+    def __init__(self, lag_sampler: LagSampler, tag: int) -> None:
+        self._tag = tag
         self.readers: set[LiveReader] = set()
         self._lag_sampler = lag_sampler
         self._opening = asyncio.Lock()
@@ -178,7 +181,7 @@ class LiveFeed:
 
     def _on_message(self, message: RawMessage) -> None:
         try:
-            record = parse_record(message)
+            record = parse_record(message, self._tag)
         except ValueError:
             # Not published by the log. If it replaces a record, the record is in the log.
             self._on_loss()

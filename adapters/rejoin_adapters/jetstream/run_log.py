@@ -19,7 +19,7 @@ from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection
 from rejoin_adapters.ports.run_log import LogPage
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Fenced, Invalid, Unavailable
-from rejoin_protocol.ids import RunId
+from rejoin_protocol.ids import RunId, shard_of
 from rejoin_protocol.log import segment
 from rejoin_protocol.log.record import Head, Record, parse_head
 
@@ -36,6 +36,12 @@ PAGE_SEGMENTS = 12
 """Segments of a page."""
 APPEND_RETRY_FIRST_S = 0.05
 APPEND_RETRY_MAX_S = 0.5
+
+SHARD_SHIFT = 48
+"""The sequences of this module say the shard above these bits, so that each record of all streams has its own
+sequence, and a cursor says its stream. No stream reaches 2^48 messages.
+"""
+STREAM_SEQUENCE = (1 << SHARD_SHIFT) - 1
 
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """JetStream's error codes for an append whose expected last sequence is wrong."""
@@ -66,21 +72,23 @@ class JetStreamRunLog:
         self._lag_sampler = LagSampler(report_lag)
         self._api_connection = api_connection
         self._names = api_connection.names
-        self._get_subject = f"{subjects.JETSTREAM_API}.DIRECT.GET.{self._names.log_stream}"
         self._reads = asyncio.Semaphore(CONCURRENT_LOG_READS_MAX)
         self._feeds: dict[RunId, LiveFeed] = {}
+
+    def _get_subject(self, shard: int) -> str:
+        return f"{subjects.JETSTREAM_API}.DIRECT.GET.{self._names.log_stream(shard)}"
 
     async def append(self, run: RunId, head: Head, payload: bytes) -> int:
         """See `RunLog`."""
         subject = self._names.log(run)
         # The fence: the broker stores the batch only if the last message of this subject is `head.prev`. A
         # runner that lost the run names an older message, so that its append is refused.
-        headers = {subjects.EXPECTED_LAST: str(head.prev), subjects.BATCH: str(head)}
+        headers = {subjects.EXPECTED_LAST: str(head.prev & STREAM_SEQUENCE), subjects.BATCH: str(head)}
         wait_s = APPEND_RETRY_FIRST_S
         while True:
             try:
                 ack = await self._api_connection.call_api(subject, payload, headers=headers)
-                return _publish_ack.decode(ack).seq
+                return tagged(run, _publish_ack.decode(ack).seq)
             except Unavailable as error:
                 log.warning("append_unknown", run=run, index=head.index, error=str(error))
             except ApiError as error:
@@ -112,7 +120,7 @@ class JetStreamRunLog:
         seq = first.records[-1].seq
         if pending > segment.RECORDS:
             messages, _ = await self._get(
-                self._names.segments(run), seq, PAGE_SEGMENTS, bytes_left - segment.BYTES_MAX
+                run, self._names.segments(run), seq, PAGE_SEGMENTS, bytes_left - segment.BYTES_MAX
             )
             segment_records = segment.records_after(seq, (message.data for message in messages))
             if segment_records:
@@ -126,23 +134,26 @@ class JetStreamRunLog:
         self, run: RunId, after: int, records_max: int, bytes_max: int = LOG_READ_BYTES_MAX
     ) -> tuple[LogPage, int]:
         """A page of messages, and the number of messages behind it."""
-        messages, pending = await self._get(self._names.log(run), after, records_max, bytes_max)
+        messages, pending = await self._get(run, self._names.log(run), after, records_max, bytes_max)
         if len(messages) > 1 and sum(len(message.data) for message in messages) > bytes_max:
             messages.pop()
             pending += 1
         times = [message.header(subjects.TIME) or "" for message in messages]
-        return LogPage([parse_record(message) for message in messages], pending > 0, times), pending
+        return LogPage(
+            [parse_record(message, tagged(run, 0)) for message in messages], pending > 0, times
+        ), pending
 
     async def _get(
-        self, subject: str, after: int, batch: int, bytes_max: int
+        self, run: RunId, subject: str, after: int, batch: int, bytes_max: int
     ) -> tuple[list[RawMessage], int]:
         """The messages of a subject behind a sequence, and the number of messages behind these. They may
         exceed `bytes_max` by the last one: the server checks the limit after it has sent a message.
         """
-        query = {"seq": after + 1, "batch": batch, "max_bytes": bytes_max, "next_by_subj": subject}
+        first = (after & STREAM_SEQUENCE) + 1
+        query = {"seq": first, "batch": batch, "max_bytes": bytes_max, "next_by_subj": subject}
         async with self._reads:
             *messages, end = await self._api_connection.request_many(
-                self._get_subject, msgspec.json.encode(query)
+                self._get_subject(shard_of(run)), msgspec.json.encode(query)
             )
         headers = end.headers
         match headers.get(subjects.STATUS_HEADER):
@@ -162,8 +173,9 @@ class JetStreamRunLog:
         """See `RunLog`. Concurrent queries leave as one write. A single `multi_last` query for all of them
         would be worse: the server walks through everything stored since, and blocks appends meanwhile.
         """
-        query = msgspec.json.encode({"seq": after + 1, "next_by_subj": self._names.log(run)})
-        reply = await self._api_connection.request(self._get_subject, query)
+        first = (after & STREAM_SEQUENCE) + 1
+        query = msgspec.json.encode({"seq": first, "next_by_subj": self._names.log(run)})
+        reply = await self._api_connection.request(self._get_subject(shard_of(run)), query)
         match reply.status:
             case None:
                 return True
@@ -176,18 +188,22 @@ class JetStreamRunLog:
         """See `RunLog`. Not by direct get: a replica that is behind would miss the newest record, and
         `append` decides by it whether a batch is stored.
         """
-        message = await self._api_connection.last_message(self._names.log_stream, self._names.log(run))
+        message = await self._api_connection.last_message(
+            self._names.log_stream(shard_of(run)), self._names.log(run)
+        )
         if message is None:
             return None
         if (batch := message.headers.get(subjects.BATCH)) is None:
             raise Unavailable("a record of the log has no batch header")
-        return Record(message.sequence, parse_head(batch), message.data)
+        return Record(tagged(run, message.sequence), parse_head(batch), message.data)
 
     async def run_at(self, sequence: int) -> RunId | None:
         """See `RunLog`."""
-        if sequence < 1:
+        shard, position = sequence >> SHARD_SHIFT, sequence & STREAM_SEQUENCE
+        if position < 1 or shard >= self._names.shards:
             return None
-        reply = await self._api_connection.request(self._get_subject, msgspec.json.encode({"seq": sequence}))
+        query = msgspec.json.encode({"seq": position})
+        reply = await self._api_connection.request(self._get_subject(shard), query)
         headers = reply.headers
         match headers.get(subjects.STATUS_HEADER):
             case None:
@@ -203,7 +219,7 @@ class JetStreamRunLog:
         """See `RunLog`."""
         query = msgspec.json.encode({"filter": self._names.run_messages(run)})
         await self._api_connection.call_api(
-            f"{subjects.JETSTREAM_API}.STREAM.PURGE.{self._names.log_stream}", query
+            f"{subjects.JETSTREAM_API}.STREAM.PURGE.{self._names.log_stream(shard_of(run))}", query
         )
 
     @asynccontextmanager
@@ -212,7 +228,7 @@ class JetStreamRunLog:
         reader = LiveReader()
         feed = self._feeds.get(run)
         if feed is None:
-            feed = self._feeds[run] = LiveFeed(self._lag_sampler)
+            feed = self._feeds[run] = LiveFeed(self._lag_sampler, tagged(run, 0))
         feed.readers.add(reader)
         try:
             await feed.open(self._live_connection, run)
@@ -224,6 +240,11 @@ class JetStreamRunLog:
             if not feed.readers and self._feeds.get(run) is feed:
                 del self._feeds[run]
                 await feed.close()
+
+
+def tagged(run: RunId, sequence: int) -> int:
+    """A sequence of the run's stream with the run's shard."""
+    return shard_of(run) << SHARD_SHIFT | sequence
 
 
 def _refused(status: str | None) -> Unavailable:

@@ -85,6 +85,7 @@ class JetStreamRunQueue:
     links_are_threadsafe = True
 
     def __init__(self, connection: NatsConnection, settings: setup.StreamSettings) -> None:
+        self.shards = connection.names.shards
         self._connection = connection
         self._settings = settings
         self._pullers: set[_Puller] = set()
@@ -112,10 +113,10 @@ class JetStreamRunQueue:
 
     @asynccontextmanager
     async def pull(
-        self, agent: AgentName
+        self, agent: AgentName, shard: int = 0
     ) -> AsyncIterator[Callable[[int], Awaitable[Sequence[JetStreamDelivery]]]]:
         """See `RunQueue`."""
-        puller = _Puller(self._connection, agent, self._settings)
+        puller = _Puller(self._connection, agent, self._settings, shard)
         await puller.declare_consumer()
         unsubscribe = await self._connection.subscribe(puller.inbox, puller.on_message, puller.on_reconnect)
         remove_callback = self._connection.on_reconnect(puller.on_reconnect)
@@ -152,15 +153,18 @@ class _PendingPull:
 
 
 class _Puller:
-    """Pulls from the consumer of one agent; has at most one pull request pending."""
+    """Pulls from a shard's consumer of one agent; has at most one pull request pending."""
 
-    def __init__(self, connection: NatsConnection, agent: AgentName, settings: setup.StreamSettings) -> None:
+    def __init__(
+        self, connection: NatsConnection, agent: AgentName, settings: setup.StreamSettings, shard: int
+    ) -> None:
         self._inbox = connection.new_inbox()
         self._connection = connection
         self._agent = agent
+        self._shard = shard
         self._settings = settings
         self._subject = (
-            f"{subjects.JETSTREAM_API}.CONSUMER.MSG.NEXT.{connection.names.requests_stream}"
+            f"{subjects.JETSTREAM_API}.CONSUMER.MSG.NEXT.{connection.names.requests_stream(shard)}"
             f".{subjects.consumer(agent)}"
         )
         self._pending: _PendingPull | None = None
@@ -173,7 +177,7 @@ class _Puller:
         return f"{self._inbox}.*"
 
     async def declare_consumer(self) -> None:
-        await setup.declare_consumer(self._connection, self._agent, self._settings)
+        await setup.declare_consumer(self._connection, self._agent, self._settings, self._shard)
 
     def discard_late_arrivals(self) -> None:
         self._discards = True

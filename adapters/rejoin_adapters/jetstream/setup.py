@@ -1,5 +1,6 @@
 """The configuration of the streams and consumers, and how they are declared (idempotently)."""
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -51,18 +52,19 @@ def stream_configs(names: BrokerNames, settings: StreamSettings) -> list[dict[st
     if settings.placement_tags:
         shared["placement"] = {"tags": list(settings.placement_tags)}
     streams = (
-        _requests_config(names),
-        _log_config(names, settings.run_log_retention_s),
+        *(_requests_config(names, shard) for shard in range(names.shards)),
+        *(_log_config(names, shard, settings.run_log_retention_s) for shard in range(names.shards)),
         _agents_config(names),
         _files_config(names),
     )
     return [shared | stream for stream in streams]
 
 
-def _requests_config(names: BrokerNames) -> dict[str, Any]:
+def _requests_config(names: BrokerNames, shard: int) -> dict[str, Any]:
+    stream = names.requests_stream(shard)
     return {
-        "name": names.requests_stream,
-        "subjects": [names.request_subjects, names.probe(names.requests_stream, "*")],
+        "name": stream,
+        "subjects": [names.request_subjects(shard), names.probe(stream, "*")],
         "allow_msg_ttl": True,
         "retention": "workqueue",
         # One message for each subject, and a second one refused: a turn cannot be queued twice, no matter
@@ -74,10 +76,11 @@ def _requests_config(names: BrokerNames) -> dict[str, Any]:
     }
 
 
-def _log_config(names: BrokerNames, retention_s: float) -> dict[str, Any]:
+def _log_config(names: BrokerNames, shard: int, retention_s: float) -> dict[str, Any]:
+    stream, records = names.log_stream(shard), names.log_subjects(shard)
     return {
-        "name": names.log_stream,
-        "subjects": [names.log_subjects, names.segments_subjects, names.probe(names.log_stream, "*")],
+        "name": stream,
+        "subjects": [records, names.segments_subjects(shard), names.probe(stream, "*")],
         "allow_msg_ttl": True,
         "retention": "limits",
         "max_msgs_per_subject": RUN_MESSAGES_MAX,
@@ -85,7 +88,8 @@ def _log_config(names: BrokerNames, retention_s: float) -> dict[str, Any]:
         "discard_new_per_subject": True,
         "max_age": int(retention_s * SECOND_NS),
         "allow_direct": True,
-        "republish": {"src": names.log_subjects, "dest": names.live_template},
+        # The same subject for all shards: the template's first wildcard is the run in each.
+        "republish": {"src": records, "dest": names.live_template},
     }
 
 
@@ -143,6 +147,62 @@ async def declare_streams(connection: NatsConnection, settings: StreamSettings) 
                 raise
             await connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.UPDATE.{name}", config)
         log.debug("stream_declared", stream=name)
+    if connection.names.shards > 1:
+        await _spread_leaders(connection)
+
+
+class _Peer(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _ClusterInfo(msgspec.Struct, frozen=True):
+    leader: str = ""
+    replicas: list[_Peer] = []
+
+    @property
+    def servers(self) -> list[str]:
+        """All that store the stream, in the order of their names."""
+        return sorted({self.leader, *(peer.name for peer in self.replicas)})
+
+
+class _ClusteredStream(msgspec.Struct, frozen=True):
+    cluster: _ClusterInfo = _ClusterInfo()
+
+
+_clustered_stream = msgspec.json.Decoder(_ClusteredStream)
+
+
+async def find_leaders(connection: NatsConnection) -> dict[str, tuple[str, list[str]]]:
+    """For each stream of the shards its leader, "" without one, and the servers that store it. Raises
+    `ApiError` if this user may not see them.
+    """
+    names, found = connection.names, {}
+    for shard in range(names.shards):
+        for stream in (names.log_stream(shard), names.requests_stream(shard)):
+            response = await connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.INFO.{stream}")
+            info = _clustered_stream.decode(response).cluster
+            found[stream] = (info.leader, info.servers)
+    return found
+
+
+async def _spread_leaders(connection: NatsConnection) -> None:
+    """Let the shards' leaders take turns over the servers, a shard's log and requests at the same one: each
+    server leads its share, and the end of one is the end of its shards' leaders alone. Where NATS
+    disagrees, it
+    decides.
+    """
+    names, leaders = connection.names, await find_leaders(connection)
+    for shard in range(names.shards):
+        for stream in (names.log_stream(shard), names.requests_stream(shard)):
+            leader, servers = leaders[stream]
+            wanted = servers[shard % len(servers)]
+            if leader in ("", wanted):
+                continue
+            query = msgspec.json.encode({"placement": {"preferred": wanted}})
+            try:
+                await connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.LEADER.STEPDOWN.{stream}", query)
+            except (ApiError, Unavailable) as fault:
+                log.warning("leader_not_moved", stream=stream, to=wanted, error=str(fault))
 
 
 async def declare_streams_when_ready(connection: NatsConnection, settings: StreamSettings) -> None:
@@ -177,14 +237,16 @@ async def find_missing_streams(connection: NatsConnection) -> list[str]:
     return [name for name in wanted if name not in existing]
 
 
-async def declare_consumer(connection: NatsConnection, agent: AgentName, settings: StreamSettings) -> None:
-    """Create or update the durable consumer that all runners of an agent share."""
-    durable = subjects.consumer(agent)
+async def declare_consumer(
+    connection: NatsConnection, agent: AgentName, settings: StreamSettings, shard: int = 0
+) -> None:
+    """Create or update the durable consumer of a shard that all runners of an agent share."""
+    durable, stream = subjects.consumer(agent), connection.names.requests_stream(shard)
     config = {
-        "stream_name": connection.names.requests_stream,
+        "stream_name": stream,
         "config": {
             "durable_name": durable,
-            "filter_subject": connection.names.requests_for(agent),
+            "filter_subject": connection.names.requests_for(agent, shard),
             "ack_policy": "explicit",
             "ack_wait": int(settings.ack_wait_s * SECOND_NS),
             "max_ack_pending": ACK_PENDING_MAX,
@@ -193,15 +255,33 @@ async def declare_consumer(connection: NatsConnection, agent: AgentName, setting
         },
     }
     await connection.call_api(
-        f"{subjects.JETSTREAM_API}.CONSUMER.DURABLE.CREATE.{connection.names.requests_stream}.{durable}",
+        f"{subjects.JETSTREAM_API}.CONSUMER.DURABLE.CREATE.{stream}.{durable}",
         msgspec.json.encode(config),
     )
 
 
 async def check_log_readable(connection: NatsConnection) -> None:
-    """Raises `Unavailable` unless the log can be read."""
-    subject = f"{subjects.JETSTREAM_API}.DIRECT.GET.{connection.names.log_stream}"
-    *_, end = await connection.request_many(subject, b'{"seq":1,"batch":1}')
-    status = end.status
-    if status not in ("204", "404"):
-        raise Unavailable(f"the broker's log cannot be read ({status})")
+    """Raises `Unavailable` if no shard of the log can be read: one that cannot does not stop the others."""
+    unreadable = await find_unreadable_logs(connection)
+    if len(unreadable) == connection.names.shards:
+        raise next(iter(unreadable.values()))
+
+
+async def find_unreadable_logs(connection: NatsConnection) -> dict[str, Unavailable]:
+    """The streams of the log that cannot be read, and why."""
+    streams = [connection.names.log_stream(shard) for shard in range(connection.names.shards)]
+    async with asyncio.TaskGroup() as group:
+        reads = {stream: group.create_task(_find_read_fault(connection, stream)) for stream in streams}
+    return {stream: fault for stream, read in reads.items() if (fault := read.result()) is not None}
+
+
+async def _find_read_fault(connection: NatsConnection, stream: str) -> Unavailable | None:
+    try:
+        *_, end = await connection.request_many(
+            f"{subjects.JETSTREAM_API}.DIRECT.GET.{stream}", b'{"seq":1,"batch":1}'
+        )
+    except Unavailable as fault:
+        return fault
+    if end.status in ("204", "404"):
+        return None
+    return Unavailable(f"the broker's log cannot be read ({end.status})")

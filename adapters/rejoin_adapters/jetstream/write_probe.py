@@ -9,6 +9,7 @@ NATS reads and answers while it cannot store. There are two such states:
 """
 
 import asyncio
+from collections.abc import Sequence
 
 from rejoin_adapters.jetstream import setup
 from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection, PermissionDenied, StorageFull
@@ -29,15 +30,19 @@ STUCK = (
 )
 
 
-async def probe_writes(connection: NatsConnection, token: str) -> None:
-    """Raises `Unavailable`, whose text says what to do, unless all streams store messages. `token`: no other
-    probe of the last second has it.
+async def probe_writes(connection: NatsConnection, token: str) -> Sequence[int]:
+    """The shards that store messages. Raises `Unavailable`, whose text says what to do, if it is none, or
+    if files are not stored. `token`: no other probe of the last second has it.
     """
     names = connection.names
-    streams = (names.log_stream, names.requests_stream, names.files_stream)
+    shards = {shard: {names.log_stream(shard), names.requests_stream(shard)} for shard in range(names.shards)}
+    streams = {names.files_stream}.union(*shards.values())
     async with asyncio.TaskGroup() as group:
         probes = {stream: group.create_task(_probe(connection, stream, token)) for stream in streams}
     failed = {stream: fault for stream, task in probes.items() if (fault := task.result()) is not None}
+    usable = tuple(shard for shard, needed in shards.items() if not needed & failed.keys())
+    if usable and names.files_stream not in failed:
+        return usable
     for fault in failed.values():
         if isinstance(fault, PermissionDenied):
             raise fault
@@ -45,9 +50,8 @@ async def probe_writes(connection: NatsConnection, token: str) -> None:
             raise Unavailable(FULL)
         if isinstance(fault, ApiError):
             raise Unavailable(f"the broker refuses messages: {fault}")
-    if failed:
-        await setup.find_missing_streams(connection)  # raises if the broker does not even answer
-        raise Unavailable(STUCK.format(streams=", ".join(failed)))
+    await setup.find_missing_streams(connection)  # raises if the broker does not even answer
+    raise Unavailable(STUCK.format(streams=", ".join(sorted(failed))))
 
 
 async def _probe(connection: NatsConnection, stream: str, token: str) -> Exception | None:

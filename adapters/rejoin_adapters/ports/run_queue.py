@@ -66,6 +66,11 @@ class RunQueue(Protocol):
     """The queue of run requests."""
 
     @property
+    def shards(self) -> int:
+        """How many parts the queue has. Each is pulled from by itself: one that is away stops no other."""
+        ...
+
+    @property
     def links_are_threadsafe(self) -> bool:
         """Whether `open_link` may be used in the event loop of another thread."""
         ...
@@ -85,9 +90,9 @@ class RunQueue(Protocol):
         ...
 
     def pull(
-        self, agent: AgentName
+        self, agent: AgentName, shard: int = 0
     ) -> AbstractAsyncContextManager[Callable[[int], Awaitable[Sequence[Delivery]]]]:
-        """A function `next(count)` that takes requests for an agent.
+        """A function `next(count)` that takes requests for an agent from one shard.
 
         With count 1 it waits for a request. With a larger count it returns what is queued now, perhaps
         nothing. Calls must not overlap. Requests that arrive after the context has ended return to the queue.

@@ -108,7 +108,7 @@ class Backend(msgspec.Struct, frozen=True):
             owner,
             session,
             agent,
-            ids.new_run_id(time_ms, self.random_bytes(ids.RANDOM_BYTES)),
+            ids.new_run_id(time_ms, self.random_bytes(ids.RANDOM_BYTES), self.broker.shards),
             ids.new_message_id(time_ms, self.random_bytes(ids.RANDOM_BYTES)),
             ask,
             when_busy=when_busy,

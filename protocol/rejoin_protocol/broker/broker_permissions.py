@@ -64,13 +64,16 @@ class BrokerPermissions:
     """
 
     def __init__(self, names: BrokerNames) -> None:
+        shards = range(names.shards)
+        logs = [names.log_stream(shard) for shard in shards]
+        requests = [names.requests_stream(shard) for shard in shards]
         self.control = _as_it_is(names.control_subjects, WORK)
         self.live_subjects = names.live_subjects
         shared = (
-            _as_it_is(names.request_subjects),
+            *(_as_it_is(names.request_subjects(shard)) for shard in shards),
             _api("STREAM.NAMES"),
-            _api(f"STREAM.MSG.GET.{names.log_stream}"),
-            _api(f"DIRECT.GET.{names.log_stream}", "Stream"),
+            *(_api(f"STREAM.MSG.GET.{log}") for log in logs),
+            *(_api(f"DIRECT.GET.{log}", "Stream") for log in logs),
             _api(f"DIRECT.GET.{names.agents_stream}", "Stream"),
             _as_it_is(names.file_subjects),  # a runner stores files that models make
             _api(f"STREAM.MSG.GET.{names.files_stream}"),
@@ -82,17 +85,17 @@ class BrokerPermissions:
             # session's next run, by the sweep. NATS cannot tell these from a first turn. The claim can: it
             # finds no such turn in the database.
             *shared,
-            _as_it_is(names.log_subjects),
-            _as_it_is(names.segments_subjects),
+            *(_as_it_is(names.log_subjects(shard)) for shard in shards),
+            *(_as_it_is(names.segments_subjects(shard)) for shard in shards),
             _as_it_is(names.agents_subjects),
             # Of deleted runs; NATS has no permissions for single runs.
-            _api(f"STREAM.PURGE.{names.log_stream}"),
+            *(_api(f"STREAM.PURGE.{log}") for log in logs),
             _api(f"STREAM.INFO.{names.files_stream}"),
             _api(f"STREAM.PURGE.{names.files_stream}"),  # files that no message refers to
-            _api(f"CONSUMER.DURABLE.CREATE.{names.requests_stream}.*"),
-            _api(f"CONSUMER.MSG.NEXT.{names.requests_stream}.*", "Stream"),
-            _as_it_is(f"$JS.ACK.{names.requests_stream}.>"),
-            _as_it_is(f"$JS.ACK.*.*.{names.requests_stream}.>"),
+            *(_api(f"CONSUMER.DURABLE.CREATE.{stream}.*") for stream in requests),
+            *(_api(f"CONSUMER.MSG.NEXT.{stream}.*", "Stream") for stream in requests),
+            *(_as_it_is(f"$JS.ACK.{stream}.>") for stream in requests),
+            *(_as_it_is(f"$JS.ACK.*.*.{stream}.>") for stream in requests),
         )
         self.gateway = BrokerRole(
             GATEWAY_USER,

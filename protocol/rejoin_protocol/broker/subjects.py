@@ -10,7 +10,7 @@ import msgspec
 
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.file_ids import FileId
-from rejoin_protocol.ids import AgentName, RunId
+from rejoin_protocol.ids import SHARDS_MAX, AgentName, RunId, shard_of
 
 REQUESTS = "REQUESTS"
 """Work queue of run requests, `request.<agent>.<run>.<turn>`: one message for each, deleted when
@@ -67,22 +67,25 @@ class BrokerNames(msgspec.Struct, frozen=True):
     cluster or an account, and none of their names is one of the other's.
 
     With the prefix `shop`, `run.<run>.log` is `shop.run.<run>.log`, and the stream `LOG` is `shop_LOG`. Use
-    `broker_names` for a prefix that is not checked yet.
+    `broker_names` for values that are not checked yet.
+
+    Logs and requests are spread over `shards`. Shard 0 has the streams `LOG` and `REQUESTS`, shard 2 has
+    `LOG_2` and `REQUESTS_2` with the subjects `run.2.<run>.log` and `request.2.<agent>.<run>.<turn>`. A
+    run's id says its shard (`ids.shard_of`), so names of a run do not depend on the number of shards.
     """
 
     prefix: str = ""
+    shards: int = 1
 
     # ------------------------------------------------------------------------------------------------ streams
 
-    @property
-    def requests_stream(self) -> str:
-        """The name of `REQUESTS`."""
-        return self._stream(REQUESTS)
+    def requests_stream(self, shard: int = 0) -> str:
+        """The stream of a shard's requests."""
+        return self._stream(f"{REQUESTS}_{shard}" if shard else REQUESTS)
 
-    @property
-    def log_stream(self) -> str:
-        """The name of `LOG`."""
-        return self._stream(LOG)
+    def log_stream(self, shard: int = 0) -> str:
+        """The stream of a shard's logs."""
+        return self._stream(f"{LOG}_{shard}" if shard else LOG)
 
     @property
     def files_stream(self) -> str:
@@ -100,6 +103,9 @@ class BrokerNames(msgspec.Struct, frozen=True):
     def _subject(self, subject: str) -> str:
         return f"{self.prefix}.{subject}" if self.prefix else subject
 
+    def _sharded(self, word: str, shard: int, rest: str) -> str:
+        return self._subject(f"{word}.{shard}.{rest}" if shard else f"{word}.{rest}")
+
     def _parse(self, subject: str, first: str, count: int) -> list[str]:
         """The tokens behind the first word of a subject. Raises `ValueError` for any other subject."""
         word, *tokens = subject.removeprefix(self._subject("")).split(".")
@@ -107,56 +113,58 @@ class BrokerNames(msgspec.Struct, frozen=True):
             raise ValueError(subject)
         return tokens
 
+    def _parse_sharded(self, subject: str, first: str, count: int) -> list[str]:
+        """Like `_parse`, without the shard, which the run's id says too."""
+        is_sharded = subject.count(".") - self._subject("").count(".") > count
+        return self._parse(subject, first, count + is_sharded)[is_sharded:]
+
     # ----------------------------------------------------------------------------------------------- requests
 
     def request(self, agent: AgentName, run: RunId, turn: int) -> str:
         """Subject of the request for a turn of a run."""
-        return self._subject(f"request.{agent}.{run}.{turn}")
+        return self._sharded("request", shard_of(run), f"{agent}.{run}.{turn}")
 
     def parse_request(self, subject: str) -> RequestSubject:
         """Raises `ValueError` for any other subject."""
-        agent, run, turn = self._parse(subject, "request", 3)
+        agent, run, turn = self._parse_sharded(subject, "request", 3)
         return RequestSubject(AgentName(agent), RunId(run), int(turn))
 
-    def requests_for(self, agent: AgentName) -> str:
-        """Filter of all requests for one agent."""
-        return self._subject(f"request.{agent}.>")
+    def requests_for(self, agent: AgentName, shard: int = 0) -> str:
+        """Filter of a shard's requests for one agent."""
+        return self._sharded("request", shard, f"{agent}.>")
 
-    @property
-    def request_subjects(self) -> str:
-        """Filter of all requests."""
-        return self._subject("request.*.*.*")
+    def request_subjects(self, shard: int = 0) -> str:
+        """Filter of a shard's requests."""
+        return self._sharded("request", shard, "*.*.*")
 
     # --------------------------------------------------------------------------------------------------- logs
 
     def log(self, run: RunId) -> str:
         """Subject of a run's log."""
-        return self._subject(f"run.{run}.log")
+        return self._sharded("run", shard_of(run), f"{run}.log")
 
     def parse_log(self, subject: str) -> RunId:
         """Raises `ValueError` for any other subject."""
-        run, tail = self._parse(subject, "run", 2)
+        run, tail = self._parse_sharded(subject, "run", 2)
         if tail != "log":
             raise ValueError(subject)
         return RunId(run)
 
-    @property
-    def log_subjects(self) -> str:
-        """Filter of all logs."""
-        return self._subject("run.*.log")
+    def log_subjects(self, shard: int = 0) -> str:
+        """Filter of a shard's logs."""
+        return self._sharded("run", shard, "*.log")
 
     def segments(self, run: RunId) -> str:
         """Subject of a run's segments."""
-        return self._subject(f"run.{run}.segments")
+        return self._sharded("run", shard_of(run), f"{run}.segments")
 
-    @property
-    def segments_subjects(self) -> str:
-        """Filter of all segments."""
-        return self._subject("run.*.segments")
+    def segments_subjects(self, shard: int = 0) -> str:
+        """Filter of a shard's segments."""
+        return self._sharded("run", shard, "*.segments")
 
     def run_messages(self, run: RunId) -> str:
         """Filter of all messages of a run: records and segments."""
-        return self._subject(f"run.{run}.*")
+        return self._sharded("run", shard_of(run), f"{run}.*")
 
     def live(self, run: RunId) -> str:
         """Subject on which a run's appends are republished."""
@@ -247,14 +255,16 @@ DEFAULT = BrokerNames()
 """The names without a prefix."""
 
 
-def broker_names(prefix: str) -> BrokerNames:
+def broker_names(prefix: str = "", shards: int = 1) -> BrokerNames:
     """The names with a prefix, or none. Raises `Invalid`."""
     if prefix and (not PREFIX_FORMAT.fullmatch(prefix) or prefix in FIRST_WORDS):
         raise Invalid(
             "REJOIN_NATS_PREFIX has 1 to 32 characters of A-Z a-z 0-9 -, and is none of "
             f"{', '.join(sorted(FIRST_WORDS))}"
         )
-    return BrokerNames(prefix)
+    if not 0 < shards <= SHARDS_MAX:
+        raise Invalid(f"REJOIN_LOG_SHARDS is 1 to {SHARDS_MAX}")
+    return BrokerNames(prefix, shards)
 
 
 def consumer(agent: AgentName) -> str:

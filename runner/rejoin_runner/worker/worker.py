@@ -104,7 +104,10 @@ class Worker:
             is_alone=is_alone,
             now_ms=now_ms,
         )
-        self._free_slots = asyncio.Semaphore(limits.max_concurrent_runs + len(served) - 1)
+        # Each pull waits with a slot of its own.
+        self._free_slots = asyncio.Semaphore(
+            limits.max_concurrent_runs + len(served) * ports.queue.shards - 1
+        )
         self._executions: set[asyncio.Task[None]] = set()
 
     @property
@@ -156,7 +159,11 @@ class Worker:
             background = [
                 group.create_task(self.metrics.watch_loop()),
                 group.create_task(self.maintenance.run()),
-                *(group.create_task(self._pull(agent, group)) for agent in self._agents),
+                *(
+                    group.create_task(self._pull(agent, shard, group))
+                    for agent in self._agents
+                    for shard in range(self.ports.queue.shards)
+                ),
             ]
             await self._draining.wait()
             log.info("draining", runs=len(self._executions))
@@ -167,9 +174,11 @@ class Worker:
             for task in self._executions:
                 task.cancel()  # its execution hands the run over
 
-    async def _pull(self, agent: AgentName, group: asyncio.TaskGroup) -> None:
-        """Pull an agent's requests until cancelled. Takes slots first, so that no request waits here."""
-        async with self.ports.queue.pull(agent) as next_requests:
+    async def _pull(self, agent: AgentName, shard: int, group: asyncio.TaskGroup) -> None:
+        """Pull an agent's requests of a shard until cancelled. Takes slots first, so that no request waits
+        here.
+        """
+        async with self.ports.queue.pull(agent, shard) as next_requests:
             waiting = 0
             while True:
                 await self._wait_until_fit()

@@ -61,7 +61,7 @@ async def whole(log: JetStreamRunLog, run: RunId) -> list[Record]:
 
 async def segments(log: JetStreamRunLog, run: RunId) -> int:
     """How many the broker has."""
-    messages, more = await log._get(subjects.DEFAULT.segments(run), 0, 1_000, LOG_READ_BYTES_MAX)
+    messages, more = await log._get(run, subjects.DEFAULT.segments(run), 0, 1_000, LOG_READ_BYTES_MAX)
     return len(messages) + more
 
 

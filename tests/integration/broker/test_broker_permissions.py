@@ -126,7 +126,7 @@ async def test_a_runner_copies_what_it_writes_and_a_gateway_reads_the_copies(
             written.append(Record(await log.append(run, head, b"x"), head, b"x"))
         await log.add_segment(run, written)
         await runner.flush()
-        assert len((await reader._get(subjects.DEFAULT.segments(run), 0, 9, LOG_READ_BYTES_MAX))[0]) == 1
+        assert len((await reader._get(run, subjects.DEFAULT.segments(run), 0, 9, LOG_READ_BYTES_MAX))[0]) == 1
         assert (await reader.read(run, after=0)).records == written
 
 

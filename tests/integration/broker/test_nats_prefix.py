@@ -133,7 +133,7 @@ async def test_two_installations_with_the_same_agent_share_an_account_and_no_mes
             names = msgspec.json.decode(await admin.call_api("$JS.API.STREAM.NAMES"))["streams"]
             for prefix in PREFIXES:
                 one = BrokerNames(prefix)
-                logs = await stored_subjects(admin, one.log_stream)
+                logs = await stored_subjects(admin, one.log_stream())
                 assert len({name for name in logs if name.endswith(".log")}) == 4
                 assert all(name.startswith(f"{prefix}.run.") for name in logs)
                 assert len(await stored_subjects(admin, one.files_stream)) == 1
@@ -164,9 +164,9 @@ async def test_a_user_of_one_installation_may_do_nothing_in_the_other(shared: Sh
             other.log(RunId("r")),
             other.control(RunId("r")),
             other.agent_key(AgentName("a")),
-            f"$JS.API.DIRECT.GET.{other.log_stream}",
+            f"$JS.API.DIRECT.GET.{other.log_stream()}",
             f"$JS.API.DIRECT.GET.{other.files_stream}",
-            f"$JS.API.STREAM.PURGE.{other.log_stream}",
+            f"$JS.API.STREAM.PURGE.{other.log_stream()}",
         ):
             with pytest.raises(PermissionDenied):
                 await thief.request(subject, b"{}")

@@ -154,8 +154,8 @@ class AttackedGateway:
         last = await self.system.apps[0][SERVICE].backend.log.last(RunId(ann.run))
         hers["log"] = None if last is None else last.seq
         for stream, subject in (
-            (subjects.LOG, subjects.DEFAULT.log_subjects),
-            (subjects.REQUESTS, subjects.DEFAULT.request_subjects),
+            (subjects.LOG, subjects.DEFAULT.log_subjects()),
+            (subjects.REQUESTS, subjects.DEFAULT.request_subjects()),
             (subjects.FILES, subjects.DEFAULT.file_subjects),
         ):
             rows[stream] = await last_sequence(self._broker, stream, subject)

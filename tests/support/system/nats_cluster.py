@@ -15,6 +15,8 @@ from typing import override
 from rejoin_adapters.embedded.nats import NatsServer
 from rejoin_adapters.embedded.server import ServerOptions
 from rejoin_protocol.broker import broker_permissions
+from rejoin_protocol.broker.broker_permissions import BrokerPermissions
+from rejoin_protocol.broker.subjects import BrokerNames
 from tests.support.system.processes import HOST, ROOT, free_ports
 
 CONFIG = ROOT / "deploy" / "nats.conf"
@@ -37,13 +39,20 @@ class Node(ListeningNats):
     """One of them. `cluster`: its port for routes, and those of all servers, if it is not alone."""
 
     def __init__(
-        self, path: Path, port: int, passwords: str, cluster: tuple[int, Sequence[int]], tls: str = ""
+        self,
+        path: Path,
+        port: int,
+        passwords: str,
+        cluster: tuple[int, Sequence[int]],
+        tls: str = "",
+        shards: int = 1,
     ) -> None:
         path.mkdir(parents=True)
         super().__init__(ServerOptions(path, durable=True, report=lambda _: None), port)
         self._passwords = passwords
         self._cluster = cluster
         self._tls = tls
+        self._shards = shards
 
     @override
     def config(self, port: int) -> str:
@@ -55,7 +64,10 @@ class Node(ListeningNats):
             routes = ", ".join(f'"nats-route://route:{self._passwords}@{HOST}:{one}"' for one in others)
             words += [f'route_password: "{self._passwords}"', f"routes: [{routes}]"]
         given.write_text("\n".join(words))
-        text = CONFIG.read_text()
+        head, generated, accounts = CONFIG.read_text().partition("# The rest is generated")
+        text = head + generated + accounts
+        if self._shards > 1:
+            text = head + BrokerPermissions(BrokerNames(shards=self._shards)).render()
         for ours, this in {
             "client_advertise: $NATS_SERVER": f'client_advertise: "{HOST}:{port}"',
             "server_name: $NATS_SERVER": f"server_name: {self.options.path.name}\n"
@@ -89,8 +101,10 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(path: Path, count: int = 1, *, tls: str = "") -> AsyncIterator[Cluster]:
-    """Start `count` servers that form a cluster. They listen; they may have no leader yet."""
+async def cluster(path: Path, count: int = 1, *, tls: str = "", shards: int = 1) -> AsyncIterator[Cluster]:
+    """Start `count` servers that form a cluster. They listen; they may have no leader yet. `shards`: for so
+    many the users have permissions.
+    """
     passwords = secrets.token_hex(12)
     first = free_ports(2 * count)
     ports, routes = range(first, first + count), range(first + count, first + 2 * count)
@@ -101,6 +115,7 @@ async def cluster(path: Path, count: int = 1, *, tls: str = "") -> AsyncIterator
             passwords,
             (routes[number], routes if count > 1 else ()),
             tls,
+            shards,
         )
         for number in range(count)
     ]

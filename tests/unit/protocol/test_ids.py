@@ -114,3 +114,29 @@ def test_a_header_holds_plain_ids_as_they_are() -> None:
     assert ids.to_header(SessionId("100% ü")) == "100%25 %C3%BC"
     with pytest.raises(Invalid):
         ids.from_header("a%2Fb")
+
+
+@given(st.integers(0, 2**48 - 1), st.binary(min_size=10, max_size=10), st.integers(1, ids.SHARDS_MAX))
+def test_a_runs_id_says_its_shard_and_everything_else_as_before(
+    time_ms: int, salt: bytes, shards: int
+) -> None:
+    run = ids.new_run_id(time_ms, salt, tuple(range(shards)))
+    assert 0 <= ids.shard_of(run) < shards
+    assert ids.run_created_ms(run) == time_ms
+    assert ids.run_of_approval(ids.approval_id(run, 3)) == run
+    assert ids.is_approval_of(ids.approval_id(run, 3), run)
+    assert ids.shard_of(ids.new_run_id(time_ms, salt, (7,))) == 7
+    assert ids.new_run_id(time_ms, salt, (0,)) == ids.new_run_id(time_ms, salt)
+
+
+def test_the_randomness_draws_all_shards() -> None:
+    drawn = {ids.shard_of(ids.new_run_id(1, bytes([0] * 9 + [byte]), (0, 2, 5))) for byte in range(256)}
+    assert drawn == {0, 2, 5}
+
+
+@pytest.mark.parametrize(
+    "id",
+    ["run_doctor", "r-1", "run_1-2", f"run_{'0' * 26}-0", f"run_{'0' * 26}-256", f"run_{'0' * 26}-x", ""],
+)
+def test_any_other_id_is_on_the_first_shard(id: str) -> None:
+    assert ids.shard_of(RunId(id)) == 0

@@ -57,6 +57,7 @@ class MemoryRunQueue:
     over.
     """
 
+    shards = 1
     links_are_threadsafe = False
 
     def __init__(self, ack_wait_s: float = ACK_WAIT_S) -> None:
@@ -80,8 +81,11 @@ class MemoryRunQueue:
             self._wake()
 
     @asynccontextmanager
-    async def pull(self, agent: AgentName) -> AsyncIterator[Callable[[int], Awaitable[list[MemoryDelivery]]]]:
+    async def pull(
+        self, agent: AgentName, shard: int = 0
+    ) -> AsyncIterator[Callable[[int], Awaitable[list[MemoryDelivery]]]]:
         """See `RunQueue`."""
+        del shard
 
         async def next_requests(count: int) -> list[MemoryDelivery]:
             if count == 1:

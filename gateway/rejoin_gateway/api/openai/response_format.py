@@ -14,6 +14,7 @@ The agent's tools are `mcp_call` items, because they run here and not at the cli
 a model generates and data parts have no counterpart and are left out.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ from rejoin_protocol.events.typed_output import OutputAsText
 from rejoin_protocol.ids import RUN_PREFIX, RunId
 
 RESPONSE_ID_PREFIX = "resp_"
-_ULID_CHARS = 26
+_RESPONSE_ID = re.compile(rf"{RESPONSE_ID_PREFIX}([0-9A-Za-z]{{26}}(?:-[0-9]{{1,3}})?)")
 INCOMPLETE = {"length": "max_output_tokens", "content-filter": "content_filter", "tool-calls": "max_steps"}
 FINAL_EVENTS = frozenset({"response.completed", "response.failed", "response.incomplete"})
 CREATED = "response.created"
@@ -46,11 +47,8 @@ def response_id(run: RunId) -> str:
 
 def parse_response_id(id: str) -> RunId | None:
     """The run's id of a response; None if the id is not a response's."""
-    ulid = id.removeprefix(RESPONSE_ID_PREFIX)
-    is_id = (
-        id.startswith(RESPONSE_ID_PREFIX) and len(ulid) == _ULID_CHARS and ulid.isascii() and ulid.isalnum()
-    )
-    return RunId(RUN_PREFIX + ulid) if is_id else None
+    match = _RESPONSE_ID.fullmatch(id)
+    return RunId(RUN_PREFIX + match[1]) if match is not None else None
 
 
 class SequenceRange(NamedTuple):

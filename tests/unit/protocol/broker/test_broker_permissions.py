@@ -10,7 +10,7 @@ import pytest
 from rejoin_protocol.broker import broker_permissions
 from rejoin_protocol.broker import subjects as names
 from rejoin_protocol.broker.broker_permissions import BrokerPermissions, BrokerRole, CrossAccountService
-from rejoin_protocol.ids import AgentName, RunId
+from rejoin_protocol.ids import AgentName, RunId, new_run_id
 
 CONFIG = Path(__file__).parents[4] / "deploy" / "nats.conf"
 NAMES = names.DEFAULT
@@ -107,3 +107,18 @@ def test_the_commands_for_nsc_name_each_subject_in_the_streams_own_account() -> 
         assert broker_permissions.CORE_API not in str(alone)
         assert len(alone.publish) == len(role.publish)
         assert "," not in "".join(alone.publish)
+
+
+def test_more_shards_add_their_streams_and_take_nothing_away() -> None:
+    more = BrokerPermissions(names.broker_names(shards=3))
+    for role, grown in zip(ROLES, (more.gateway, more.runner), strict=True):
+        assert set(role.publish) < set(grown.publish)
+        assert role.subscribe == grown.subscribe
+        assert all(
+            "_1" in one or "_2" in one or ".1." in one or ".2." in one
+            for one in set(grown.publish) - set(role.publish)
+        )
+    for shard in range(3):
+        run = new_run_id(1, bytes(10), (shard,))
+        assert [may(role.publish, NAMES.log(run)) for role in (more.gateway, more.runner)] == [False, True]
+        assert may(more.gateway.publish, NAMES.request(AgentName("a"), run, 0))

@@ -74,11 +74,44 @@ def test_a_prefix_separates_all_names(agent: AgentName, run: RunId, turn: int) -
             with pytest.raises(ValueError):  # noqa: PT011  # whichever: it is not ours
                 parser(subject)
             for pattern in (
-                *(names.request_subjects, names.log_subjects, names.segments_subjects, names.live_subjects),
+                *(
+                    names.request_subjects(),
+                    names.log_subjects(),
+                    names.segments_subjects(),
+                    names.live_subjects,
+                ),
                 *(names.control_subjects, names.agents_subjects, names.file_subjects, names.probe_subjects),
                 f"{names.inbox('gateway')}.>",
             ):
                 assert not matches(subject, pattern)
+
+
+@given(st.integers(0, 255), st.integers(0, 255), agents, turns, st.sampled_from(["", "shop"]))
+def test_each_subject_belongs_to_the_streams_of_its_shard_alone(
+    shard: int, other: int, agent: AgentName, turn: int, prefix: str
+) -> None:
+    names = subjects.broker_names(prefix)
+    run = ids.new_run_id(1, bytes(10), (shard,))
+    for subject, filter_of in (
+        (names.log(run), names.log_subjects),
+        (names.segments(run), names.segments_subjects),
+        (names.request(agent, run, turn), names.request_subjects),
+    ):
+        assert matches(subject, filter_of(shard))
+        assert other == shard or not matches(subject, filter_of(other))
+    assert matches(names.request(agent, run, turn), names.requests_for(agent, shard))
+    assert names.parse_log(names.log(run)) == run
+    assert names.parse_request(names.request(agent, run, turn)) == (agent, run, turn)
+    assert matches(names.log(run), names.run_messages(run))
+    assert other == shard or names.log_stream(shard) != names.log_stream(other)
+    live = names.log(run).removeprefix(names.log_subjects(shard).partition("*")[0]).partition(".")[0]
+    assert names.live_template.replace("{{wildcard(1)}}", live) == names.live(run)
+
+
+@pytest.mark.parametrize("shards", [0, -1, 257])
+def test_a_number_of_shards_has_bounds(shards: int) -> None:
+    with pytest.raises(Invalid, match="REJOIN_LOG_SHARDS"):
+        subjects.broker_names(shards=shards)
 
 
 @pytest.mark.parametrize("prefix", ["a.b", "a b", "a_b", "*", ">", "run", "request", "$JS", "x" * 33, "ä"])
@@ -92,7 +125,7 @@ def test_names_match_their_filters_and_no_others(
     agent: AgentName, other: AgentName, run: RunId, turn: int
 ) -> None:
     request, key = NAMES.request(agent, run, turn), NAMES.agent_key(agent)
-    filters = [NAMES.request_subjects, NAMES.log_subjects, NAMES.agents_subjects]
+    filters = [NAMES.request_subjects(), NAMES.log_subjects(), NAMES.agents_subjects]
     for number, subject in enumerate([request, NAMES.log(run), key]):
         assert [matches(subject, one) for one in filters] == [number == at for at in range(3)]
     assert matches(request, NAMES.requests_for(other)) == (agent == other)
@@ -101,9 +134,9 @@ def test_names_match_their_filters_and_no_others(
 
 @given(runs, runs)
 def test_a_runs_log_and_its_copies_are_told_apart_and_found_together(run: RunId, other: RunId) -> None:
-    assert not matches(NAMES.segments(run), NAMES.log_subjects), "they would be republished"
-    assert matches(NAMES.segments(run), NAMES.segments_subjects)
-    assert not matches(NAMES.log(run), NAMES.segments_subjects)
+    assert not matches(NAMES.segments(run), NAMES.log_subjects()), "they would be republished"
+    assert matches(NAMES.segments(run), NAMES.segments_subjects())
+    assert not matches(NAMES.log(run), NAMES.segments_subjects())
     for subject in (NAMES.log(run), NAMES.segments(run)):
         assert matches(subject, NAMES.run_messages(other)) == (run == other)
 

@@ -45,6 +45,8 @@ def test_ids_go_both_ways() -> None:
     id = response_id(FACTS.run)
     assert id == f"resp_{FACTS.ulid}"
     assert parse_response_id(id) == FACTS.run
+    sharded = new_run_id(1, bytes(10), (12,))
+    assert parse_response_id(response_id(sharded)) == sharded
     for odd in ("", "resp_", FACTS.run, f"{id}0", f"resp_{'.' * 26}", "resp_" + "é" * 26):
         assert parse_response_id(odd) is None
 
