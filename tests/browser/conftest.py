@@ -6,9 +6,13 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, async_playwright, expect
 
 from rejoin_adapters.embedded import Servers
+from rejoin_runner.tools.tool_decorator import tool
 from tests.support.browser.browser_site import HERE, BrowserSite, LoadBalancer, find_chromium
 from tests.support.browser.chat_page import ChatPage
 from tests.support.browser.node import install_packages, run_command
+from tests.support.clients.api_families import Script
+from tests.support.models.agent_teams import Calls, scripted_agent
+from tests.support.system.local_system import LocalSystem
 from tests.support.system.processes import rejoin_dev
 
 BUNDLE_S_MAX = 60.0
@@ -72,6 +76,26 @@ async def context(browser: Browser, site: BrowserSite) -> AsyncIterator[BrowserC
 @pytest.fixture
 async def playground(context: BrowserContext, site: BrowserSite) -> ChatPage:
     return await ChatPage.open(context, site, "/")
+
+
+@pytest.fixture
+async def directions(site: BrowserSite) -> AsyncIterator[str]:
+    """An agent that asks two questions at once, beside the site's own. Its name."""
+
+    @tool(needs_approval=True)
+    async def left() -> str:
+        """Go left."""
+        return "gone left"
+
+    @tool(needs_approval=True)
+    async def right() -> str:
+        """Go right."""
+        return "gone right"
+
+    lines: Script = {"go": [[Calls("left"), Calls("right")], ["Here I am."]]}
+    async with LocalSystem(site.dev.nats_url, site.dev.database_url) as system:
+        await system.runner([scripted_agent(system.agent, lines, tools=[left, right])])
+        yield system.agent
 
 
 @pytest.fixture(params=["playground", "react"])

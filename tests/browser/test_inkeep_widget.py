@@ -11,15 +11,11 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, BrowserContext, expect
 
-from rejoin_runner.tools.tool_decorator import tool
 from tests.support.browser.browser_site import HERE, BrowserSite
 from tests.support.browser.chat_page import count_text
 from tests.support.browser.inkeep_widget import InkeepWidget, serve_widget, unique
 from tests.support.browser.node import install_packages, run_command
-from tests.support.clients.api_families import Script
 from tests.support.clients.attachments import PNG
-from tests.support.models.agent_teams import Calls, scripted_agent
-from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -94,26 +90,6 @@ async def test_it_approves_and_denies(widget: InkeepWidget, faults: list[str], a
     await expect(widget.answer).to_contain_text("1 2")
     assert [one["role"] for one in await widget.whole_messages()] == ["user", "assistant"] * 2
     assert faults == []
-
-
-@pytest.fixture
-async def directions(site: BrowserSite) -> AsyncIterator[str]:
-    """An agent that asks two questions at once, beside the site's own. Its name."""
-
-    @tool(needs_approval=True)
-    async def left() -> str:
-        """Go left."""
-        return "gone left"
-
-    @tool(needs_approval=True)
-    async def right() -> str:
-        """Go right."""
-        return "gone right"
-
-    lines: Script = {"go": [[Calls("left"), Calls("right")], ["Here I am."]]}
-    async with LocalSystem(site.dev.nats_url, site.dev.database_url) as system:
-        await system.runner([scripted_agent(system.agent, lines, tools=[left, right])])
-        yield system.agent
 
 
 @pytest.mark.feature("F54", "F95")

@@ -1,10 +1,12 @@
 """The run inspector: it explains how a message came about."""
 
 import re
+import secrets
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import BrowserContext, Page, expect
 
+from tests.support.browser.browser_site import BrowserSite
 from tests.support.browser.chat_page import ChatPage, count_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -37,6 +39,27 @@ async def test_the_timeline_tells_of_the_tool_the_question_and_who_decided(playg
     await expect(page.locator("#raw tbody")).to_contain_text("tool-approval-response")
     await page.fill("#filter", "tool-approval")
     await expect(page.locator("#raw tbody tr")).to_have_count(2)
+
+
+@pytest.mark.feature("F61")
+async def test_a_decision_is_seen_while_another_one_is_missing(
+    context: BrowserContext, site: BrowserSite, directions: str
+) -> None:
+    page, session = await context.new_page(), secrets.token_hex(8)
+    url = f"{site.base}/api/agents/{directions}/{session}"
+    asked = await page.request.post(url, data={"message": "go"})
+    await page.goto(f"{site.base}/inspect#{asked.headers['x-workflow-run-id']}")
+    questions = page.locator("#timeline li", has_text="Asked for approval")
+    await expect(questions).to_have_text([re.compile("nobody has decided yet")] * 2)
+    [_, answer] = (await (await page.request.get(url)).json())["messages"]
+    ids = [part["approval"]["id"] for part in answer["parts"] if "approval" in part]
+    first, second = [{"type": "approval", "approval": {"approvalId": id, "approved": True}} for id in ids]
+    assert await (await page.request.post(url, data=first)).json() == {"success": True}
+    await expect(questions).to_have_text([re.compile("approved by a person"), re.compile("nobody has")])
+    await expect(page.locator("#message")).to_contain_text("approved")
+    await page.request.post(url, data=second)
+    await expect(page.locator("#summary")).to_contain_text("completed")
+    await expect(questions).to_have_text([re.compile("approved by a person")] * 2)
 
 
 @pytest.mark.feature("F119")

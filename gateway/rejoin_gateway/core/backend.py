@@ -25,6 +25,7 @@ from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.core.file_urls import FileAccess, FileUrls
 from rejoin_gateway.metrics import GatewayMetrics
 from rejoin_gateway.streaming.answered_parts import has_waiting_calls, with_answers
+from rejoin_gateway.streaming.given_answers import GivenAnswers
 from rejoin_gateway.streaming.positions import Position, counted_from
 from rejoin_gateway.streaming.replay import HEARTBEAT_S, Replay
 from rejoin_gateway.streaming.resume_point import find_resume_point
@@ -185,6 +186,10 @@ class Backend(msgspec.Struct, frozen=True):
             messages = with_answers(messages, await self.store.answered_calls(owner, session))
         urls = self.file_urls
         return messages if urls is None else [urls.with_urls(message, owner.tenant) for message in messages]
+
+    async def given_answers(self, run: Run) -> list[bytes]:
+        """The events of answers that a run was given while it waits for others, as JSON."""
+        return await GivenAnswers(self.store, run, View()).events() if run.state is State.SUSPENDED else []
 
     def file_access(self, id: str, query: Mapping[str, str]) -> FileAccess | None:
         """What the query of a file's URL allows without a credential; None if it is not signed or expired."""

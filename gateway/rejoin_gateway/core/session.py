@@ -83,10 +83,9 @@ class Session(msgspec.Struct, frozen=True):
             return None
         if run is None:
             raise NotFound(f"there is no session {self.id!r}")
-        if run.id == named:
-            position = in_turn(position, turn)
+        own = in_turn(position, turn) if run.id == named else position
         try:
-            return await self.resume(run, position, view, follow=follow)
+            return await self.resume(run, own, view, follow=follow)
         except CursorOfAnotherRun as fault:
             other = await self.backend.store.find_run(self.owner, fault.cursor_run)
             if other is None or other.session != self.id or other.id == run.id:

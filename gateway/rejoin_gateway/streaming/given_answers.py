@@ -1,4 +1,5 @@
-"""Shows in a response the answers that a waiting run was given and that its log does not have yet.
+"""Shows the answers that a waiting run was given and that its log does not have yet, in responses and the
+inspector.
 
 The log gets them all together when the last one is stored. The events here are the ones that the log will
 have then, so a client receives them twice; the second time changes nothing. They have no id and are not
@@ -21,7 +22,7 @@ from rejoin_protocol.log.record import View
 
 
 class GivenAnswers:
-    """The answers of one response. Ask for `frames` while the run waits."""
+    """The answers of one response. Ask for them while the run waits."""
 
     def __init__(self, store: RunStore, run: Run, view: View) -> None:
         self._store = store
@@ -32,14 +33,18 @@ class GivenAnswers:
     async def frames(self) -> bytes:
         """The frames of the answers that are new since the last call; none while the database is away."""
         try:
-            calls = await self._new_calls()
-            found = await self._find_message() if calls else None
+            return b"".join(b"data: %b\n\n" % event for event in await self.events())
         except Unavailable:
             return b""
+
+    async def events(self) -> list[bytes]:
+        """The events of the answers that are new since the last call, as JSON. Raises `Unavailable`."""
+        calls = await self._new_calls()
+        found = await self._find_message() if calls else None
         if found is None:  # the run goes on: its log tells the rest
-            return b""
+            return []
         self._shown.update(call.approval.request.id for call in calls)
-        return b"".join(b"data: %b\n\n" % event for event in _encode_answers(found, calls))
+        return _encode_answers(found, calls)
 
     async def _new_calls(self) -> list[AskedCall]:
         return [

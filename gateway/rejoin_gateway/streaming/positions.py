@@ -20,9 +20,10 @@ class FromStart(msgspec.Struct, frozen=True):
 
 
 class AfterCursor(msgspec.Struct, frozen=True):
-    """After the event with this cursor."""
+    """After the event with this cursor. `turn`: the client has received nothing of earlier turns."""
 
     cursor: Cursor
+    turn: int = 0
 
 
 class AfterCount(msgspec.Struct, frozen=True):
@@ -48,15 +49,15 @@ def in_turn(position: Position, turn: int) -> Position:
     match position:
         case FromStart() if turn:
             return FromTurn(turn)
-        case AfterCount(count):
-            return AfterCount(count, turn)
+        case AfterCount() | AfterCursor():
+            return msgspec.structs.replace(position, turn=turn)
         case _:
             return position
 
 
 def counted_from(position: Position) -> int:
     """The turn from which on a client in this position counts events."""
-    return position.turn if isinstance(position, AfterCount | FromTurn) else 0
+    return 0 if isinstance(position, FromStart) else position.turn
 
 
 def parse_position(headers: Mapping[str, str], query: Mapping[str, str]) -> Position:

@@ -208,6 +208,9 @@ async def test_a_stream_of_a_waiting_run_shows_what_its_client_can_read(
     await answer(client, session, decision(asked["tool-pay"], approved=True, input=EDITED))
     await locate(client, session, asked["tool-locate"])
     waiting = await client.get(path)
+    log = (await client.get(path.replace("/stream", "/log"))).json
+    known = ["tool-output-available", "tool-input-available", "tool-approval-response"]
+    assert [chunk["type"] for chunk in log["answers"]] == known
     count = len(before.frames) - 1
     assert waiting.raw.startswith(before.raw.removesuffix(sse.DONE))
     assert waiting.frames[:count] == before.frames[:count]
@@ -215,6 +218,7 @@ async def test_a_stream_of_a_waiting_run_shows_what_its_client_can_read(
     assert {frame.id for frame in waiting.frames[count:]} == {""}
     done = await client.post(client.at(session), decision(asked["tool-ship"], approved=True))
     assert done.complete
+    assert "answers" not in (await client.get(path.replace("/stream", "/log"))).json
     rest = await client.get(f"{path}&startIndex={count}")
     assert (await client.get(path)).raw == before.raw.removesuffix(sse.DONE) + rest.raw
 

@@ -230,7 +230,7 @@ async def test_a_count_that_began_with_a_decision_resumes_by_the_id_of_its_respo
         assert tail.headers["x-workflow-stream-tail-index"] == str(len(frames) - 2)
         assert (await system.get(f"{url}?startIndex={len(frames)}&{ui}")).status == 410
         by_cursor = await system.get(f"{url}?{ui}", **{"Last-Event-ID": frames[0].id})
-        assert by_cursor.frames == frames[1:]
+        assert (by_cursor.frames, by_cursor.headers["x-workflow-run-id"]) == (frames[1:], id)
         by_run = await system.get(url.replace(id, run) + f"?startIndex={len(asked.frames) - 1}&{ui}")
         if not ui:
             assert by_run.frames == frames

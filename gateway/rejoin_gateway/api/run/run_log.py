@@ -47,7 +47,9 @@ class LogBatch(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class RunLogPage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A page of a run's log, oldest first. `next`: the `after` of the following page; 0 on the last one."""
+    """A page of a run's log, oldest first. `next`: the `after` of the following page; 0 on the last one.
+    `answers`: the events of answers that the run was given while it waits for others. The log has them later.
+    """
 
     id: RunId
     state: State
@@ -58,6 +60,7 @@ class RunLogPage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     updated_at: datetime
     records: Sequence[LogBatch]
     next: int = 0
+    answers: list[msgspec.Raw] = []
 
 
 class RunWithMessage(msgspec.Struct, frozen=True, rename="camel"):
@@ -92,6 +95,7 @@ async def get_log(request: web.Request) -> web.StreamResponse:
             updated_at=summary.updated_at,
             records=_to_batches(page),
             next=page.records[-1].seq if page.more and page.records else 0,
+            answers=list(map(msgspec.Raw, await session.backend.given_answers(run))),
         )
     )
 

@@ -15,6 +15,7 @@ const OVER = ['completed', 'failed', 'cancelled'];
 
 class Run {
   records = [];
+  answers = []; // what was answered while the run waits for more: the log has it later
   state = '';
   #after = 0;
 
@@ -27,8 +28,9 @@ class Run {
     for (let news = false; ; news = true) {
       const page = await wire.json(`/run/api/executions/${this.id}/log?after=${this.#after}`);
       if (!page) throw new Error(`There is no run ${this.id}, or it is not yours.`);
-      const changed = page.state !== this.state || page.records.length > 0;
-      Object.assign(this, { state: page.state, createdAt: page.createdAt, session: page.conversationId, agent: page.agentId, answer: page.messageId });
+      const { answers = [] } = page;
+      const changed = page.state !== this.state || page.records.length > 0 || answers.length !== this.answers.length;
+      Object.assign(this, { answers, state: page.state, createdAt: page.createdAt, session: page.conversationId, agent: page.agentId, answer: page.messageId });
       this.records.push(...page.records);
       this.#after = page.records.at(-1)?.sequence ?? this.#after;
       if (!page.next) return news || changed;
@@ -102,7 +104,9 @@ function bar(from, to) {
 
 function paintTimeline() {
   const drawn = scale(list);
-  arrange($('timeline'), lines(list, run.records, run.createdAt).map((line) => {
+  const last = list.at(-1);
+  const answered = run.answers.map((chunk) => ({ ...last, chunk }));
+  arrange($('timeline'), lines([...list, ...answered], run.records, run.createdAt).map((line) => {
     const label = h('span', { className: 'label', textContent: line.label });
     const detail = h('span', { className: 'detail', textContent: line.detail, title: line.detail });
     const span = h('span', { className: 'span', textContent: line.to > line.from ? duration(line.to - line.from) : `at ${duration(line.from)}` });
@@ -160,6 +164,7 @@ function show(count) {
   at = Math.min(count, list.length);
   const fold = new Fold({ id: run.id, role: 'assistant', parts: [] });
   for (const { chunk } of list.slice(0, at)) fold.add(chunk);
+  if (at === list.length) run.answers.forEach((chunk) => fold.add(chunk));
   fold.message.id = run.id;
   arrange($('message'), [shownMessage.article(fold.message, { busy: at < list.length })]);
   $('place').value = at;

@@ -60,7 +60,8 @@ def test_what_is_no_position_is_named(headers: dict[str, str], query: dict[str, 
         (FromStart(), 2, FromTurn(2), 2),
         (AfterCount(5), 0, AfterCount(5), 0),
         (AfterCount(-5), 2, AfterCount(-5, 2), 2),
-        (CURSOR, 2, CURSOR, 0),
+        (CURSOR, 0, CURSOR, 0),
+        (CURSOR, 2, AfterCursor(CURSOR.cursor, 2), 2),
     ],
 )
 def test_a_client_may_have_begun_with_a_turn(
