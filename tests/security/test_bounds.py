@@ -8,10 +8,12 @@ import msgspec
 import pytest
 from msgspec import inspect
 
+from rejoin_adapters.jetstream.setup import StreamSettings
 from rejoin_gateway.api.mcp.chat_tool import ToolArguments
 from rejoin_gateway.api.sessions import send_body
 from rejoin_gateway.app import ROUTES
 from rejoin_gateway.core.message_input import ClientMessage, MessageOptions
+from rejoin_gateway.listener.connections import ConnectionLimits
 from rejoin_gateway.settings import GatewaySettings
 from rejoin_protocol.limits import (
     DATA_BYTES_MAX,
@@ -25,6 +27,7 @@ from rejoin_protocol.limits import (
     TOOL_RESULT_BYTES_MAX,
 )
 from rejoin_runner.settings import RunnerSettings
+from rejoin_runner.worker.configuration import WorkerLimits
 from tests.support.clients.problems import assert_problem, post_bytes
 from tests.support.system.local_system import LocalSystem
 
@@ -236,8 +239,12 @@ WITHOUT_A_BOUND: dict[str, str] = {
     "model_base_url": "a name",
     "model_api_key": "a credential",
     "deployed_at_ms": "a time",
+    "shutdown_delay_s": "0 is no delay",
 }
 """Settings whose default is empty, and why that is no missing bound."""
+
+
+COUNTS = ("_max", "_per_minute", "_s", "_bytes")
 
 
 @pytest.mark.parametrize("kind", [GatewaySettings, RunnerSettings])
@@ -245,9 +252,18 @@ def test_no_limit_is_unlimited_by_default(kind: type[msgspec.Struct]) -> None:
     fields = msgspec.structs.fields(kind)
     empty = {field.name for field in fields if field.default in (None, "", msgspec.NODEFAULT)}
     assert empty - WITHOUT_A_BOUND.keys() == set()
-    limits = {field.name: field.default for field in fields if field.name.endswith(("_max", "_per_minute"))}
-    assert len(limits) > 5
-    assert all(isinstance(limit, int) and 0 < limit < 2**40 for limit in limits.values()), limits
+    limits = {field.name: field.default for field in fields if type(field.default) in (int, float)}
+    assert len(limits) > 10
+    assert {name for name, limit in limits.items() if not 0 < limit < 2**40} <= WITHOUT_A_BOUND.keys()
+    assert {field.name for field in fields if field.name.endswith(COUNTS)} <= limits.keys() | empty
+
+
+@pytest.mark.parametrize("kind", [ConnectionLimits, StreamSettings, WorkerLimits])
+def test_no_limit_of_what_a_service_is_made_of_is_unlimited(kind: type[msgspec.Struct]) -> None:
+    """These are not all settings."""
+    defaults = {field.name: field.default for field in msgspec.structs.fields(kind)}
+    unlimited = {name for name, value in defaults.items() if value != () and not 0 < (value or 0) < 2**40}
+    assert unlimited <= WITHOUT_A_BOUND.keys()
 
 
 def test_gateways_and_runners_have_the_same_default_limits() -> None:
