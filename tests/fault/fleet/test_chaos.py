@@ -9,7 +9,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -29,6 +29,7 @@ from tests.support.faults.chaos import (
     read_history,
     schedule,
     set_limit,
+    strike_brokers,
     vary_tenant_limit,
 )
 from tests.support.faults.invariants import (
@@ -38,6 +39,7 @@ from tests.support.faults.invariants import (
     read_runs,
     undeleted_runs,
 )
+from tests.support.system.nats_cluster import cluster
 from tests.support.system.observation import RecordMeasurement, wait_until
 from tests.support.system.processes import Dev
 
@@ -92,20 +94,30 @@ async def rampage(
 
 @pytest.mark.feature("F83", "F84", "F85", "F86", "F87", "F88", "F89", "F90", "F91", "F92", "F93")
 @pytest.mark.timeout(DURATION_S + 3 * SETTLE_S)
-@pytest.mark.parametrize("attacked", [False, True], ids=["", "attacked"])
+@pytest.mark.parametrize(
+    ("attacked", "brokers"),
+    [(False, 1), (True, 1), (True, 3)],
+    ids=["", "attacked", "attacked, three brokers"],
+)
 async def test_nothing_is_lost_while_everything_dies(
-    tmp_path: Path, record_measurement: RecordMeasurement, *, attacked: bool
+    tmp_path: Path, record_measurement: RecordMeasurement, *, attacked: bool, brokers: int
 ) -> None:
     """`attacked`: a poisonous tool, a blocking tool and messages of 16 MB are among the load. No run of
-    anybody else fails.
+    anybody else fails. `brokers`: three form a cluster, of which one is killed at a time.
     """
     seed = os.environ.get("REJOIN_CHAOS_SEED", str(secrets.randbelow(10**6)))
-    async with chaos_installation(tmp_path) as where, open_client_connections() as http:
+    async with AsyncExitStack() as stack:
+        several = (
+            await stack.enter_async_context(cluster(tmp_path / "brokers", brokers)) if brokers > 1 else None
+        )
+        where = await stack.enter_async_context(chaos_installation(tmp_path, brokers=several))
+        http = await stack.enter_async_context(open_client_connections())
         clients = [Client(http, where.gateways, Random(f"{seed}-{n}"), leaves=True) for n in range(SESSIONS)]
         attackers = [Attacker(http, where.gateways, Random(f"{seed}-attack"))] if attacked else []
         chaos = Chaos(where)
         try:
-            await rampage(where, clients, attackers, chaos, seed)
+            async with run_alongside(*([strike_brokers(several, DURATION_S)] if several else [])):
+                await rampage(where, clients, attackers, chaos, seed)
             late = ""
         except (TimeoutError, AssertionError) as fault:
             late = f"it did not settle: {fault!r}"

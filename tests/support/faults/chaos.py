@@ -22,18 +22,22 @@ import asyncpg
 import msgspec
 import psutil
 
+from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.setup import ACK_WAIT_S
 from rejoin_protocol import file_formats
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold, MessageDict
 from tests.support.agents.chaos import CALLS
 from tests.support.clients.reconnecting_client import DONE, END, cursor_of, split_frames
+from tests.support.system.nats_cluster import Cluster
 from tests.support.system.processes import Dev, Part, rejoin_dev
 
 EACH = 3
 """So many gateways, and so many runners."""
 STOPPED_S = ACK_WAIT_S + 1.0
 STOPPED_MAX = 2
+BROKER_PERIOD_S = 15.0
+"""Between two kills of clustered brokers. A new leader takes four to eight seconds."""
 SILENCE_S_MAX = 3.0
 """A client that hears nothing for this long tries another gateway: this one may be stopped."""
 AGAIN_S = (0.02, 0.3)
@@ -56,17 +60,35 @@ AWAY = (aiohttp.ClientError, OSError, TimeoutError)
 
 
 @asynccontextmanager
-async def chaos_installation(directory: Path, each: int = EACH) -> AsyncIterator[Dev]:
-    """`rejoin dev`; its tools log their executions to the file `calls` in the directory."""
+async def chaos_installation(
+    directory: Path, each: int = EACH, brokers: Cluster | None = None
+) -> AsyncIterator[Dev]:
+    """`rejoin dev`; its tools log their executions to the file `calls` in the directory. `brokers`: used in
+    place of its own one.
+    """
     calls = directory / "calls"
     calls.touch()
+    variables = {CALLS: str(calls), "REJOIN_LOOP_BLOCKED_MAX_S": "1"}
+    if brokers is not None:
+        replicas = len(brokers.nodes)
+        variables |= {"REJOIN_NATS_URL": brokers.url("admin"), "REJOIN_NATS_REPLICAS": str(replicas)}
     async with rejoin_dev(
-        directory,
-        "tests.support.agents.chaos:agent",
-        each=each,
-        variables={CALLS: str(calls), "REJOIN_LOOP_BLOCKED_MAX_S": "1"},
+        directory, "tests.support.agents.chaos:agent", each=each, variables=variables
     ) as one:
+        if brokers is not None:
+            one.nats_url = brokers.url("admin")
+            async with nats_connection.connect(one.nats_url, "tests") as connection:
+                await setup.declare_streams(connection, setup.StreamSettings(replicas))
         yield one
+
+
+async def strike_brokers(brokers: Cluster, duration_s: float) -> None:
+    """Kill one broker after the other, and start it again."""
+    period_s = min(BROKER_PERIOD_S, duration_s / 2)
+    for _, node in zip(range(int(duration_s / period_s)), itertools.cycle(brokers.nodes), strict=False):
+        await asyncio.sleep(period_s)
+        await node.kill()
+        await node.start()
 
 
 async def is_settled(database_url: str) -> bool:
