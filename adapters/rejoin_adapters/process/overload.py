@@ -30,11 +30,15 @@ receives at once, which would cost a system call each.
 """
 CGROUPS = Path("/sys/fs/cgroup")
 CGROUP_FILES = (
-    ("memory.max", "memory.current", "inactive_file "),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file "),
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        ("total_inactive_file", "total_active_file"),
+    ),
 )
-"""Of control groups of version 2 and 1: the limit, the usage, and the row of `memory.stat` with the file
-cache that the kernel drops first (cgroup-v2.rst and cgroup-v1/memory.rst of its documentation).
+"""Of control groups of version 2 and 1: the limit, the usage, and the rows of `memory.stat` with the cache of
+files, which the kernel drops before it ends a process (its cgroup-v2.rst and cgroup-v1/memory.rst).
 """
 UNLIMITED_BYTES = 1 << 60
 """The kernel writes a number this large, or a word, where there is no limit."""
@@ -123,16 +127,16 @@ def read_process_usage() -> ProcessUsage:
 
 
 def read_container_memory(cgroups: Path = CGROUPS) -> ContainerMemory:
-    """The memory of this process's container, without the file cache that the kernel drops first."""
-    for limit_file, usage_file, cache_row in CGROUP_FILES:
+    """The memory of this process's container, without the cache of files."""
+    for limit_file, usage_file, cache_rows in CGROUP_FILES:
         usage_path = cgroups / usage_file
         try:
             limit, used = int((cgroups / limit_file).read_text()), int(usage_path.read_text())
-            rows = usage_path.with_name("memory.stat").read_text().splitlines()
+            rows = [line.split() for line in usage_path.with_name("memory.stat").read_text().splitlines()]
         except (OSError, ValueError):  # no such group, or a word for "no limit"
             continue
         if limit < UNLIMITED_BYTES:
-            cache = sum(int(row.removeprefix(cache_row)) for row in rows if row.startswith(cache_row))
+            cache = sum(int(count) for name, count in rows if name in cache_rows)
             return ContainerMemory(max(0, used - cache), limit)
     return ContainerMemory()
 

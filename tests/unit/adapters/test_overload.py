@@ -60,11 +60,15 @@ def test_this_process_uses_memory_and_files() -> None:
     assert usage.files > 2
 
 
-V2 = {"memory.max": "1000", "memory.current": "900", "memory.stat": "anon 500\ninactive_file 150\n"}
+V2 = {
+    "memory.max": "1000",
+    "memory.current": "900",
+    "memory.stat": "anon 500\ninactive_file 100\nactive_file 50\n",
+}
 V1 = {
     "memory/memory.limit_in_bytes": "1000",
     "memory/memory.usage_in_bytes": "900",
-    "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 150\n",
+    "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 100\ntotal_active_file 50\n",
 }
 
 
@@ -82,7 +86,7 @@ V1 = {
 def test_all_processes_of_a_container_count_towards_its_limit(
     files: dict[str, str], expected: ContainerMemory, tmp_path: Path
 ) -> None:
-    """The file cache does not: the kernel drops it first."""
+    """The cache of files does not: the kernel drops it before it ends a process."""
     for name, text in files.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
