@@ -44,6 +44,12 @@ async def check_nats(settings: DoctorSettings) -> AsyncIterator[Finding]:
             yield error(f"broker: the streams {', '.join(missing)} are missing", "run `rejoin migrate`")
             return
         yield ok(f"broker: NATS {version} at {hosts}, with all streams")
+        if further := await setup.find_further_shards(connection):
+            yield error(
+                f"broker: there are {', '.join(further)} too, and REJOIN_LOG_SHARDS is "
+                f"{settings.log_shards}: runners with this setting leave the runs there waiting",
+                "set REJOIN_LOG_SHARDS to the same number for all processes",
+            )
         async for finding in _check_permissions(connection):
             yield finding
         async for finding in _check_streams(connection, settings):
@@ -112,7 +118,7 @@ async def _check_leaders(connection: NatsConnection) -> AsyncIterator[Finding]:
         streams = [stream_of(shard) for shard in range(names.shards)]
         led = Counter(leaders[stream][0] for stream in streams)
         servers = {server for stream in streams for server in leaders[stream][1]}
-        most = -(-names.shards // len(servers))
+        most = -(-names.shards // max(1, len(servers)))
         if leaderless := [stream for stream in streams if not leaders[stream][0] and len(servers) > 1]:
             yield error(
                 f"broker: {', '.join(leaderless)} have no leader", "start the NATS servers that are missing"

@@ -11,7 +11,7 @@ from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection, 
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.broker.subjects import BrokerNames
 from rejoin_protocol.errors import Invalid, Unavailable
-from rejoin_protocol.ids import AgentName
+from rejoin_protocol.ids import SHARDS_MAX, AgentName
 
 log = structlog.get_logger("rejoin.streams")
 
@@ -161,8 +161,8 @@ class _ClusterInfo(msgspec.Struct, frozen=True):
 
     @property
     def servers(self) -> list[str]:
-        """All that store the stream, in the order of their names."""
-        return sorted({self.leader, *(peer.name for peer in self.replicas)})
+        """All that store the stream, in the order of their names; none if they are not known."""
+        return sorted({self.leader, *(peer.name for peer in self.replicas)} - {""})
 
 
 class _ClusteredStream(msgspec.Struct, frozen=True):
@@ -187,16 +187,14 @@ async def find_leaders(connection: NatsConnection) -> dict[str, tuple[str, list[
 
 async def _spread_leaders(connection: NatsConnection) -> None:
     """Let the shards' leaders take turns over the servers, a shard's log and requests at the same one: each
-    server leads its share, and the end of one is the end of its shards' leaders alone. Where NATS
-    disagrees, it
-    decides.
+    server leads its share, and its end is that of its shards' leaders alone. A wish: NATS may decide
+    otherwise.
     """
     names, leaders = connection.names, await find_leaders(connection)
     for shard in range(names.shards):
         for stream in (names.log_stream(shard), names.requests_stream(shard)):
             leader, servers = leaders[stream]
-            wanted = servers[shard % len(servers)]
-            if leader in ("", wanted):
+            if not leader or leader == (wanted := servers[shard % len(servers)]):
                 continue
             query = msgspec.json.encode({"placement": {"preferred": wanted}})
             try:
@@ -227,14 +225,27 @@ async def require_streams(connection: NatsConnection) -> None:
             missing = await find_missing_streams(connection)
     if missing:
         raise Invalid(f"the broker misses the streams {', '.join(missing)}: run `rejoin migrate`")
+    if further := await find_further_shards(connection):
+        log.warning("shards_not_served", streams=further, log_shards=connection.names.shards)
 
 
 async def find_missing_streams(connection: NatsConnection) -> list[str]:
     """The names of the streams that do not exist. Raises `Unavailable`."""
-    response = await connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.NAMES")
-    existing = set(_stream_list.decode(response).streams or ())
+    existing = await _list_streams(connection)
     wanted = [stream["name"] for stream in stream_configs(connection.names, StreamSettings())]
     return [name for name in wanted if name not in existing]
+
+
+async def find_further_shards(connection: NatsConnection) -> list[str]:
+    """The logs of shards that exist beyond the number that is set. Raises `Unavailable`."""
+    existing, names = await _list_streams(connection), connection.names
+    further = [names.log_stream(shard) for shard in range(names.shards, SHARDS_MAX)]
+    return [name for name in further if name in existing]
+
+
+async def _list_streams(connection: NatsConnection) -> set[str]:
+    response = await connection.call_api(f"{subjects.JETSTREAM_API}.STREAM.NAMES")
+    return set(_stream_list.decode(response).streams or ())
 
 
 async def declare_consumer(

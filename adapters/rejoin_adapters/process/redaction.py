@@ -46,6 +46,7 @@ PATTERNS = re.compile(
     # What begins like a JWT and is none stays. It is matched as a whole: no search begins inside it again.
     r"|(?P<harmless>\beyJ[\w-]++)"
     r"|\bsk-[\w-]{8,}"  # keys of model providers
+    r"|\bS[ACNOUX][A-Z2-7]{56}\b"  # seeds of NATS
     r"|(?<=://)[^\s/@\"']+(?=@)",  # credentials in a URL
     re.IGNORECASE,
 )

@@ -21,6 +21,7 @@ from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.log.record import Head, Record
 from rejoin_protocol.log.segment import RECORDS
 from rejoin_protocol.run_request import RunRequest
+from tests.support.clients.stopped_runs import stop_while_working
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.nats_cluster import Cluster, cluster
 from tests.support.system.observation import read_log
@@ -90,26 +91,13 @@ async def test_runs_go_their_whole_way_with_the_services_own_users(
             await system.post(base, system.chat(asked, "delete notes.txt"))
             decided = await system.post(base, await system.decision(base, asked, approved=True))
             assert decided.text == "notes.txt is deleted."
-            await interrupted(system, base)
+            await stop_while_working(system, base)
             assert (await system.get(f"{base}/health/ready")).status == 200
     assert [line for line in lines if line["event"] == "broker_denied"] == []
 
 
 def frames(raw: bytes) -> list[bytes]:
     return [frame + b"\n\n" for frame in raw.split(b"\n\n")[:-1]]
-
-
-async def interrupted(system: LocalSystem, base: str) -> None:
-    session = system.fresh("s")
-    async with system.http.post(f"{base}/api/chat", json=system.chat(session, "sleep 30")) as response:
-        received = b""
-        while b"tool-input-available" not in received:
-            received += await response.content.readany()
-        async with asyncio.timeout(5):
-            stopped = await system.http.post(f"{base}/api/chat/{session}/stop")
-            assert stopped.status < 300, await stopped.text()
-            while b"abort" not in received:
-                received += await response.content.readany()
 
 
 async def test_a_runner_copies_what_it_writes_and_a_gateway_reads_the_copies(

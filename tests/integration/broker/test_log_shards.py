@@ -6,7 +6,11 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
+from rejoin.cli import doctor
+from rejoin.cli.check_settings import DoctorSettings
+from rejoin.cli.finding import Severity
 from rejoin_adapters.jetstream import nats_connection, setup, write_probe
 from rejoin_adapters.jetstream.log_tail import open_log_tail
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
@@ -22,6 +26,7 @@ from rejoin_protocol.log.segment import RECORDS
 from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.agent.agent import Agent
 from tests.support.clients.reconnecting_client import DONE, cursor_of, split_frames
+from tests.support.clients.stopped_runs import stop_while_working
 from tests.support.faults.takeover import ACK_WAIT_S, SILENT_RUNNER, has_no_runs, post_in_background
 from tests.support.models.scripted_models import GatedModel
 from tests.support.system.local_system import LocalSystem
@@ -122,6 +127,21 @@ async def test_each_shard_of_the_queue_delivers_its_own_requests(connection: Nat
             assert await take(5) == []
 
 
+async def test_a_process_with_a_smaller_number_says_that_it_leaves_shards(
+    sharded_url: str, database_url: str
+) -> None:
+    names = subjects.broker_names(shards=2)
+    with capture_logs() as lines:
+        async with nats_connection.connect(broker_url.parse(sharded_url, names=names), "tests") as one:
+            await setup.require_streams(one)
+    [line] = [line for line in lines if line["event"] == "shards_not_served"]
+    assert line["streams"] == ["LOG_2"]
+    found = await doctor.examine(
+        DoctorSettings(nats_url=sharded_url, database_url=database_url, log_shards=2)
+    )
+    assert any("there are LOG_2 too" in one.text for one in found if one.severity is Severity.ERROR)
+
+
 async def test_new_runs_go_to_the_shards_that_store_messages(connection: NatsConnection) -> None:
     """A stream that is missing answers as one that is stuck: nobody answers."""
     assert await write_probe.probe_writes(connection, secrets.token_hex(4)) == (0, 1, 2)
@@ -140,7 +160,7 @@ async def test_runs_of_all_shards_are_answered_resumed_approved_and_stopped(
     async with LocalSystem(sharded_url, database_url) as system, asyncio.timeout(60):
         base = await system.gateway(log_shards=SHARDS)
         await system.runner(log_shards=SHARDS)
-        for flow in (answered_and_resumed, approved, stopped):
+        for flow in (answered_and_resumed, approved, stop_while_working):
             used: set[int] = set()
             while len(used) < SHARDS:  # the id is random
                 used.add(shard_of(RunId(await flow(system, base))))
@@ -166,18 +186,6 @@ async def approved(system: LocalSystem, base: str) -> str:
     decided = await system.post(base, await system.decision(base, session, approved=True))
     assert decided.text == "notes.txt is deleted."
     return asked.headers["x-workflow-run-id"]
-
-
-async def stopped(system: LocalSystem, base: str) -> str:
-    session = system.fresh("s")
-    async with system.http.post(f"{base}/api/chat", json=system.chat(session, "sleep 30")) as response:
-        received = b""
-        while b"tool-input-available" not in received:
-            received += await response.content.readany()
-        await system.http.post(f"{base}/api/chat/{session}/stop")
-        while b"abort" not in received:
-            received += await response.content.readany()
-        return response.headers["x-workflow-run-id"]
 
 
 async def test_another_runner_takes_over_a_run_of_a_later_shard(sharded_url: str, database_url: str) -> None:

@@ -21,6 +21,7 @@ from rejoin_protocol.broker.broker_url import BrokerUrl
 from rejoin_protocol.broker.subjects import BrokerNames
 from rejoin_protocol.ids import AgentName, RunId
 from tests.support.clients.attachments import PNG, inline_file_part
+from tests.support.clients.stopped_runs import stop_while_working
 from tests.support.system.databases import fresh_database
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.nats_cluster import cluster
@@ -91,14 +92,7 @@ async def use(system: LocalSystem, base: str) -> None:
     await system.post(base, system.chat(asked, "delete notes.txt"))
     decided = await system.post(base, await system.decision(base, asked, approved=True))
     assert decided.text == "notes.txt is deleted."
-    stopped = system.fresh("s")
-    async with system.http.post(f"{base}/api/chat", json=system.chat(stopped, "sleep 30")) as response:
-        received = b""
-        while b"tool-input-available" not in received:
-            received += await response.content.readany()
-        await system.http.post(f"{base}/api/chat/{stopped}/stop")
-        while b"abort" not in received:
-            received += await response.content.readany()
+    await stop_while_working(system, base)
 
 
 async def test_two_installations_with_the_same_agent_share_an_account_and_no_message(

@@ -20,6 +20,7 @@ def shown(**event: object) -> str:
         "bearer hunter2",
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl",
         "sk-proj-abcdefgh12345",
+        "SUAKYRHVIOREXV7EUZTBHUHL7NUMHPMAS7QMDU3GTIUWEI5LDNOXD43IZY",
         "postgresql://rejoin:hunter2@db:5432/rejoin",
         "nats://s3cret-token@nats:4222",
     ],
