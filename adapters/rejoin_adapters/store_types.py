@@ -12,6 +12,7 @@ from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import OperationSet
+from rejoin_protocol.request_tools import RequestTool
 from rejoin_protocol.run_request import RunRequest
 
 type Count = Annotated[int, Meta(ge=1, le=2**53)]
@@ -140,7 +141,8 @@ class Admission(msgspec.Struct, frozen=True):
     caller's idempotency key within the session; repeating it is the same request or a conflict.
 
     `context` is sealed and opaque here. It is deleted when the run ends; with `remember` the session keeps a
-    copy for later runs that bring none.
+    copy for later runs that bring none. `request_tools`: the client tools that the request brings, for this
+    run only.
     """
 
     owner: Owner
@@ -154,6 +156,7 @@ class Admission(msgspec.Struct, frozen=True):
     context: bytes | None = None
     remember: bool = False
     operation_set: OperationSet = OperationSet.NONE
+    request_tools: Sequence[RequestTool] = ()
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -323,6 +326,7 @@ class Claim(msgspec.Struct, frozen=True):
     their open questions may still be answered. `history_cut`: older messages were left out.
     `history_bytes`: the size of the history as JSON; if it is not here yet, `RunStore.load_history` reads it
     from `history_from` on. `steering`: messages that steer the run, oldest first; its log may have some.
+    `request_tools`: see `Admission`.
     """
 
     run: Run
@@ -335,6 +339,7 @@ class Claim(msgspec.Struct, frozen=True):
     history_bytes: int = 0
     history_from: int | None = None
     steering: Sequence[MessageDict] = ()
+    request_tools: Sequence[RequestTool] = ()
 
 
 class Loss(msgspec.Struct, frozen=True):

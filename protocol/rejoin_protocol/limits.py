@@ -142,6 +142,16 @@ TOOL_INPUT_BYTES_MAX = 256 * KIB
 """A tool's input, as JSON. It is stored with the call's approval."""
 TOOL_RESULT_BYTES_MAX = 256 * KIB
 """A tool's result, as JSON. It is repeated to the model in each later step."""
+REQUEST_TOOLS_MAX = 128
+"""Tools that one request brings: as many as OpenAI takes."""
+REQUEST_TOOLS_BYTES_MAX = 128 * KIB
+"""These, as JSON. They are stored with the run, and the model reads them in each step."""
+SCHEMA_NODES_MAX = 10_000
+"""Values of the schema of such a tool, each reference replaced by what it leads to: a few lines of nested
+references can mean billions.
+"""
+SCHEMA_DEPTH_MAX = 100
+"""How deep they are nested."""
 TYPED_ANSWER_BYTES_MAX = 256 * KIB
 """A typed answer, as JSON. Its growth takes up to five times its size in the log."""
 HISTORIES_BYTES_MAX = 32 * MIB
@@ -196,4 +206,5 @@ type Part = Annotated[dict[str, Any], Meta(max_length=OBJECT_KEYS_MAX)]
 type RepeatedText = Annotated[str, Meta(max_length=BODY_TEXT_BYTES_MAX)]
 type RepeatedPart = Annotated[dict[str, Any], Meta(max_length=BODY_CONTAINERS_MAX)]
 type RepeatedParts = Annotated[list[RepeatedPart], Meta(max_length=BODY_CONTAINERS_MAX)]
+type RepeatedList = Annotated[list[RepeatedText | RepeatedPart], Meta(max_length=BODY_CONTAINERS_MAX)]
 type FreeObject = Annotated[dict[str, Any], Meta(max_length=OBJECT_KEYS_MAX)]

@@ -1,5 +1,6 @@
 """Messages between gateways and runners: run requests and registry entries."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -30,7 +31,8 @@ class AgentEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     `deployed_at_ms` distinguishes deploys: during a rolling deploy the later one wins. `announced_at_ms`:
     time of the announcement. Both are milliseconds since 1970. `execution_mode`: whether the run API ends its
     response when a run waits for approvals (`durable`) or keeps it open (`classic`), for requests that do not
-    say it.
+    say it. `takes_tools`: whether a request may bring tools; `reserved_tools`: the names that these must not
+    have, see `request_tools.find_reserved`.
     """
 
     name: AgentName
@@ -39,6 +41,8 @@ class AgentEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     deployed_at_ms: int = 0
     announced_at_ms: int = 0
     execution_mode: ExecutionMode = "durable"
+    takes_tools: bool = False
+    reserved_tools: Sequence[str] = ()
 
     def yields_to(self, known: "AgentEntry") -> bool:
         """Whether the `known` entry is of a newer deploy that still has runners, and must not be replaced."""

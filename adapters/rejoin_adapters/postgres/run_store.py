@@ -49,6 +49,7 @@ from rejoin_protocol.events.steering import steering_ids
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, first_run_id
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.limits import PAGE_BYTES_MAX
+from rejoin_protocol.request_tools import RequestTool
 from rejoin_protocol.run_request import RunRequest
 
 EXPIRED_MAX = 100
@@ -95,10 +96,10 @@ class PostgresRunStore(PostgresRunRecovery):
             case Regenerate(target):
                 return await self.database.fetch_json(
                     Admitted,
-                    "select with_operation_set("
+                    "select with_request_tools("
                     "  regenerate_run("
-                    "    $2, $3, session_key($2, $3, $4), $5, $6, $7, $8, $9, $10, $11, $12),"
-                    "  $1)",
+                    "    $3, $4, session_key($3, $4, $5), $6, $7, $8, $9, $10, $11, $12, $13),"
+                    "  $1, $2)",
                     *_arguments(admission),
                     target,
                 )
@@ -106,11 +107,11 @@ class PostgresRunStore(PostgresRunRecovery):
     async def _submit(self, admission: Admission, submit: Submit) -> Admitted:
         message = submit.user_message.message
         query = """
-            select with_operation_set(
+            select with_request_tools(
               submit_run(
-                $2, $3, session_key($2, $3, $4), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
-                $16, $17, $18),
-              $1)
+                $3, $4, session_key($3, $4, $5), $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                $17, $18, $19),
+              $1, $2)
         """
         return await self.database.fetch_json(
             Admitted,
@@ -262,13 +263,16 @@ class PostgresRunStore(PostgresRunRecovery):
         """See `RunStore`."""
         arguments = request.run, request.turn, runner, *msgspec.structs.astuple(bounds)
         found = await self.database.find_json(
-            tuple[tuple[Claim, list[MessageDict], int, int, bool], list[MessageDict]],
-            "select claim_steered($1, $2, $3, $4, $5, $6)",
+            tuple[
+                tuple[tuple[Claim, list[MessageDict], int, int, bool], list[MessageDict]],
+                list[RequestTool],
+            ],
+            "select claim_with_tools($1, $2, $3, $4, $5, $6)",
             *arguments,
         )
         if found is None:
             return None
-        (claim, history, first, size, cut), steering = found
+        ((claim, history, first, size, cut), steering), tools = found
         return msgspec.structs.replace(
             claim,
             history=history,
@@ -276,6 +280,7 @@ class PostgresRunStore(PostgresRunRecovery):
             history_bytes=size,
             history_from=first if size > bounds.inline_bytes_max else None,
             steering=steering,
+            request_tools=tools,
         )
 
     async def load_history(self, claim: Claim) -> Claim:
@@ -457,6 +462,7 @@ def _tokens(answer: MessageDict | None) -> tuple[int, int]:
 def _arguments(admission: Admission) -> tuple[Any, ...]:
     return (
         admission.operation_set,
+        json_text(admission.request_tools) if admission.request_tools else None,
         *_columns(admission.owner),
         admission.session,
         admission.agent,

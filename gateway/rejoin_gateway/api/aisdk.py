@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.shared.answers import Answer, StreamAnswer, answer_sent, decide, decide_before
+from rejoin_gateway.api.shared.client_tools import parse_named_tools, takes_tools, with_tools
 from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
@@ -30,15 +31,19 @@ from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import MessageId
-from rejoin_protocol.limits import MESSAGES_MAX, Id
+from rejoin_protocol.limits import MESSAGES_MAX, Id, RepeatedList, RepeatedPart
 
 
 class UIChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
-    """The body of the AI SDK. Other fields, which applications add, are ignored."""
+    """The body of the AI SDK. Other fields, which applications add, are ignored. `tools`: the client tools of
+    the run, `{description?, parameters?}` by name, as assistant-ui sends them. They are ignored unless the
+    agent takes tools from requests: assistant-ui sends in every request what its page can run.
+    """
 
     messages: Annotated[list[ClientMessage], Meta(max_length=MESSAGES_MAX)]
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
     message_id: Id | UnsetType | None = UNSET
+    tools: RepeatedPart | RepeatedList | None = None
 
 
 async def answer_chat(request: web.Request, chat: UIChatRequest) -> Answer:
@@ -53,6 +58,8 @@ async def answer_chat(request: web.Request, chat: UIChatRequest) -> Answer:
     ):
         return await decide(request, *given)
     session = session_of(request, chat.session_id or new_session_id(key, request[PRINCIPAL].owner))
+    if chat.tools and await takes_tools(session):
+        session = await with_tools(session, parse_named_tools(chat.tools))
     if chat.trigger == "regenerate-message":
         target = MessageId(message_id) if message_id else None
         return StreamAnswer(

@@ -49,6 +49,7 @@ from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
 from rejoin_protocol.log.record import OperationSet, View
+from rejoin_protocol.request_tools import RequestTool
 
 log = structlog.get_logger("rejoin.sessions")
 
@@ -328,13 +329,14 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class AgentSession(Session, frozen=True):
-    """A session with one agent. `context` is where the agent's request context is read from. `operation_set`:
-    the operations that the streams of new runs have.
+    """A session with one agent. `context` is where the agent's request context is read from. For new runs:
+    `operation_set`, the operations of their streams; `tools`, their client tools besides the agent's.
     """
 
     agent: AgentName
     context: ContextInput = ContextInput()
     operation_set: OperationSet = OperationSet.NONE
+    tools: Sequence[RequestTool] = ()
 
     async def check_agent(self) -> None:
         """Raises `NotFound` if the session exists and belongs to another agent."""
@@ -448,19 +450,16 @@ class AgentSession(Session, frozen=True):
     async def _admit(
         self, ask: Submit | Regenerate, when_busy: WhenBusy, key: str | None, context: SealedContext
     ) -> Run:
-        return await self.backend.admit(
-            self.owner, self.id, self.agent, ask, when_busy, key, context, self.operation_set
-        )
+        named, more = (self.owner, self.id, self.agent), (self.operation_set, self.tools)
+        return await self.backend.admit(*named, ask, when_busy, key, context, *more)
 
     async def _seal_context(self) -> SealedContext:
         """The encrypted context that is stored with the run. Checked before anything is stored."""
-        entry = await self.backend.agent(self.agent)
-        if entry.context_schema is None:
+        schema = (await self.backend.agent(self.agent)).context_schema
+        if schema is None:
             return SealedContext()
         remembered = await self.backend.store.session_context(self.owner, self.id)
-        return seal_context(
-            self.context, entry.context_schema, self.backend.sealer, self.owner.tenant, self.id, remembered
-        )
+        return seal_context(self.context, schema, self.backend.sealer, self.owner.tenant, self.id, remembered)
 
     async def _read_files(self, turn: ImportedTurn) -> list[ReceivedFile]:
         files = file_parts(turn)

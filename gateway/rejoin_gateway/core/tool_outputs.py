@@ -20,11 +20,23 @@ FAULT_CHARS_MAX = 500
 
 
 class ToolOutput(msgspec.Struct, frozen=True):
-    """The output of a call, or the text of its error."""
+    """The output of a call, or the text of its error. `is_text`: the client's protocol has texts only, so
+    that a tool which declares what it returns returns the JSON in the text.
+    """
 
     call: CallId
     output: Any = None
     error: str | None = None
+    is_text: bool = False
+
+    def value_for(self, request: ApprovalRequest) -> Any:
+        """The output as the tool declares it. Raises `Invalid` for a text that should be JSON."""
+        if not self.is_text or request.output_schema is None:
+            return self.output
+        try:
+            return msgspec.json.decode(self.output)
+        except msgspec.DecodeError as fault:
+            raise Invalid(f"the output of {request.tool} is JSON: {fault}") from fault
 
 
 def parse_tool_outputs(parts: Sequence[dict[str, Any]]) -> list[ToolOutput]:
@@ -75,15 +87,16 @@ def to_decision(request: ApprovalRequest, given: ToolOutput) -> Decision:
     """The output as it is stored. Raises `Invalid` if it is too large or is not what the tool declares."""
     if given.error is not None:
         return Decision(request.id, approved=False, reason=given.error[:REASON_CHARS_MAX], kind=OUTPUT_KIND)
-    size = len(msgspec.json.encode(given.output))
+    output = given.value_for(request)
+    size = len(msgspec.json.encode(output))
     if size > TOOL_RESULT_BYTES_MAX:
         raise Invalid(
             f"the output of {request.tool} has at most {TOOL_RESULT_BYTES_MAX} bytes as JSON, not {size}"
         )
-    fault = None if request.output_schema is None else schema_fault(request.output_schema, given.output)
+    fault = None if request.output_schema is None else schema_fault(request.output_schema, output)
     if fault is not None:
         raise Invalid(f"the output of {request.tool} does not fit: {fault.text}")
-    return Decision(request.id, approved=True, kind=OUTPUT_KIND, output=given.output)
+    return Decision(request.id, approved=True, kind=OUTPUT_KIND, output=output)
 
 
 class SchemaFault(NamedTuple):

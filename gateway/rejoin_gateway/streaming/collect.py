@@ -60,16 +60,48 @@ class CollectedAnswer(msgspec.Struct, frozen=True):
         return [part for part in self.message.get("parts", ()) if "toolCallId" in part]
 
 
+class _EarlierCalls:
+    """Tells results and decisions of calls that were made before the stream began: a turn begins with these,
+    and the stream has no part for them.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def has(self, chunk: Chunk) -> bool:
+        """Whether the next event is about such a call."""
+        match chunk:
+            case (
+                chunks.ToolInputStart(tool_call_id=id)
+                | chunks.ToolInputAvailable(tool_call_id=id)
+                | chunks.ToolInputError(tool_call_id=id)
+            ):
+                self._known.add(id)
+            case chunks.ToolApprovalRequest(approval_id=id):
+                self._known.add(id)
+            case (
+                chunks.ToolOutputAvailable(tool_call_id=id)
+                | chunks.ToolOutputError(tool_call_id=id)
+                | chunks.ToolOutputDenied(tool_call_id=id)
+                | chunks.ToolApprovalResponse(approval_id=id)
+            ):
+                return id not in self._known
+            case _:
+                pass
+        return False
+
+
 async def collect_answer(replay: Replay, on_events: OnEvents | None = None) -> CollectedAnswer:
     """Read a stream to its end. Raises as `Replay.open` and its frames."""
-    fold = Fold()
+    fold, earlier = Fold(), _EarlierCalls()
     finish_reason, error = "other", None
     async with replay.open() as frames:
         async for events in decode_events(frames):
             if on_events is not None:
                 await on_events(events)
             for chunk in events:
-                fold.apply(chunk)
+                if not earlier.has(chunk):
+                    fold.apply(chunk)
                 match chunk:
                     case chunks.Finish(finish_reason=str(reason)):
                         finish_reason = reason

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from rejoin_protocol.events.fold import Part
+from rejoin_protocol.events.own_metadata import add_own
 
-METADATA_KEY = "rejoin"
 EDIT_KEY = "edit"
 
 
@@ -28,10 +28,7 @@ class EditedInput(msgspec.Struct, frozen=True, rename="camel"):
 
 def with_edit(metadata: dict[str, Any] | None, edit: EditedInput) -> dict[str, Any]:
     """The provider metadata of a call with its change."""
-    known = metadata or {}
-    own = known.get(METADATA_KEY)
-    own = own if isinstance(own, dict) else {}
-    return {**known, METADATA_KEY: {**own, EDIT_KEY: msgspec.to_builtins(edit)}}
+    return add_own(metadata, EDIT_KEY, msgspec.to_builtins(edit))
 
 
 def edit_of(part: Part) -> EditedInput | None:

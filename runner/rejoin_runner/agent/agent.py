@@ -1,7 +1,7 @@
 """`Agent`: what an application declares: a name, a model, instructions and tools, or a custom loop."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Generic
+from typing import Any, Generic, Literal
 
 import msgspec
 from typing_extensions import TypeVar
@@ -17,6 +17,7 @@ from rejoin_runner.models.context_window import ContextWindow
 from rejoin_runner.models.model import OUTPUT_TOOL, Model, ModelKeyLookup, ModelSettings
 from rejoin_runner.next_action.agent_stack import DELEGATE, TRANSFER
 from rejoin_runner.tools.argument_schema import object_schema
+from rejoin_runner.tools.client_tool import ClientTool
 from rejoin_runner.tools.tool import NeedsApproval, Tool
 from rejoin_runner.tools.tool_context import RunContext, ToolContext
 
@@ -41,6 +42,9 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
         instructions: A text, or a function of the `RunContext` that returns one; it may be async. Default:
             none.
         tools: The tools, made by the decorator `tool`. Default: none.
+        client_tools: Whether a request may bring client tools of its own (`request`), or the agent has only
+            those in `tools` (`declared`). Requests to the agent that received the message may bring some; an
+            agent that works in the same run has them if it says the same. Default: `declared`.
         mcp: MCP servers whose tools the agent has too, as `<server>_<tool>`, while the server is connected.
             Default: none.
         handoffs: Agents to which it may hand the conversation over, with the tool `transfer_to_<name>`. A
@@ -89,6 +93,7 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
     model: Model | str
     instructions: Instructions[C] = ""
     tools: Sequence[Tool[C]] = ()
+    client_tools: Literal["declared", "request"] = "declared"
     mcp: Sequence[McpServer] = ()
     handoffs: Sequence["Agent | str"] = ()
     delegates: Sequence["Agent | str"] = ()
@@ -141,6 +146,8 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
         for tool in self.tools:
             if context is not None and tool.context_type is not None:
                 check_tool_context(self.name, tool, context)
+        if self.takes_tools and self.custom_loop is not None:
+            raise Invalid(f"agent {self.name}: a custom loop has its own tools, so no request brings any")
         if self.max_steps < 1:
             raise Invalid(f"agent {self.name}: max_steps is at least 1")
 
@@ -205,6 +212,20 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
         return transfers | {DELEGATE + name for name in self.delegate_names}
 
     @property
+    def takes_tools(self) -> bool:
+        """Whether a request may bring client tools."""
+        return self.client_tools == "request"
+
+    @property
+    def _reserved_tools(self) -> list[str]:
+        """The names that the tools of a request must not have, see `request_tools.find_reserved`. A client
+        tool that the agent declares is none of them: clients send every tool that they can run.
+        """
+        own = [tool.name for tool in self.tools if not isinstance(tool, ClientTool)]
+        begins = [TRANSFER, DELEGATE, *(server.prefix for server in self.mcp)]
+        return [*own, OUTPUT_TOOL, *(f"{begin}*" for begin in begins)]
+
+    @property
     def tools_by_name(self) -> Mapping[str, Tool]:
         """The agent's own tools, without those of its MCP servers."""
         return {tool.name: tool for tool in self.tools}
@@ -240,7 +261,14 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
         except TypeError as fault:
             reason = str(fault).splitlines()[0]
             raise Invalid(f"agent {self.name}: its context cannot be written as JSON ({reason})") from fault
-        return AgentEntry(AgentName(self.name), self.description, schema, execution_mode=self.execution_mode)
+        return AgentEntry(
+            AgentName(self.name),
+            self.description,
+            schema,
+            execution_mode=self.execution_mode,
+            takes_tools=self.takes_tools,
+            reserved_tools=self._reserved_tools if self.takes_tools else (),
+        )
 
 
 def check_tool_context(agent: str, tool: Tool[Any], context: type | None) -> None:

@@ -55,3 +55,20 @@ class Toolbox(Mapping[str, Tool]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+class OwnAndRequestTools(Mapping[str, Tool]):
+    """An agent's own tools by name, then those that a request brings."""
+
+    def __init__(self, own: Mapping[str, Tool], brought: Mapping[str, Tool]) -> None:
+        self._own = own
+        self._brought = brought
+
+    def __getitem__(self, name: str) -> Tool:
+        return self._own[name] if name in self._own else self._brought[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._own, *self._brought)))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

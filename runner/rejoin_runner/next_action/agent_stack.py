@@ -23,6 +23,7 @@ from msgspec import UNSET
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, Metadata
 from rejoin_protocol.events.fold import STEP_START, MessageDict, Part, is_tool, tool_name
+from rejoin_protocol.events.own_metadata import add_own
 from rejoin_protocol.ids import CallId
 
 TRANSFER = "transfer_to_"
@@ -317,7 +318,10 @@ def _head_agent(message: MessageDict) -> str | None:
 
 
 def _add_origin(metadata: Metadata, origin: PartOrigin) -> Metadata:
-    return {**(metadata or {}), ORIGIN_METADATA_KEY: msgspec.to_builtins(origin)}
+    added = metadata or {}
+    for key, value in msgspec.to_builtins(origin).items():
+        added = add_own(added, key, value)
+    return added
 
 
 def _keep_origin(metadata: Metadata, origin: PartOrigin) -> Metadata:

@@ -20,6 +20,7 @@ from rejoin_protocol.log.record import Audience
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.output_type import OutputType
 from rejoin_runner.agent.team import AgentTeam, TeamMember
+from rejoin_runner.mcp.toolbox import OwnAndRequestTools
 from rejoin_runner.models.model import Model, Usage, UsageMeter
 from rejoin_runner.next_action import agent_stack
 from rejoin_runner.next_action.agent_stack import AgentFrame
@@ -28,6 +29,7 @@ from rejoin_runner.output.event_writer import EventWriter
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run.earlier_messages import visible_history
 from rejoin_runner.run.metrics import RunnerMetrics
+from rejoin_runner.tools.client_tool import to_client_tool
 from rejoin_runner.tools.output_port import ArtifactStore
 from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_context import build_operation
@@ -81,6 +83,7 @@ class Attempt:
         """How many approval requests the run has: the next one's number."""
         self.names_agent = bool(team.head.handoffs) or agent_stack.has_handoff(claim.history)
         """Whether the message's metadata must say which agent it is from: see `agent_stack.current_agent`."""
+        self._request_tools = {tool.name: to_client_tool(tool) for tool in claim.request_tools}
         self._team = team
         self._first_agent = agent_stack.current_agent(claim.history, team.head.name, team.members)
         self.log = structlog.get_logger("rejoin.run")
@@ -97,8 +100,11 @@ class Attempt:
 
     @property
     def tools(self) -> Mapping[str, Tool]:
-        """The active agent's tools by name, with those that hand off and delegate."""
-        return self._member.tools
+        """The active agent's tools by name, with those that hand off and delegate, and those of the request
+        if the agent takes them. The agent's own ones come first.
+        """
+        own = self._member.tools
+        return OwnAndRequestTools(own, self._request_tools) if self.agent.takes_tools else own
 
     @property
     def output(self) -> OutputType | None:

@@ -19,6 +19,7 @@ from rejoin_protocol.errors import Invalid, RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, FinishReason
 from rejoin_protocol.events.fold import STEP_START
+from rejoin_protocol.events.own_metadata import CLIENT_KEY, add_own
 from rejoin_protocol.events.typed_output import (
     STATE_KEY,
     OutputState,
@@ -44,6 +45,7 @@ from rejoin_runner.run.call_output import LoggedCallOutput
 from rejoin_runner.run.context_fitting import fit_context_window
 from rejoin_runner.run.model_files import store_generated_file
 from rejoin_runner.tools.argument_fault import describe_fault
+from rejoin_runner.tools.client_tool import ClientTool
 from rejoin_runner.tools.tool_error import ToolError
 
 INCIDENT_CHARS = 12
@@ -271,7 +273,7 @@ async def _stream_custom_loop(
 
 def _adapt_chunk(attempt: Attempt, chunk: ModelChunk | MessageChunk) -> Chunk:
     """A model's chunk with ids that no earlier step uses. A tool call whose input does not fit its tool
-    becomes a `ToolInputError`.
+    becomes a `ToolInputError`; one that the client answers says so.
     """
     step = attempt.state.steps
     match chunk:
@@ -298,7 +300,12 @@ def _adapt_chunk(attempt: Attempt, chunk: ModelChunk | MessageChunk) -> Chunk:
             call_id, input = _unique_call_id(attempt, id), mend_value(chunk.input)
             error = _input_error(attempt, name, input)
             if error is None:
-                return msgspec.structs.replace(chunk, tool_call_id=call_id, input=input)
+                metadata = chunk.provider_metadata
+                if isinstance(attempt.tools.get(name), ClientTool):
+                    metadata = add_own(metadata, CLIENT_KEY, value=True)
+                return msgspec.structs.replace(
+                    chunk, tool_call_id=call_id, input=input, provider_metadata=metadata
+                )
             return chunks.ToolInputError(
                 tool_call_id=call_id,
                 tool_name=name,

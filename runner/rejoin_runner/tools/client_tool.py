@@ -11,6 +11,7 @@ import msgspec
 
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.json_types import from_json, json_schema
+from rejoin_protocol.request_tools import RequestTool
 from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.tools.argument_schema import object_schema
 from rejoin_runner.tools.schema_fault import find_schema_fault
@@ -29,14 +30,16 @@ class ClientTool(Tool, frozen=True, kw_only=True):
     """A tool whose calls a client answers. Made by `client_tool`."""
 
     input_type: Any
-    """The arguments: a type, or a JSON schema. `arguments_type` is for a function's parameters, and a client
-    tool has no function.
+    """The arguments: a type, or a JSON schema; None: the client alone checks them. `arguments_type` is for a
+    function's parameters, and a client tool has no function.
     """
     output_schema: dict[str, Any] | None = None
     """The JSON schema of the output. None: any JSON."""
 
     def check_arguments(self, input: Any) -> None:
         """Check a call's arguments against `input_type`. Raises `ToolError`, whose text names the place."""
+        if self.input_type is None:
+            return
         if isinstance(self.input_type, dict):
             if fault := find_schema_fault(input, self.input_type):
                 raise ToolError(f"the arguments do not fit: {fault}")
@@ -76,8 +79,19 @@ def client_tool(
         raise Invalid(f"tool {name}: a type cannot be written as JSON: {fault}") from fault
     if schema.get("type") != "object":
         raise Invalid(f"tool {name}: its input is a JSON schema of type object")
+    return _build_tool(ToolSpec(name, description, schema), input, output_schema)
+
+
+def to_client_tool(brought: RequestTool) -> ClientTool:
+    """The tool of a request. Nothing is checked by its schema, which is a stranger's: one regular expression
+    in it could hold up the runner.
+    """
+    return _build_tool(ToolSpec(brought.name, brought.description, brought.parameters), None, None)
+
+
+def _build_tool(spec: ToolSpec, input: Any, output_schema: dict[str, Any] | None) -> ClientTool:
     return ClientTool(
-        spec=ToolSpec(name, description, schema),
+        spec=spec,
         function=_never_called,
         arguments_type=NoArguments,  # no function takes them: see `input_type`
         takes_context=False,

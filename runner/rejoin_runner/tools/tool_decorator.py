@@ -1,7 +1,6 @@
 """`tool`: the decorator that makes a function a tool."""
 
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any, Concatenate, Protocol, overload
 
@@ -9,6 +8,7 @@ import msgspec
 
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.limits import EVENT_BYTES_MAX, TOOL_RESULT_BYTES_MAX
+from rejoin_protocol.request_tools import TOOL_NAME
 from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.tools.argument_schema import Signature, build_spec, read_signature
 from rejoin_runner.tools.isolated_calls import Isolation, read_isolation
@@ -19,8 +19,6 @@ from rejoin_runner.tools.tool import (
     Tool,
 )
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
-
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class ToolDecorator(Protocol):
@@ -140,5 +138,5 @@ def _read_declaration(
 
 def check_tool_name(name: str) -> None:
     """Raises `Invalid` for a name that a model provider refuses."""
-    if not _NAME.fullmatch(name):
+    if not TOOL_NAME.fullmatch(name):
         raise Invalid(f"tool {name}: a name has 1 to 64 letters, digits, - and _")

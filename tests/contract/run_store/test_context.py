@@ -1,4 +1,4 @@
-"""`RunStore` stores a run's context and usage, within bounds."""
+"""`RunStore` stores a run's context, the tools of its request and its usage, within bounds."""
 
 from typing import Any
 
@@ -6,14 +6,19 @@ import pytest
 
 from rejoin_adapters.history_bounds import HistoryBounds
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.store_types import TOKENS_MAX, RunUsage, parse_usage
+from rejoin_adapters.store_types import TOKENS_MAX, Regenerate, RunUsage, parse_usage
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import State
+from rejoin_protocol.request_tools import RequestTool
 from tests.support.data.store_session import AGENT, DEFAULT, Chat, text_of
 
 pytest_plugins = ("tests.support.data.store_fixtures",)
 
 SEALED = bytes(range(256))
+TOOLS = [
+    RequestTool("locate", "Where is \u0000 the user? 🍲", {"type": "object", "properties": {"a": {}}}),
+    RequestTool("confirm", "", {"type": "object"}),
+]
 
 
 async def test_a_run_has_the_context_it_came_with_and_the_next_one_has_none(chat: Chat) -> None:
@@ -150,3 +155,44 @@ async def test_a_run_that_is_gone_is_as_good_as_interrupted(chat: Chat) -> None:
     run = await chat.send("one")
     assert await chat.store.find_interrupted([run.id, RunId("run_none")]) == ["run_none"]
     assert await chat.store.logs_to_purge() == []
+
+
+@pytest.mark.feature("F104")
+async def test_a_run_has_the_tools_of_its_request_and_the_next_one_has_none(chat: Chat) -> None:
+    claim = await chat.claim((await chat.submit("one", request_tools=TOOLS)).run)
+    assert list(claim.request_tools) == TOOLS
+    assert list((await chat.claim(claim.run)).request_tools) == TOOLS  # taken over
+    await chat.end((await chat.claim(claim.run)).run)
+    claim = await chat.claim(await chat.send("two"))
+    assert list(claim.request_tools) == []
+    await chat.end(claim.run)
+    again = await chat.admit(Regenerate(), request_tools=TOOLS[:1])
+    assert list((await chat.claim(again.run)).request_tools) == TOOLS[:1]
+
+
+@pytest.mark.feature("F104")
+async def test_a_request_that_attaches_changes_no_tools(chat: Chat) -> None:
+    run = (await chat.submit("one", id="m", request_tools=TOOLS[:1])).run
+    again = await chat.submit("one", id="m", request_tools=TOOLS)
+    assert (again.created, again.run) == (False, run)
+    assert list((await chat.claim(run)).request_tools) == TOOLS[:1]
+
+
+@pytest.mark.feature("F104")
+async def test_the_tools_outlive_a_suspension(chat: Chat) -> None:
+    run = (await chat.claim((await chat.submit("one", request_tools=TOOLS)).run)).run
+    [question] = await chat.ask(run)
+    await chat.store.suspend(run.id, run.attempt, chat.answer(run, "?"))
+    decided = await chat.decide(question)
+    assert list((await chat.claim(decided.run)).request_tools) == TOOLS
+
+
+@pytest.mark.feature("F104")
+@pytest.mark.parametrize("end", [State.COMPLETED, State.FAILED, State.CANCELLED])
+async def test_of_a_run_that_is_over_no_tools_are_left(postgres: PostgresRunStore, end: State) -> None:
+    chat = Chat(postgres)
+    run = (await chat.claim((await chat.submit("one", request_tools=TOOLS)).run)).run
+    query = "select (request_tools is not null)::text from runs where id = $1"
+    assert await postgres.database.fetch_text(query, run.id) == "true"
+    await chat.end(run, state=end)
+    assert await postgres.database.fetch_text(query, run.id) == "false"

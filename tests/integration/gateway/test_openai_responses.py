@@ -331,7 +331,7 @@ async def test_a_response_outlives_its_log(system: LocalSystem, client: AsyncOpe
     """The response is then made from the stored message, and it has no events."""
     for text in ("weather Paris", "think", "fail"):
         whole = await client.responses.create(model=system.agent, input=text)
-        run = parse_response_id(whole.id)
+        run, _ = parse_response_id(whole.id)
         assert run is not None
         await system.apps[0][SERVICE].backend.log.purge(run)
         kept = await client.responses.retrieve(whole.id)
@@ -351,7 +351,7 @@ async def test_an_approval_goes_on_where_the_log_has_expired(system: LocalSystem
     )
     async with client_of(await gateway(system)) as client:
         waiting = await client.responses.create(model=system.agent, input="go")
-        run = parse_response_id(waiting.id)
+        run, _ = parse_response_id(waiting.id)
         assert run is not None
         await system.apps[0][SERVICE].backend.log.purge(run)
         assert (await client.responses.retrieve(waiting.id)).status == "incomplete"

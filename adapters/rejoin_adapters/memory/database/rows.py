@@ -3,7 +3,7 @@
 Each row knows its own session only. `run_store` checks owners and keeps what sessions share.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import dropwhile
 from typing import Any
@@ -29,6 +29,7 @@ from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, UserId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
 from rejoin_protocol.limits import PAGE_BYTES_MAX
+from rejoin_protocol.request_tools import RequestTool
 from rejoin_protocol.run_request import RunRequest
 
 type Asked = tuple[str, str | None, bytes | None]
@@ -83,6 +84,7 @@ class RunRow(msgspec.Struct):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     context: bytes | None = None
+    request_tools: Sequence[RequestTool] = ()
     seen: dict[str, Any] | None = None
     released_attempt: int = 0
     losses: dict[int, Loss] = {}
@@ -361,7 +363,7 @@ class SessionRow(msgspec.Struct):
         for run in self.runs:
             if run.row.state is State.SUSPENDED and run.answer.position >= start:
                 run.change(state=next_state(run.row.state, LifecycleEvent.CANCEL))
-                run.context = None
+                run.context, run.request_tools = None, ()
                 self.cancel_approvals(run)
 
     def steer(self, run: RunRow, message: MessageRow) -> None:

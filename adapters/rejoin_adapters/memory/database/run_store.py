@@ -198,6 +198,7 @@ class MemoryRunStore(MemoryRunQueries):
         now = now_utc()
         run = RunRow(row, answer, asked, admission.key, now if ready else None, now, now)
         run.context = admission.context
+        run.request_tools = admission.request_tools
         if admission.remember:
             session.context = admission.context
         message.run = answer.run = self.database.runs[admission.run] = run
@@ -235,6 +236,7 @@ class MemoryRunStore(MemoryRunQueries):
             size,
             history_from=None,
             steering=steering,
+            request_tools=list(run.request_tools),
         )
 
     async def load_history(self, claim: Claim) -> Claim:
@@ -352,6 +354,7 @@ class MemoryRunStore(MemoryRunQueries):
         if mine.row.state is State.RUNNING:
             mine.change(state=next_state(mine.row.state, _ENDS[state]), error=error)
             mine.due_at = mine.context = None
+            mine.request_tools = ()
             if answer is not None:
                 self._store_answer(mine, answer)
             session.cancel_approvals(mine)

@@ -1,7 +1,9 @@
 """A run as OpenAI's chat completion (OpenAI API reference), streamed or whole. Pure.
 
-The agent's tools run here, so their calls are not shown. A run that waits for an approval ends its response
-with `finish_reason: "stop"`; the extension object `rejoin` lists the calls that wait.
+The agent's tools run here, so their calls are not shown, but for those of client tools: they are
+`tool_calls`. A run that waits for an approval ends its response with `finish_reason: "stop"`; the extension
+object `rejoin` lists the calls that wait. A run that waits for the client's tools ends it with `tool_calls`;
+its next turn is the next completion.
 """
 
 from collections.abc import Iterable
@@ -10,26 +12,34 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from rejoin_adapters.store_types import RunUsage
+from rejoin_gateway.api.openai.tool_calls import wire_call_id
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.events.own_metadata import runs_in_client
 from rejoin_protocol.events.typed_output import OutputAsText
-from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, run_created_ms
+from rejoin_protocol.ids import RUN_PREFIX, AgentName, CallId, RunId, SessionId, run_created_ms
 
 COMPLETION_FINISH_REASONS = {"content-filter": "content_filter", "length": "length", "tool-calls": "length"}
 """Our reasons → OpenAI's, where they differ. A run that ends with `tool-calls` has used up its steps."""
 
 
 class CompletionMetadata(msgspec.Struct, frozen=True):
-    """The fields that are the same in every chunk of a run."""
+    """The fields that are the same in every chunk of a run. `turn`: the run's turn with which the answer
+    begins; `earlier`: what the run had used before it.
+    """
 
     run: RunId
     session: SessionId
     agent: AgentName
+    turn: int = 0
+    earlier: RunUsage = RunUsage()
 
     @property
     def ulid(self) -> str:
-        """The run's id without its prefix."""
-        return self.run.removeprefix(RUN_PREFIX)
+        """The run's id without its prefix; behind it the turn, if it is a later one."""
+        ulid = self.run.removeprefix(RUN_PREFIX)
+        return f"{ulid}_{self.turn}" if self.turn else ulid
 
     @property
     def created_s(self) -> int:
@@ -46,12 +56,42 @@ class PendingCall(msgspec.Struct, frozen=True):
     input: Any
 
 
+class ClientCall(msgspec.Struct, frozen=True):
+    """A tool call that waits for the client's output."""
+
+    call: CallId
+    tool: str
+    input: Any
+
+    @property
+    def arguments(self) -> str:
+        """The input as JSON."""
+        return msgspec.json.encode(self.input).decode()
+
+
+def client_call_of(chunk: Chunk) -> ClientCall | None:
+    """The call that an event hands to the client; None if it is another event."""
+    match chunk:
+        case chunks.ToolInputAvailable(
+            tool_call_id=call, tool_name=name, input=input, provider_metadata=metadata
+        ) if runs_in_client(metadata):
+            return ClientCall(CallId(call), name, input)
+        case _:
+            return None
+
+
 class PendingCalls:
-    """Which tool calls of a run wait for an approval. Feed it the run's events in order."""
+    """Which tool calls of a run wait for an approval or for the client. Feed it the run's events in order."""
 
     def __init__(self) -> None:
         self._calls: dict[str, tuple[str, Any]] = {}
         self._pending: dict[str, PendingCall] = {}
+        self._client: dict[str, ClientCall] = {}
+
+    @property
+    def client(self) -> list[ClientCall]:
+        """The calls that wait for the client's output, in the model's order."""
+        return list(self._client.values())
 
     @property
     def pending(self) -> list[PendingCall]:
@@ -63,6 +103,8 @@ class PendingCalls:
         match chunk:
             case chunks.ToolInputAvailable(tool_call_id=call, tool_name=name, input=input):
                 self._calls[call] = (name, input)
+                if (for_client := client_call_of(chunk)) is not None:
+                    self._client[call] = for_client
             case chunks.ToolApprovalRequest(approval_id=id, tool_call_id=call, is_automatic=automatic):
                 if automatic is not True and call in self._calls:
                     self._pending[call] = PendingCall(id, call, *self._calls[call])
@@ -76,6 +118,9 @@ class PendingCalls:
                 | chunks.ToolOutputDenied(tool_call_id=call)
             ):
                 self._pending.pop(call, None)
+                self._client.pop(call, None)
+            case chunks.ResetStep():
+                self._client.clear()  # a step begins after the calls of the step before are answered
             case _:
                 pass
 
@@ -130,9 +175,10 @@ def token_count(metadata: Any, name: str) -> int:
     return count if isinstance(count, int) else 0
 
 
-def completion_usage(metadata: Any) -> dict[str, Any]:
-    """A message's usage in the form of chat completions."""
-    prompt, output = token_count(metadata, "inputTokens"), token_count(metadata, "outputTokens")
+def completion_usage(metadata: Any, earlier: RunUsage) -> dict[str, Any]:
+    """A message's usage in the form of chat completions, without what was used `earlier`."""
+    prompt = max(token_count(metadata, "inputTokens") - earlier.input_tokens, 0)
+    output = max(token_count(metadata, "outputTokens") - earlier.output_tokens, 0)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": output,
@@ -144,14 +190,25 @@ def completion_usage(metadata: Any) -> dict[str, Any]:
 
 def finish_reason(reason: str, calls: PendingCalls) -> str:
     """OpenAI's finish reason for ours."""
+    if calls.client:
+        return "tool_calls"
     return "stop" if calls.pending else COMPLETION_FINISH_REASONS.get(reason, "stop")
+
+
+def to_tool_call(run: CompletionMetadata, call: ClientCall) -> dict[str, Any]:
+    """A call as OpenAI's clients read it."""
+    function = {"name": call.tool, "arguments": call.arguments}
+    return {"id": wire_call_id(run.run, call.call), "type": "function", "function": function}
 
 
 def build_completion(
     run: CompletionMetadata, text: str, reason: str, calls: PendingCalls, metadata: Any
 ) -> dict[str, Any]:
     """A whole answer."""
-    message = {"role": "assistant", "content": text, "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+    if calls.client:
+        wanted = [to_tool_call(run, call) for call in calls.client]
+        message |= {"content": text or None, "tool_calls": wanted}
     choice = {
         "index": 0,
         "message": message,
@@ -161,7 +218,7 @@ def build_completion(
     return {
         **_chunk_fields(run, "chat.completion"),
         "choices": [choice],
-        "usage": completion_usage(metadata),
+        "usage": completion_usage(metadata, run.earlier),
         "rejoin": rejoin_extension(run, calls, metadata),
     }
 
@@ -178,6 +235,7 @@ class CompletionStream:
         self._error: str | None = None
         self._texts = OutputAsText()
         self._has_begun = False
+        self._calls_shown = 0
 
     def feed(self, event: Chunk) -> list[dict[str, Any]]:
         """The chunks for the next event."""
@@ -186,6 +244,10 @@ class CompletionStream:
     def _feed_shown(self, chunk: Chunk) -> list[dict[str, Any]]:
         self._calls_pending.feed(chunk)
         self._metadata |= metadata_of(chunk)
+        if (call := client_call_of(chunk)) is not None:
+            delta = {"index": self._calls_shown, **to_tool_call(self._run, call)}
+            self._calls_shown += 1
+            return [self._chunk({"tool_calls": [delta]})]
         match chunk:
             case chunks.Start() if not self._has_begun:
                 self._has_begun = True
@@ -210,7 +272,7 @@ class CompletionStream:
             return [last]
         usage = _chunk_fields(self._run, "chat.completion.chunk") | {
             "choices": [],
-            "usage": completion_usage(self._metadata),
+            "usage": completion_usage(self._metadata, self._run.earlier),
         }
         return [last, usage]
 

@@ -16,6 +16,12 @@ from msgspec import Meta
 
 from rejoin_adapters.store_types import Run
 from rejoin_gateway.api.openai import request_input
+from rejoin_gateway.api.openai.client_outputs import (
+    find_asking_run,
+    metadata_of_turn,
+    output_decisions,
+    with_functions,
+)
 from rejoin_gateway.api.openai.completion_format import (
     CompletionMetadata,
     CompletionStream,
@@ -24,7 +30,8 @@ from rejoin_gateway.api.openai.completion_format import (
     stream_error,
 )
 from rejoin_gateway.api.openai.request_input import ChatMessage, Labels
-from rejoin_gateway.api.shared.answers import require_replay
+from rejoin_gateway.api.openai.tool_calls import SentOutput
+from rejoin_gateway.api.shared.answers import decide_before, require_replay
 from rejoin_gateway.api.shared.lookup import directory_of
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
@@ -40,10 +47,10 @@ from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, R
 from rejoin_gateway.streaming.collect import collect_answer
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
-from rejoin_protocol.errors import Gone, Invalid
+from rejoin_protocol.errors import Conflict, Gone, Invalid
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.ids import SessionId, from_header, session_id, to_header
-from rejoin_protocol.limits import MESSAGES_MAX, Name
+from rejoin_protocol.limits import MESSAGES_MAX, REQUEST_TOOLS_MAX, FreeObject, Name
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 
@@ -68,6 +75,8 @@ class ChatCompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     metadata: Labels | None = None
+    tools: Annotated[list[FreeObject], Meta(max_length=REQUEST_TOOLS_MAX)] | None = None
+    tool_choice: Name | FreeObject | None = None
 
 
 class ModelEntry(msgspec.Struct, frozen=True):
@@ -91,6 +100,7 @@ class _AdmittedCompletion(msgspec.Struct, frozen=True):
     """A request after its body is gone: its files must not stay in memory for as long as an answer takes."""
 
     replay: Replay
+    metadata: CompletionMetadata
     stream: bool
     include_usage: bool
 
@@ -101,8 +111,8 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
     if not admitted.stream:
         request_body.release_body(request)
         begin_response(request)
-        return await _respond_complete(admitted.replay)
-    translate = _translate_stream(admitted.replay, include_usage=admitted.include_usage)
+        return await _respond_complete(admitted)
+    translate = _translate_stream(admitted)
     return await stream_replay(request, admitted.replay, translate)
 
 
@@ -110,14 +120,43 @@ async def _admit_completion(request: web.Request) -> _AdmittedCompletion:
     body = await decode_checked_body(request, ChatCompletionRequest)
     if body.stream_options is not None and not body.stream:
         raise Invalid("stream_options are for a stream", "/stream_options")
-    id = _parse_conversation_id(request, body)
-    session = session_with_model(request, body.model, id)
-    if id is not None:
-        await session.check_agent()
-    messages = request_input.from_chat_messages(body.messages)
-    replay = await send_input(request, session, messages, "/messages")
+    id, messages = _parse_conversation_id(request, body), request_input.from_chat_messages(body.messages)
+    outputs = request_input.chat_outputs(body.messages, len(body.messages))
+    if outputs:
+        replay = await _continue_run(request, body, id, outputs)
+        metadata = metadata_of_turn(replay)
+    else:
+        session = await with_functions(
+            session_with_model(request, body.model, id), body.tools, body.tool_choice
+        )
+        if id is not None:
+            await session.check_agent()
+            before = request_input.chat_outputs(body.messages, len(body.messages) - 1)
+            await decide_before(request, session, (), [one.output for one in before])
+        replay = await send_input(request, session, messages, "/messages")
+        metadata = metadata_of_run(replay.run)
     options = body.stream_options or StreamOptions()
-    return _AdmittedCompletion(replay, stream=bool(body.stream), include_usage=options.include_usage)
+    return _AdmittedCompletion(replay, metadata, bool(body.stream), options.include_usage)
+
+
+async def _continue_run(
+    request: web.Request, body: ChatCompletionRequest, id: str | None, outputs: Sequence[SentOutput]
+) -> Replay:
+    """Give the run that waits for the outputs these outputs; the stream of what follows.
+
+    Raises `Invalid`, `NotFound`, `Conflict`, also while people have to decide about other calls of the run.
+    """
+    run, session = await find_asking_run(request, outputs)
+    if body.model != run.agent:
+        raise Invalid(f"the calls are agent {run.agent}'s", "/model")
+    if id not in (None, run.session):
+        raise Invalid("the calls are of another conversation", "/metadata/conversation_id")
+    decisions = await output_decisions(session, run, outputs, "/messages")
+    waiting = [one.request.id for one in await session.pending_approvals(run.id)]
+    replay = None if waiting else await session.approve(decisions, V6)
+    if replay is None:
+        raise Conflict(f"the run waits for approvals too, send the outputs after these: {', '.join(waiting)}")
+    return replay
 
 
 async def list_models(request: web.Request) -> web.StreamResponse:
@@ -171,9 +210,9 @@ async def send_input(
     return await require_replay(session, sent, V6)
 
 
-def metadata_of_run(run: Run) -> CompletionMetadata:
-    """The metadata of a run in a response."""
-    return CompletionMetadata(run.id, run.session, run.agent)
+def metadata_of_run(run: Run, turn: int = 0) -> CompletionMetadata:
+    """The metadata of a run in the answer that begins with a turn."""
+    return CompletionMetadata(run.id, run.session, run.agent, turn)
 
 
 def _parse_conversation_id(request: web.Request, body: ChatCompletionRequest) -> str | None:
@@ -189,7 +228,8 @@ def _parse_conversation_id(request: web.Request, body: ChatCompletionRequest) ->
     return named
 
 
-async def _respond_complete(replay: Replay) -> web.StreamResponse:
+async def _respond_complete(admitted: _AdmittedCompletion) -> web.StreamResponse:
+    replay = admitted.replay
     answer = await collect_answer(msgspec.structs.replace(replay, view=View()))
     headers = {"x-conversation-id": to_header(replay.run.session), "x-workflow-run-id": replay.run.id}
     if answer.error is not None:
@@ -200,19 +240,16 @@ async def _respond_complete(replay: Replay) -> web.StreamResponse:
         )
     waiting = pending_calls_in(unfold(answer.message))
     completion = build_completion(
-        metadata_of_run(replay.run),
-        answer.text,
-        answer.finish_reason,
-        waiting,
-        answer.message.get("metadata"),
+        admitted.metadata, answer.text, answer.finish_reason, waiting, answer.message.get("metadata")
     )
     response = json_response(completion)
     response.headers.update(headers)
     return response
 
 
-def _translate_stream(replay: Replay, *, include_usage: bool) -> Translate:
-    answer = CompletionStream(metadata_of_run(replay.run), include_usage=include_usage)
+def _translate_stream(admitted: _AdmittedCompletion) -> Translate:
+    answer = CompletionStream(admitted.metadata, include_usage=admitted.include_usage)
+    session = admitted.replay.run.session
 
     async def translate(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         try:
@@ -221,7 +258,7 @@ def _translate_stream(replay: Replay, *, include_usage: bool) -> Translate:
                 if lines or not batch:
                     yield b"".join(lines) or sse.KEEP_ALIVE
         except Gone as fault:
-            yield sse_frame(stream_error(f"{fault} (conversation {replay.run.session})", "restarted"))
+            yield sse_frame(stream_error(f"{fault} (conversation {session})", "restarted"))
             return
         yield b"".join(map(sse_frame, answer.end())) + sse.DONE
 
@@ -244,8 +281,10 @@ ROUTES = (
             description="OpenAI's chat completions for agents: set the client's base URL to `/run/v1` and "
             "`model` to an agent's name. Each request starts a conversation of its own, unless the header "
             "`x-conversation-id` or `metadata.conversation_id` names one. Returns a completion, or its "
-            "chunks with `stream: true`. Fields that would have no effect (`temperature`, `tools`, …) are "
-            "refused, unless they ask for what happens anyway.",
+            "chunks with `stream: true`. Fields that would have no effect (`temperature`, …) are "
+            "refused, unless they ask for what happens anyway. `tools` are taken by agents with "
+            '`client_tools="request"`: the model\'s calls end the completion with `tool_calls`, and a '
+            "request whose last messages have the role `tool` continues it.",
             body=ChatCompletionRequest,
             responses={200: (dict[str, Any], "text/event-stream")},
             headers={

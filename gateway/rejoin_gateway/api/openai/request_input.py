@@ -1,10 +1,10 @@
 """Reads the requests of OpenAI's clients (OpenAI API reference): checks fields, converts messages. Pure.
 
 An agent has its own instructions, tools and settings, and its tools run here. A field that would change them
-has no effect, so it is refused by name, unless its value is what happens anyway (`n: 1`, `tools: []`,
-`null`). System and developer messages are refused for the same reason. Two things are dropped silently:
-earlier turns of a session that exists, because the stored ones count, and output items about tools that a
-client sends back.
+has no effect, so it is refused by name, unless its value is what happens anyway (`n: 1`, `null`). System and
+developer messages are refused for the same reason. Two things are dropped silently: earlier turns of a
+session that exists, because the stored ones count, and what a client sends back about calls that were made
+here, except the outputs at the end of a request.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from rejoin_gateway.api.openai.tool_calls import SentOutput, check_calls, parse_call_id, parse_output
 from rejoin_gateway.core.answered_calls import AnsweredCall
 from rejoin_gateway.core.message_input import ClientMessage, parse_reason
 from rejoin_protocol.errors import Invalid
@@ -49,7 +50,6 @@ NEUTRAL: Mapping[str, Sequence[Any]] = {
     "temperature": (1,),
     "text": ({}, {"format": {"type": "text"}}),
     "tool_choice": ("auto", "none"),
-    "tools": ([],),
     "top_logprobs": (0,),
     "top_p": (1,),
     "truncation": ("disabled",),
@@ -57,6 +57,10 @@ NEUTRAL: Mapping[str, Sequence[Any]] = {
 """Fields that may only have the values that apply without them."""
 OWN_ITEMS = frozenset({"reasoning", "mcp_call", "mcp_approval_request"})
 """Output items that a client may send back; they have no effect."""
+OUTPUT_ITEM = "function_call_output"
+DECISION_ITEM = "mcp_approval_response"
+ANSWER_ITEMS = frozenset({OUTPUT_ITEM, DECISION_ITEM})
+"""Items that answer what a response waits for."""
 SYSTEM_REFUSED = "the agent has its own instructions: messages with role {} are not taken"
 SHOWN_NAME_CHARS_MAX = 64
 
@@ -64,7 +68,8 @@ SHOWN_NAME_CHARS_MAX = 64
 def check_fields(fields: Mapping[str, Any], taken: Collection[str]) -> None:
     """Raises `Invalid` for the first field that has no effect here. `taken`: fields that have one."""
     for name, value in fields.items():
-        if name in taken or name in IDLE or value is None or value in NEUTRAL.get(name, ()):
+        has_effect = name in taken and name not in NEUTRAL
+        if has_effect or name in IDLE or value is None or value in NEUTRAL.get(name, ()):
             continue
         shown = name[:SHOWN_NAME_CHARS_MAX]
         allowed = " or ".join(msgspec.json.encode(value).decode() for value in NEUTRAL.get(name, ()))
@@ -133,20 +138,35 @@ class ChatMessage(msgspec.Struct, frozen=True):
     role: RepeatedText
     content: RepeatedText | RepeatedParts | None = None
     tool_calls: Annotated[list[Any], Meta(max_length=PARTS_MAX)] | None = None
+    tool_call_id: RepeatedText | None = None
     function_call: Any = None
 
 
 def from_chat_messages(messages: Sequence[ChatMessage]) -> list[InputMessage]:
-    """The messages of a chat completion. Raises `Invalid`."""
+    """The messages of a chat completion, without outputs of tools. Raises `Invalid`."""
     converted = []
     for number, message in enumerate(messages):
         place = f"/messages/{number}"
+        if message.role == "tool":
+            parse_call_id(message.tool_call_id, f"{place}/tool_call_id")
+            continue
         _check_role(message.role, place)
-        for field, value in (("tool_calls", message.tool_calls), ("function_call", message.function_call)):
-            if value:
-                raise Invalid("tools run here: calls are not taken from a client", f"{place}/{field}")
+        check_calls(message.tool_calls or (), f"{place}/tool_calls")
+        if message.function_call:
+            raise Invalid("only tool_calls are taken", f"{place}/function_call")
         converted.append(_convert_message(message.role, message.content, place, _chat_part))
     return converted
+
+
+def chat_outputs(messages: Sequence[ChatMessage], end: int) -> list[SentOutput]:
+    """The outputs in the messages directly before message `end`, oldest first. Raises `Invalid`."""
+    first = end
+    while first and messages[first - 1].role == "tool":
+        first -= 1
+    return [
+        parse_output(one.tool_call_id, one.content, f"/messages/{number}", "tool_call_id", "content")
+        for number, one in enumerate(messages[first:end], first)
+    ]
 
 
 def from_response_input(input: str | Sequence[dict[str, Any]]) -> list[InputMessage]:
@@ -159,6 +179,9 @@ def from_response_input(input: str | Sequence[dict[str, Any]]) -> list[InputMess
         match item:
             case {"type": str(kind)} if kind in OWN_ITEMS:
                 continue
+            case {"type": "function_call" | "function_call_output"}:
+                parse_call_id(item.get("call_id"), f"{place}/call_id")
+                continue
             case {"role": str(role), "content": str() | list() as content} if (
                 item.get("type", "message") == "message"
             ):
@@ -169,32 +192,62 @@ def from_response_input(input: str | Sequence[dict[str, Any]]) -> list[InputMess
     return converted
 
 
-def parse_answers(input: str | Sequence[dict[str, Any]]) -> list[AnsweredCall]:
-    """The answers to approvals in an `input`; empty if it holds messages instead. Raises `Invalid`."""
-    answers: list[AnsweredCall] = []
-    for number, item in enumerate(input if not isinstance(input, str) else ()):
-        if item.get("type") != "mcp_approval_response":
-            continue
-        match item:
-            case {"approval_request_id": str(id), "approve": bool(approved)}:
-                reason = parse_reason(item.get("reason"), f"/input/{number}")
-                answers.append(AnsweredCall(ApprovalId(id), None, approved, reason))
-            case _:
-                raise Invalid(
-                    "an approval response needs approval_request_id and approve", f"/input/{number}"
-                )
-    if answers and len(answers) != len(input):
+class InputAnswers(msgspec.Struct, frozen=True):
+    """The answers that an `input` has before the messages at its end: outputs of client tools, decisions of
+    approvals. `are_last`: no message follows.
+    """
+
+    outputs: Sequence[SentOutput] = ()
+    decisions: Sequence[AnsweredCall] = ()
+    are_last: bool = False
+
+
+def parse_answers(input: str | Sequence[dict[str, Any]]) -> InputAnswers:
+    """The answers in an `input`. Raises `Invalid`, also for decisions beside messages: what they continue has
+    the messages already.
+    """
+    if isinstance(input, str):
+        return InputAnswers()
+    end = len(input)
+    while end and _kind_of(input[end - 1]) == "message":
+        end -= 1
+    first = end
+    while first and _kind_of(input[first - 1]) in ANSWER_ITEMS:
+        first -= 1
+    outputs = [
+        parse_output(item.get("call_id"), item.get("output"), f"/input/{number}", "call_id", "output")
+        for number, item in enumerate(input[first:end], first)
+        if _kind_of(item) == OUTPUT_ITEM
+    ]
+    decisions = [
+        _parse_decision(item, f"/input/{number}")
+        for number, item in enumerate(input)
+        if _kind_of(item) == DECISION_ITEM
+    ]
+    if decisions and (end < len(input) or (first and not outputs)):
         raise Invalid(
             "approval responses and messages are different requests: send one after the other", "/input"
         )
-    return answers
+    return InputAnswers(outputs, decisions, are_last=end == len(input))
+
+
+def _kind_of(item: dict[str, Any]) -> Any:
+    return item.get("type", "message")
+
+
+def _parse_decision(item: dict[str, Any], place: str) -> AnsweredCall:
+    match item:
+        case {"approval_request_id": str(id), "approve": bool(approved)}:
+            return AnsweredCall(ApprovalId(id), None, approved, parse_reason(item.get("reason"), place))
+        case _:
+            raise Invalid("an approval response needs approval_request_id and approve", place)
 
 
 def _check_role(role: str, place: str) -> None:
     if role in ("system", "developer"):
         raise Invalid(SYSTEM_REFUSED.format(role), f"{place}/role")
-    if role in ("tool", "function"):
-        raise Invalid("tools run here: results are not taken from a client", f"{place}/role")
+    if role == "function":
+        raise Invalid("only outputs in messages of role tool are taken", f"{place}/role")
     if role not in ("user", "assistant"):
         raise Invalid("a role is user or assistant", f"{place}/role")
 

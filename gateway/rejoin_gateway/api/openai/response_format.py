@@ -1,6 +1,7 @@
 """A run's log as OpenAI's response and its stream of events (OpenAI API reference, "Responses"). Pure.
 
-One run is one response, also across approvals: `resp_<ulid>` is `run_<ulid>`. An event's `sequence_number`
+One run is one response, also across approvals: `resp_<ulid>` is `run_<ulid>`. Only a call of a client tool
+ends the response; the outputs begin another one, `resp_<ulid>_<turn>`. An event's `sequence_number`
 follows from its place in the log alone. So every gateway gives the same numbers at any time, and a client can
 resume behind a number.
 
@@ -9,7 +10,8 @@ step, up to a `reset-step`, keeps its numbers and is not shown again: `voided` l
 stream leaves them out, or breaks if it has shown them. Second, the end of a response that waited for an
 approval keeps its number too; it is shown only in a stream that ends with it.
 
-The agent's tools are `mcp_call` items, because they run here and not at the client. An approval is an
+The agent's tools are `mcp_call` items, because they run here and not at the client. Calls of client tools are
+`function_call` items. An approval is an
 `mcp_approval_request`. Text of delegated agents is in `reasoning` items, as in the stored message. Files that
 a model generates and data parts have no counterpart and are left out.
 """
@@ -22,33 +24,33 @@ import msgspec
 from msgspec import UNSET
 
 from rejoin_gateway.api.openai.completion_format import (
+    ClientCall,
     CompletionMetadata,
     PendingCalls,
+    client_call_of,
     metadata_of,
     rejoin_extension,
     token_count,
 )
+from rejoin_gateway.api.openai.tool_calls import wire_call_id
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.events.typed_output import OutputAsText
 from rejoin_protocol.ids import RUN_PREFIX, RunId
 
 RESPONSE_ID_PREFIX = "resp_"
-_RESPONSE_ID = re.compile(rf"{RESPONSE_ID_PREFIX}([0-9A-Za-z]{{26}}(?:-[0-9]{{1,3}})?)")
+_RESPONSE_ID = re.compile(
+    rf"{RESPONSE_ID_PREFIX}([0-9A-Za-z]{{26}}(?:-[0-9]{{1,3}})?)(?:_([1-9][0-9]{{0,8}}))?"
+)
 INCOMPLETE = {"length": "max_output_tokens", "content-filter": "content_filter", "tool-calls": "max_steps"}
 FINAL_EVENTS = frozenset({"response.completed", "response.failed", "response.incomplete"})
 CREATED = "response.created"
 
 
-def response_id(run: RunId) -> str:
-    """The response's id of a run."""
-    return RESPONSE_ID_PREFIX + run.removeprefix(RUN_PREFIX)
-
-
-def parse_response_id(id: str) -> RunId | None:
-    """The run's id of a response; None if the id is not a response's."""
+def parse_response_id(id: str) -> tuple[RunId | None, int]:
+    """The run of a response, and the turn with which it begins; no run if the id is not a response's."""
     match = _RESPONSE_ID.fullmatch(id)
-    return RunId(RUN_PREFIX + match[1]) if match is not None else None
+    return (None, 0) if match is None else (RunId(RUN_PREFIX + match[1]), int(match[2] or 0))
 
 
 class SequenceRange(NamedTuple):
@@ -92,6 +94,8 @@ class ResponseStream:
         """The number of the last event that ended the response because the run waits; -1: none."""
         self.final: dict[str, Any] | None = None
         """The response as it ended; None before, and after it was continued."""
+        self.is_over = False
+        """Whether it has ended for good, although its run goes on: the client has calls to answer."""
         self._items: list[dict[str, Any]] = []
         self._open: dict[str, int] = {}
         self._deltas: dict[
@@ -107,6 +111,8 @@ class ResponseStream:
 
     def feed(self, event: Chunk) -> list[ResponseEvent]:
         """The response's events for the run's next event."""
+        if self.is_over:
+            return []
         return [made for chunk in self._texts.feed(event) for made in self._feed_shown(chunk)]
 
     def _feed_shown(self, chunk: Chunk) -> list[ResponseEvent]:
@@ -134,7 +140,7 @@ class ResponseStream:
         for index in self._open.values():
             self._settle_item(index)
         return {
-            "id": response_id(self._run.run),
+            "id": RESPONSE_ID_PREFIX + self._run.ulid,
             "object": "response",
             "created_at": self._run.created_s,
             "status": status,
@@ -172,7 +178,9 @@ class ResponseStream:
         ]
 
     def _finish(self, reason: str) -> ResponseEvent:
-        for item in () if self._pending_calls.pending else self._items:
+        waits = self._pending_calls.pending or self._pending_calls.client
+        self.is_over = bool(self._pending_calls.client)
+        for item in () if waits else self._items:
             if item.get("status") == "in_progress":
                 item["status"] = "incomplete"
         match self._error:
@@ -183,6 +191,8 @@ class ResponseStream:
             case _ if self._pending_calls.pending:
                 self.suspended_at = self.number
                 type, self.final = "response.incomplete", self.body("incomplete", reason="approval_required")
+            case _ if self.is_over:
+                type, self.final = "response.completed", self.body("completed")
             case _ if reason in INCOMPLETE:
                 type, self.final = "response.incomplete", self.body("incomplete", reason=INCOMPLETE[reason])
             case _:
@@ -201,10 +211,8 @@ class ResponseStream:
     def _usage(self) -> dict[str, Any] | None:
         if "usage" not in self._metadata:
             return None
-        input, output = (
-            token_count(self._metadata, "inputTokens"),
-            token_count(self._metadata, "outputTokens"),
-        )
+        input = max(token_count(self._metadata, "inputTokens") - self._run.earlier.input_tokens, 0)
+        output = max(token_count(self._metadata, "outputTokens") - self._run.earlier.output_tokens, 0)
         cached = token_count(self._metadata, "cachedInputTokens")
         return {
             "input_tokens": input,
@@ -304,6 +312,8 @@ class ResponseStream:
     # -------------------------------------------------------------------------------------- the tools
 
     def _call_events(self, chunk: Chunk) -> list[ResponseEvent]:
+        if (for_client := client_call_of(chunk)) is not None:
+            return self._add_function_call(for_client)
         match chunk:
             case chunks.ToolInputAvailable(tool_call_id=call, tool_name=name, input=input) if (
                 call not in self._calls
@@ -331,6 +341,20 @@ class ResponseStream:
             "mcp", item | {"arguments": _text(input), "output": None, "error": None}
         )
         return added
+
+    def _add_function_call(self, call: ClientCall) -> list[ResponseEvent]:
+        item = {"type": "function_call", "status": "in_progress", "name": call.tool, "arguments": ""}
+        index, added = self._add("fc", item | {"call_id": wire_call_id(self._run.run, call.call)})
+        self._items[index] |= {"status": "completed", "arguments": call.arguments}
+        at = {"item_id": self._items[index]["id"], "output_index": index}
+        return [
+            added,
+            self._event("response.function_call_arguments.delta", **at, delta=call.arguments),
+            self._event(
+                "response.function_call_arguments.done", **at, name=call.tool, arguments=call.arguments
+            ),
+            self._done(index),
+        ]
 
     def _close_call(self, call: str, **outcome: str) -> ResponseEvent:
         index = self._calls[call]

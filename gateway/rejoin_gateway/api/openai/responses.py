@@ -4,20 +4,27 @@
 `conversation` names a session. Every response is durable: `background` only means that the request does not
 wait, and a closed connection stops nothing. Metadata is not stored, except `conversation_id`. A response that
 waits for approvals is `incomplete` with the reason `approval_required`. It continues under the same id after
-`mcp_approval_response` items for all approvals that it asks for.
+`mcp_approval_response` items for all approvals that it asks for. One that calls client tools is `completed`;
+`function_call_output` items for all of these calls continue its run in another response.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from rejoin_adapters.store_types import Run
 from rejoin_gateway.api.openai import request_input
+from rejoin_gateway.api.openai.client_outputs import (
+    find_asking_run,
+    metadata_of_turn,
+    output_decisions,
+    with_functions,
+)
+from rejoin_gateway.api.openai.completion_format import CompletionMetadata
 from rejoin_gateway.api.openai.completions import (
     V6,
     decode_checked_body,
@@ -27,45 +34,54 @@ from rejoin_gateway.api.openai.completions import (
     sse_frame,
 )
 from rejoin_gateway.api.openai.items import to_item, to_page
-from rejoin_gateway.api.openai.request_input import Labels
+from rejoin_gateway.api.openai.request_input import InputAnswers, Labels
 from rejoin_gateway.api.openai.response_format import (
     FINAL_EVENTS,
     ResponseEvent,
     ResponseStream,
     SequenceRange,
-    parse_response_id,
     visible_events,
 )
-from rejoin_gateway.api.shared.lookup import find_run
+from rejoin_gateway.api.openai.stored_response import (
+    RESPONSE_STATUS,
+    ResponseLog,
+    StoredResponse,
+    await_end,
+    await_final,
+    find_previous,
+    find_response,
+    read_log,
+    read_response,
+    suspended_at,
+)
+from rejoin_gateway.api.shared.answers import decide_before
 from rejoin_gateway.api.shared.paging import LIMIT_MAX, parse_limit
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions
 from rejoin_gateway.core.message_input import new_message_id, new_session_id
-from rejoin_gateway.core.session import AgentSession, Session
+from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.gateway_service import PRINCIPAL, begin_response
 from rejoin_gateway.http.request import key_of
 from rejoin_gateway.http.response import Translate, json_response, stream_replay
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Parameters, Route, RouteDoc
-from rejoin_gateway.streaming.event_reader import decode_events, read_stored_events
-from rejoin_gateway.streaming.positions import FromStart
+from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Conflict, Gone, Invalid, NotFound
-from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.ids import ApprovalId, MessageId, SessionId, is_approval_of, session_id
-from rejoin_protocol.lifecycle import BUSY, State
-from rejoin_protocol.limits import MESSAGES_MAX, OBJECT_KEYS_MAX, Id, Name, Part, Text
+from rejoin_protocol.limits import (
+    MESSAGES_MAX,
+    OBJECT_KEYS_MAX,
+    REQUEST_TOOLS_MAX,
+    FreeObject,
+    Id,
+    Name,
+    Part,
+    Text,
+)
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 
-RESPONSE_STATUS = {
-    State.QUEUED: "queued",
-    State.RUNNING: "in_progress",
-    State.SUSPENDED: "incomplete",
-    State.COMPLETED: "completed",
-    State.FAILED: "failed",
-    State.CANCELLED: "cancelled",
-}
 ITEMS_DEFAULT = 20
 CANCEL_WAIT_S = 5.0
 """How long a cancel request waits for the run to end. Then it returns the state as it is."""
@@ -89,6 +105,8 @@ class CreateResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream_options: Annotated[dict[Name, bool], Meta(max_length=OBJECT_KEYS_MAX)] | None = None
     background: bool | None = False
     metadata: Labels | None = None
+    tools: Annotated[list[FreeObject], Meta(max_length=REQUEST_TOOLS_MAX)] | None = None
+    tool_choice: Name | FreeObject | None = None
 
 
 class _AdmittedResponse(msgspec.Struct, frozen=True):
@@ -98,6 +116,7 @@ class _AdmittedResponse(msgspec.Struct, frozen=True):
     """
 
     replay: Replay
+    metadata: CompletionMetadata
     stream: bool
     background: bool
     after: int | None = None
@@ -107,62 +126,66 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     """Answer the last message of an input, or continue a response with decisions."""
     admitted = await _admit_response(request)
     if admitted.stream:
-        return await _stream_events(request, admitted.replay, admitted.after)
+        return await _stream_events(request, admitted.replay, admitted.metadata, admitted.after)
     if admitted.background:
-        run = admitted.replay.run
-        return json_response(ResponseStream(metadata_of_run(run)).body(RESPONSE_STATUS[run.state]))
+        status = RESPONSE_STATUS[admitted.replay.run.state]
+        return json_response(ResponseStream(admitted.metadata).body(status))
     request_body.release_body(request)
     begin_response(request)
-    return json_response(await _await_final(admitted.replay))
+    return json_response(await await_final(admitted.replay, admitted.metadata))
 
 
 async def _admit_response(request: web.Request) -> _AdmittedResponse:
     body = await decode_checked_body(request, CreateResponseRequest)
     stream, background = bool(body.stream), bool(body.background)
     answers = request_input.parse_answers(body.input)
-    if answers:
-        replay, after = await _decide_approvals(request, body.previous_response_id, answers)
-        return _AdmittedResponse(replay, stream, background, after)
+    if answers.are_last and answers.outputs:
+        replay = await _give_outputs(request, body, answers)
+        return _AdmittedResponse(replay, metadata_of_turn(replay), stream, background)
+    if answers.decisions:
+        replay, turn, after = await _decide_approvals(request, body.previous_response_id, answers.decisions)
+        return _AdmittedResponse(replay, metadata_of_run(replay.run, turn), stream, background, after)
     messages = request_input.from_response_input(body.input)
-    session = await _find_session(request, body)
+    session = await with_functions(await _find_session(request, body), body.tools, body.tool_choice)
+    await decide_before(request, session, (), [one.output for one in answers.outputs])
     replay = await send_input(request, session, messages, "/input", joins_user_messages=True)
-    return _AdmittedResponse(replay, stream, background)
+    return _AdmittedResponse(replay, metadata_of_run(replay.run), stream, background)
 
 
 async def get_response(request: web.Request) -> web.StreamResponse:
     """The response as of now; with `stream=true` its events, from behind number `starting_after`."""
-    run, session = await _find_response(request, request.match_info["response"])
+    found = await find_response(request, request.match_info["response"])
     stream = request.query.get("stream", "false").lower()
     if stream not in ("true", "false"):
         raise Invalid("stream is true or false", "/stream")
     after = _parse_starting_after(request)
     if stream == "false":
-        return json_response(await _read_response(session, run))
-    return await _stream_events(request, await session.replay(run, FromStart(), V6), after)
+        return json_response(await read_response(found))
+    return await _stream_events(request, await found.replay(V6), found.metadata, after)
 
 
 async def cancel_response(request: web.Request) -> web.StreamResponse:
     """Interrupt the run and return the response."""
-    run, session = await _find_response(request, request.match_info["response"])
-    if await session.interrupt(run.id):
-        run = await session.find_run(run.id)
+    found = await find_response(request, request.match_info["response"])
+    if await found.session.interrupt(found.run.id):
+        found = await found.refreshed()
         # A queued run ends when its turn comes, which may be later; a run without a log cannot be awaited.
         with suppress(TimeoutError, Gone):
             async with asyncio.timeout(CANCEL_WAIT_S):
-                await _await_final(await session.replay(run, FromStart(), View(), follow=True))
-    return json_response(await _read_response(session, await session.find_run(run.id)))
+                await await_end(await found.replay(View(), follow=True))
+    return json_response(await read_response(await found.refreshed()))
 
 
 async def list_input_items(request: web.Request) -> web.StreamResponse:
     """A page of the messages before the response in its session, by default the newest first."""
     id = request.match_info["response"]
-    run, session = await _find_response(request, id)
+    found = await find_response(request, id)
     limit, after = parse_limit(request, ITEMS_DEFAULT), request.query.get("after")
     order = request.query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise Invalid("order is asc or desc", "/order")
-    page = await session.messages_before(
-        run.answer,
+    page = await found.session.messages_before(
+        found.run.answer,
         after=None if after is None else MessageId(after),
         limit=limit,
         oldest_first=order == "asc",
@@ -199,7 +222,8 @@ async def _find_session(request: web.Request, body: CreateResponseRequest) -> Ag
 
 async def _continue_response(request: web.Request, model: str, previous: str) -> AgentSession:
     """The session of a response, or a fork of it behind that response if it has newer messages."""
-    run, previous_session = await _find_previous(request, previous)
+    found = await find_previous(request, previous)
+    run = found.run
     if model != run.agent:
         raise Invalid(f"response {previous} is agent {run.agent}'s", "/model")
     session, key = session_with_model(request, model, run.session), key_of(request)
@@ -214,115 +238,89 @@ async def _continue_response(request: web.Request, model: str, previous: str) ->
     if answer.next is None:
         return session
     into = SessionId(new_session_id(key, session.owner))
-    await previous_session.fork(answer.next, into)
+    await found.session.fork(answer.next, into)
     return session_with_model(request, model, into)
-
-
-async def _find_previous(request: web.Request, id: str) -> tuple[Run, Session]:
-    try:
-        return await _find_response(request, id)
-    except NotFound as fault:
-        raise NotFound(f"previous_response_id: {fault}") from fault
 
 
 async def _decide_approvals(
     request: web.Request, previous: str | None, answers: Sequence[AnsweredCall]
-) -> tuple[Replay, int | None]:
-    """Store decisions; the whole response's stream, and the number behind which it continues.
+) -> tuple[Replay, int, int | None]:
+    """Store decisions; the whole response's stream, its first turn, and the number behind which it continues.
 
     Raises `Invalid` unless all open approvals of the response are decided, `NotFound` and `Conflict`.
     """
-    request[PRINCIPAL].require_scope(Scope.APPROVE)
     if previous is None:
         raise Invalid("approval responses need the response that asks for them", "/previous_response_id")
-    run, session = await _find_previous(request, previous)
+    found = await find_previous(request, previous)
+    run, session = found.run, found.session
+    await _check_decisions(request, found, answers)
+    if await session.pending_tool_outputs(run.id):
+        raise Invalid("answer the function calls of the response in the same request", "/input")
+    after = await suspended_at(found)
+    continuation = await session.approve(await to_decisions(session, answers), V6)
+    if continuation is None:
+        return await (await found.refreshed()).replay(V6), found.turn, after
+    found = msgspec.structs.replace(found, run=continuation.run)
+    return await found.replay(V6, until=continuation.until), found.turn, after
+
+
+async def _check_decisions(
+    request: web.Request, found: StoredResponse, answers: Sequence[AnsweredCall]
+) -> None:
+    """Raises `Forbidden`, `Invalid` unless all open approvals of the response's run are decided, and
+    `NotFound` for one of another run.
+    """
+    if answers:
+        request[PRINCIPAL].require_scope(Scope.APPROVE)
+    run = found.run
     approvals = [answer.approval or ApprovalId("") for answer in answers]
     foreign = [approval for approval in approvals if not is_approval_of(approval, run.id)]
     if foreign:
-        raise NotFound(f"response {previous} has no approval {foreign[0][:64]!r}")
-    pending = {approval.request.id for approval in await session.pending_approvals(run.id)}
+        raise NotFound(f"run {run.id} has no approval {foreign[0][:64]!r}")
+    pending = {approval.request.id for approval in await found.session.pending_approvals(run.id)}
     if missing := pending - set(approvals):
         raise Invalid(f"decide all open approvals at once: {', '.join(sorted(missing))}", "/input")
-    after = await _suspended_at(session, run)
-    continuation = await session.approve(await to_decisions(session, answers), V6)
+
+
+async def _give_outputs(request: web.Request, body: CreateResponseRequest, answers: InputAnswers) -> Replay:
+    """Store the outputs of client tools, and the decisions beside them; the stream of what follows.
+
+    Raises `Invalid` unless everything is answered that the run waits for, `NotFound` and `Conflict`.
+    """
+    run, session = await find_asking_run(request, answers.outputs)
+    if body.model != run.agent:
+        raise Invalid(f"the calls are agent {run.agent}'s", "/model")
+    if body.previous_response_id is not None:
+        previous = await find_previous(request, body.previous_response_id)
+        if previous.run.id != run.id:
+            raise Invalid("the calls are of another response", "/previous_response_id")
+    await _check_decisions(request, StoredResponse(run, session, 0), answers.decisions)
+    outputs = await output_decisions(session, run, answers.outputs, "/input")
+    continuation = await session.approve([*await to_decisions(session, answers.decisions), *outputs], V6)
     if continuation is None:
-        run = await session.find_run(run.id)
-        return await session.replay(run, FromStart(), V6), after
-    return await session.replay(continuation.run, FromStart(), V6, until=continuation.until), after
-
-
-# ------------------------------------------------------------------------------------ reading a response
-
-
-async def _read_response(session: Session, run: Run) -> dict[str, Any]:
-    """The response object as of now. While the run is active it has no output."""
-    response = ResponseStream(metadata_of_run(run))
-    if run.state in BUSY:
-        return response.body(RESPONSE_STATUS[run.state])
-    try:
-        replay = await session.replay(run, FromStart(), View(), follow=True)
-        response = (await _read_log(replay)).response
-    except Gone:  # the log has expired: the stored message is what is left
-        answer = await session.message(run.answer)
-        for chunk in () if answer is None else unfold(answer.message):
-            response.feed(chunk)
-    return response.final or response.body(RESPONSE_STATUS[run.state], fault=run.error)
-
-
-async def _await_final(replay: Replay) -> dict[str, Any]:
-    """The response object, once the run has ended or waits for approvals."""
-    response = ResponseStream(metadata_of_run(replay.run))
-    all_events = msgspec.structs.replace(replay, view=View())
-    async with all_events.open() as frames:
-        async for batch in decode_events(frames):
-            for chunk in batch:
-                response.feed(chunk)
-    return response.final or response.body("in_progress")
-
-
-class _ResponseLog(msgspec.Struct, frozen=True):
-    """A response as far as the log goes now. `restored`: the log and its numbers begin anew."""
-
-    response: ResponseStream
-    restored: bool
-
-
-async def _read_log(replay: Replay) -> _ResponseLog:
-    response, restored = ResponseStream(metadata_of_run(replay.run)), False
-    async with aclosing(read_stored_events(replay.run_log, replay.run, replay.start)) as pages:
-        async for page in pages:
-            restored = restored or page.restored
-            for chunk in page.events:
-                response.feed(chunk)
-    return _ResponseLog(response, restored)
-
-
-async def _suspended_at(session: Session, run: Run) -> int | None:
-    """The number of the event with which the response began to wait; None if the log has it no longer."""
-    try:
-        log = await _read_log(await session.replay(run, FromStart(), View(), follow=True))
-    except Gone:
-        return None
-    return log.response.suspended_at if log.response.suspended_at >= 0 else None
+        raise Conflict("the response waits for other answers too")
+    return continuation
 
 
 # ----------------------------------------------------------------------------------------------- streaming
 
 
-async def _stream_events(request: web.Request, replay: Replay, after: int | None) -> web.StreamResponse:
+async def _stream_events(
+    request: web.Request, replay: Replay, metadata: CompletionMetadata, after: int | None
+) -> web.StreamResponse:
     """The events behind number `after`. Raises `Gone` if that number is void or not in the log yet."""
     void: Sequence[SequenceRange] = ()
     if after is not None or replay.start.voided:
-        log = await _read_log(replay)
+        log = await read_log(replay, metadata)
         void = log.response.voided
         _check_after(after, log)
     # The replay must not skip void events: they count for the numbers.
     all_events = msgspec.structs.replace(replay, view=View())
-    translate = _translate_stream(replay.run, -1 if after is None else after, void)
+    translate = _translate_stream(metadata, -1 if after is None else after, void)
     return await stream_replay(request, all_events, translate)
 
 
-def _check_after(after: int | None, log: _ResponseLog) -> None:
+def _check_after(after: int | None, log: ResponseLog) -> None:
     if after is None:
         return
     count = log.response.number
@@ -332,11 +330,11 @@ def _check_after(after: int | None, log: _ResponseLog) -> None:
         raise Gone("the events up to starting_after were replaced: start again without it")
 
 
-def _translate_stream(run: Run, after: int, void: Sequence[SequenceRange]) -> Translate:
+def _translate_stream(metadata: CompletionMetadata, after: int, void: Sequence[SequenceRange]) -> Translate:
     """Turns a run's frames into the response's events. Raises `Gone`, which breaks the stream, when events
     become void that the client may have seen.
     """
-    response = ResponseStream(metadata_of_run(run))
+    response = ResponseStream(metadata)
 
     async def translate(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         last: ResponseEvent | None = None
@@ -349,6 +347,8 @@ def _translate_stream(run: Run, after: int, void: Sequence[SequenceRange]) -> Tr
             shown = [event for event in visible_events(events, after, void) if event.type not in FINAL_EVENTS]
             if shown or not batch:
                 yield b"".join(map(_to_frame, shown)) or sse.KEEP_ALIVE
+            if response.is_over:
+                break
         # A terminal event is shown only at the very end: the run may have waited and then continued.
         if last is not None and last.type in FINAL_EVENTS and last.number > after:
             yield _to_frame(last)
@@ -374,12 +374,6 @@ def _parse_starting_after(request: web.Request) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= SEQUENCE_DIGITS_MAX):
         raise Invalid(f"starting_after is the number of an event, not {text[:64]!r}", "/starting_after")
     return int(text)
-
-
-async def _find_response(request: web.Request, id: str) -> tuple[Run, Session]:
-    """The run of a response and its session. Raises `NotFound`."""
-    summary, session = await find_run(request, parse_response_id(id), f"response {id[:64]!r}")
-    return summary.run, session
 
 
 _RESPONSE = "/run/v1/responses/{response}"

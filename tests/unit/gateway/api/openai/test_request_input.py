@@ -2,19 +2,23 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from rejoin_gateway.api.openai.request_input import (
     ChatMessage,
+    InputAnswers,
+    chat_outputs,
     check_fields,
     from_chat_messages,
     from_response_input,
     parse_answers,
     split_last_turn,
 )
+from rejoin_gateway.api.openai.tool_calls import wire_call_id
 from rejoin_gateway.core.answered_calls import AnsweredCall
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.ids import ApprovalId
+from rejoin_protocol.ids import ApprovalId, CallId, RunId
 
 TAKEN = ("model", "messages")
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png", "detail": "low"}}
@@ -29,7 +33,7 @@ def refused(call: Any, *arguments: Any, **options: Any) -> str:
 @pytest.mark.parametrize(
     "field",
     [
-        *({"n": 1}, {"n": None}, {"tools": []}, {"temperature": 1.0}, {"user": "ann"}, {"store": True}),
+        *({"n": 1}, {"n": None}, {"temperature": 1.0}, {"user": "ann"}, {"store": True}),
         *({"tool_choice": "auto"}, {"response_format": {"type": "text"}}, {"parallel_tool_calls": False}),
     ],
 )
@@ -74,7 +78,7 @@ def test_content_is_a_string_or_parts() -> None:
     assert plain.parts == [{"type": "text", "text": "look"}]
 
 
-@pytest.mark.parametrize("role", ["system", "developer", "tool", "function", "wizard"])
+@pytest.mark.parametrize("role", ["system", "developer", "function", "wizard"])
 def test_only_users_and_assistants_speak(role: str) -> None:
     """The agent has its own instructions, and its tools run here."""
     assert (
@@ -83,10 +87,34 @@ def test_only_users_and_assistants_speak(role: str) -> None:
     assert refused(from_response_input, [{"role": role, "content": "x"}]) == "/input/0/role"
 
 
-def test_a_clients_tool_calls_are_refused() -> None:
-    """An assistant's words are imported, never its calls."""
-    calling = ChatMessage("assistant", None, tool_calls=[{"id": "call_1"}])
-    assert refused(from_chat_messages, [calling]) == "/messages/0/tool_calls"
+@pytest.mark.feature("F104")
+def test_calls_that_were_not_made_here_are_refused() -> None:
+    """An assistant's words are imported, never its calls; those that were made here are in their session."""
+    for id in ("call_1", "", None, 7, f"call_{'0' * 26}", f"call_{'0' * 26}x", f"call_{'é' * 26}_1"):
+        calling = ChatMessage("assistant", None, tool_calls=[{"id": id}])
+        assert refused(from_chat_messages, [calling]) == "/messages/0/tool_calls/0/id"
+        item = {"type": "function_call_output", "call_id": id, "output": "x"}
+        assert refused(parse_answers, [item]) == "/input/0/call_id"
+        assert refused(from_response_input, [item]) == "/input/0/call_id"
+    assert refused(from_chat_messages, [ChatMessage("tool", "x")]) == "/messages/0/tool_call_id"
+    run = RunId("run_" + "0" * 26 + "-12")
+    ours = wire_call_id(run, CallId("call_1\n🍲"))
+    said = [ChatMessage("assistant", "I ask.", tool_calls=[{"id": ours}]), ChatMessage("tool", "Oslo")]
+    said[1] = msgspec.structs.replace(said[1], tool_call_id=ours)
+    assert [one.parts for one in from_chat_messages(said)] == [[{"type": "text", "text": "I ask."}]]
+    [output] = chat_outputs(said, 2)
+    assert (output.run, output.output.call, output.output.output) == (run, "call_1\n🍲", "Oslo")
+    assert chat_outputs(said, 1) == []
+
+
+def test_an_output_is_a_text_or_parts_of_one() -> None:
+    ours = wire_call_id(RunId("run_" + "0" * 26), CallId("c"))
+    for given, text in ((None, ""), ("a", "a"), ([{"type": "text", "text": "a"}, {"text": "b"}], "ab")):
+        [sent] = parse_answers([{"type": "function_call_output", "call_id": ours, "output": given}]).outputs
+        assert sent.output.output == text
+    for odd in ({"a": 1}, [1], [{"type": "input_image"}], 5):
+        item = {"type": "function_call_output", "call_id": ours, "output": odd}
+        assert refused(parse_answers, [item]) == "/input/0/output"
 
 
 @pytest.mark.parametrize("part", [{"type": "input_audio"}, {"type": "text"}, "look", {}])
@@ -112,9 +140,7 @@ def test_an_input_is_a_string_or_items() -> None:
     assert image.parts == [{"type": "image", "image": "data:image/png;base64,AA"}]
 
 
-@pytest.mark.parametrize(
-    "item", [{"type": "function_call_output"}, {"type": "item_reference", "id": "x"}, {}]
-)
+@pytest.mark.parametrize("item", [{"type": "computer_call"}, {"type": "item_reference", "id": "x"}, {}])
 def test_an_item_that_is_not_known_is_named(item: dict[str, Any]) -> None:
     """Nothing is dropped silently."""
     assert refused(from_response_input, [item]) == "/input/0"
@@ -164,7 +190,10 @@ def test_answers_to_questions_stand_alone() -> None:
         "approve": False,
         "reason": "no",
     }
-    assert parse_answers([answer]) == [AnsweredCall(ApprovalId("apr_1"), None, approved=False, reason="no")]
-    assert parse_answers("hello") == parse_answers([{"role": "user", "content": "hello"}]) == []
+    decided = AnsweredCall(ApprovalId("apr_1"), None, approved=False, reason="no")
+    assert parse_answers([answer]) == InputAnswers(decisions=[decided], outputs=[], are_last=True)
+    for said in ("hello", [{"role": "user", "content": "hello"}]):
+        nothing = parse_answers(said)
+        assert (list(nothing.decisions), list(nothing.outputs), nothing.are_last) == ([], [], False)
     assert refused(parse_answers, [answer, {"role": "user", "content": "hello"}]) == "/input"
     assert refused(parse_answers, [{"type": "mcp_approval_response"}]) == "/input/0"

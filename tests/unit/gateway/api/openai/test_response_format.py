@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from rejoin_gateway.api.openai.completion_format import CompletionMetadata
@@ -10,7 +11,6 @@ from rejoin_gateway.api.openai.response_format import (
     ResponseStream,
     SequenceRange,
     parse_response_id,
-    response_id,
     visible_events,
 )
 from rejoin_protocol.events import chunks
@@ -42,13 +42,16 @@ def final(*events: Chunk) -> dict[str, Any]:
 
 def test_ids_go_both_ways() -> None:
     """A response is a run, and nothing else is one."""
-    id = response_id(FACTS.run)
+    id: str = ResponseStream(FACTS).body("queued")["id"]
     assert id == f"resp_{FACTS.ulid}"
-    assert parse_response_id(id) == FACTS.run
-    sharded = new_run_id(1, bytes(10), (12,))
-    assert parse_response_id(response_id(sharded)) == sharded
-    for odd in ("", "resp_", FACTS.run, f"{id}0", f"resp_{'.' * 26}", "resp_" + "é" * 26):
-        assert parse_response_id(odd) is None
+    assert parse_response_id(id) == (FACTS.run, 0)
+    later = msgspec.structs.replace(FACTS, turn=2)
+    assert parse_response_id(ResponseStream(later).body("queued")["id"]) == (FACTS.run, 2)
+    sharded = msgspec.structs.replace(later, run=new_run_id(1, bytes(10), (12,)))
+    assert parse_response_id(ResponseStream(sharded).body("queued")["id"]) == (sharded.run, 2)
+    odd_ids = ("", "resp_", FACTS.run, f"{id}0", f"{id}_0", f"{id}_x", f"{id}_", f"resp_{'.' * 26}")
+    for odd in (*odd_ids, "resp_" + "é" * 26, f"{id}_{'9' * 10}"):
+        assert parse_response_id(odd) == (None, 0)
 
 
 def test_a_text_is_an_item_with_a_part() -> None:
