@@ -26,8 +26,8 @@ _TIME_CHARS = 10
 RANDOM_BYTES = 10
 RUN_PREFIX = "run_"
 _TURN = re.compile(rf"({RUN_PREFIX}[^.]+)\.([1-9][0-9]{{0,5}})")
-SHARDS_MAX = 256
-"""More than a cluster has cores to lead them."""
+SHARDS_MAX = 32
+"""A log's sequences say the shard above 48 bits; programs in JavaScript read them exactly up to 53."""
 APPROVAL_PREFIX = "apr_"
 REPLACEMENT = "\ufffd"
 """What half an emoji has become by the time an id is checked. Two ids that differ in it would be one."""

@@ -129,7 +129,7 @@ async def test_two_installations_with_the_same_agent_share_an_account_and_no_mes
                 one = BrokerNames(prefix)
                 logs = await stored_subjects(admin, one.log_stream())
                 assert len({name for name in logs if name.endswith(".log")}) == 4
-                assert all(name.startswith(f"{prefix}.run.") for name in logs)
+                assert all(name.startswith(f"{prefix}.") for name in logs)
                 assert len(await stored_subjects(admin, one.files_stream)) == 1
                 assert list(await stored_subjects(admin, one.agents_stream)) == [
                     one.agent_key(AgentName(shop.agent))

@@ -69,7 +69,7 @@ async def test_an_interrupted_answer_counts_what_was_said(
 
 async def test_an_answer_whose_time_is_over_counts_too(system: LocalSystem, provider: FakeProvider) -> None:
     reply = ProviderReply(SAID, "stall")
-    base, session = await serve(system, provider, reply, timeout_s=0.5), system.fresh("s")
+    base, session = await serve(system, provider, reply, timeout_s=2.0), system.fresh("s")
     answer = await system.post(base, system.chat(session, QUESTION))
     assert "took longer" in answer.raw.decode()
     assert (await usage_of(system, base, session))[1] == 13

@@ -86,7 +86,13 @@ def test_a_prefix_separates_all_names(agent: AgentName, run: RunId, turn: int) -
                 assert not matches(subject, pattern)
 
 
-@given(st.integers(0, 255), st.integers(0, 255), agents, turns, st.sampled_from(["", "shop"]))
+@given(
+    st.integers(0, ids.SHARDS_MAX - 1),
+    st.integers(0, ids.SHARDS_MAX - 1),
+    agents,
+    turns,
+    st.sampled_from(["", "shop"]),
+)
 def test_each_subject_belongs_to_the_streams_of_its_shard_alone(
     shard: int, other: int, agent: AgentName, turn: int, prefix: str
 ) -> None:
