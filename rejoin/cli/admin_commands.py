@@ -4,14 +4,17 @@ This module imports the database and NATS drivers. `main` imports it when one of
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import click
 import msgspec
 
 from rejoin.cli import api_keys, deletion, runs, tenants
-from rejoin.cli.options import with_settings
-from rejoin_adapters.store_types import Limits
+from rejoin.cli.operate import sessions
+from rejoin.cli.options import json_option, limit_option, since_option, with_settings
+from rejoin_adapters.store_types import Limits, RunFilter
 from rejoin_gateway.auth.scope import Scope
+from rejoin_protocol.ids import AgentName, RunId, SessionId, UserId
 from rejoin_protocol.lifecycle import State
 
 DAYS_MAX = 36_500
@@ -19,21 +22,45 @@ DAYS_MAX = 36_500
 
 @click.command(name="list")
 @click.option("--state", type=click.Choice([state.value for state in State]), help="Only runs in this state.")
-@click.option(
-    "--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="The number of runs to list."
-)
+@click.option("--agent", help="Only runs of this agent.")
+@click.option("--session", help="Only runs of this session.")
+@click.option("--user", help="Only runs of this user.")
+@since_option("created")
+@click.option("--before", metavar="RUN", help="Only runs that are older than this one: the next page.")
+@limit_option
+@json_option
 @with_settings(runs.RunSettings)
-def runs_list(settings: runs.RunSettings, state: str | None, limit: int) -> None:
+def runs_list(
+    settings: runs.RunSettings,
+    state: str | None,
+    agent: str | None,
+    session: str | None,
+    user: str | None,
+    *,
+    since: datetime | None,
+    before: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
     """List runs, newest first."""
-    runs.execute(settings, lambda commands: commands.list(State(state) if state else None, limit))
+    wanted = RunFilter(
+        state=State(state) if state else None,
+        agent=AgentName(agent) if agent else None,
+        session=SessionId(session) if session else None,
+        user=UserId(user) if user else None,
+        since=since,
+        before=RunId(before) if before else None,
+    )
+    runs.execute(settings, lambda commands: commands.list(wanted, limit, as_json=as_json))
 
 
 @click.command(name="show")
 @click.argument("run")
+@json_option
 @with_settings(runs.RunSettings)
-def runs_show(settings: runs.RunSettings, run: str) -> None:
-    """Show a run and the end of its log."""
-    runs.execute(settings, lambda commands: commands.show(run))
+def runs_show(settings: runs.RunSettings, run: str, *, as_json: bool) -> None:
+    """Show a run, what it waits for, and the end of its log."""
+    runs.execute(settings, lambda commands: commands.show(run, as_json=as_json))
 
 
 @click.command(name="retry")
@@ -50,6 +77,29 @@ def runs_retry(settings: runs.RunSettings, run: str) -> None:
 def runs_interrupt(settings: runs.RunSettings, run: str) -> None:
     """End a run that is queued, running or waiting for an approval."""
     runs.execute(settings, lambda commands: commands.interrupt(run))
+
+
+@click.command(name="list")
+@click.option("--agent", help="Only sessions with this agent.")
+@since_option("last changed")
+@click.option("--before", metavar="TOKEN", help="The next page: what the page before has printed.")
+@limit_option
+@json_option
+@with_settings(runs.RunSettings)
+def sessions_list(
+    settings: runs.RunSettings,
+    agent: str | None,
+    since: datetime | None,
+    before: str | None,
+    limit: int,
+    *,
+    as_json: bool,
+) -> None:
+    """List sessions, the last changed first."""
+    query = sessions.SessionQuery(
+        agent=AgentName(agent) if agent else None, since=since, before=before, limit=limit
+    )
+    sessions.execute(settings, query, as_json=as_json)
 
 
 @click.command(name="delete")
@@ -173,7 +223,7 @@ def tenants_limits(
 
 COMMANDS: Mapping[str, Mapping[str, click.Command]] = {
     "runs": {"list": runs_list, "show": runs_show, "retry": runs_retry, "interrupt": runs_interrupt},
-    "sessions": {"delete": sessions_delete},
+    "sessions": {"list": sessions_list, "delete": sessions_delete},
     "users": {"forget": users_forget},
     "keys": {"create": keys_create, "list": keys_list, "revoke": keys_revoke},
     "tenants": {"limits": tenants_limits},

@@ -158,8 +158,12 @@ def nats_users_command(account: str | None, config: Path | None) -> None:
     click.echo(permissions.nsc_commands(account) if account else permissions.render(), nl=False)
 
 
-_add_group("runs", "List, show, retry and interrupt runs. For `rejoin dev`: --config .rejoin/rejoin.toml.")
-_add_group("sessions", "Delete sessions.", has_tenant=True)
+_add_group(
+    "runs",
+    "List, show, retry and interrupt runs. For `rejoin dev`: --config .rejoin/rejoin.toml.",
+    has_tenant=True,
+)
+_add_group("sessions", "List and delete sessions.", has_tenant=True)
 _add_group("users", "Delete the data of users.")
 _add_group("keys", "Create, list and revoke API keys.", has_tenant=True)
 _add_group("tenants", "Show and set the limits of tenants.")
@@ -176,6 +180,45 @@ def audit_command(config: Path | None, tenant: str | None, limit: int, before: i
 
     loaded = load(audit.AuditSettings, config)
     audit.execute(msgspec.structs.replace(loaded, tenant=tenant or loaded.tenant), limit, before)
+
+
+@main.command(name="export")
+@click.argument("user")
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The zip file to write; it must not exist.",
+)
+@click.option("--tenant", help="The tenant. Default: REJOIN_TENANT, else `default`.")
+@config_option
+def export_command(config: Path | None, user: str, output: Path, tenant: str | None) -> None:
+    """Write everything that is stored of USER to a zip file.
+
+    Sessions, messages, runs and their logs, approvals, artifacts, feedback, events, keys, files.
+    """
+    from rejoin.cli import runs  # imports the database and NATS drivers
+    from rejoin.cli.operate import export
+
+    loaded = load(runs.RunSettings, config)
+    export.execute(msgspec.structs.replace(loaded, tenant=tenant or loaded.tenant), user, output)
+
+
+@main.command(name="top")
+@click.option("--once", is_flag=True, help="Print the view once, and end.")
+@click.option(
+    "--interval", default=2.0, show_default=True, type=click.FloatRange(0.2, 3600), help="Seconds between."
+)
+@click.option(
+    "--process", "urls", multiple=True, metavar="URL", help="The metrics of a process. May be repeated."
+)
+@config_option
+def top_command(config: Path | None, interval: float, urls: tuple[str, ...], *, once: bool) -> None:
+    """Watch runs, queues, and the lag of processes."""
+    from rejoin.cli import runs  # imports the database and NATS drivers
+    from rejoin.cli.operate import top
+
+    top.execute(load(runs.RunSettings, config), urls, interval, once=once)
 
 
 @main.command(name="doctor")

@@ -8,6 +8,7 @@ import os
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import click
 import msgspec
 
+from rejoin.cli.operate.printing import parse_since
 from rejoin_adapters.actor import Actor, act_as
 from rejoin_adapters.process.service_process import configure_logs
 from rejoin_protocol import settings
@@ -71,6 +73,31 @@ config_option_of = partial(
     help="Read settings from this TOML file. Environment variables take precedence.",
 )
 config_option = config_option_of(envvar="REJOIN_CONFIG", show_envvar=True)
+
+
+class Since(click.ParamType[datetime]):
+    """A time that an operator types: an age or a time by ISO 8601."""
+
+    name = "since"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The time. Calls `fail` for any other text."""
+        try:
+            return parse_since(value, datetime.now(UTC))
+        except (ValueError, OverflowError) as fault:
+            self.fail(str(fault), param, ctx)
+
+
+def since_option(what: str) -> Callable[[click.decorators.FC], click.decorators.FC]:
+    """The option `--since` of a list. `what` happened then or later."""
+    text = f"Only those that were {what} since: 30m, 12h, 7d, or a time such as 2026-01-31T12:00 (UTC)."
+    return click.option("--since", type=Since(), metavar="AGE|TIME", help=text)
+
+
+limit_option = click.option(
+    "--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many to list."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: one object on each line.")
 
 
 def _operator() -> str:

@@ -5,12 +5,14 @@ ends the run.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import click
 import msgspec
 
+from rejoin.cli.operate.printing import moment, printable
 from rejoin_adapters.broker_settings import BrokerSettings
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
@@ -24,10 +26,14 @@ from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.process.service_process import LogFormat
-from rejoin_adapters.store_types import Owner, Run, RunFilter, RunSummary
+from rejoin_adapters.store_types import Approval, Owner, Run, RunFilter, RunSummary
 from rejoin_protocol.errors import NotFound, Unavailable
-from rejoin_protocol.ids import RunId, TenantId
+from rejoin_protocol.ids import RunId, TenantId, is_approval_of
 from rejoin_protocol.lifecycle import BUSY, State
+from rejoin_protocol.log.record import Mark, Record
+
+MARKS = {Mark.ENDED: "ended", Mark.SUSPENDED: "suspended"}
+ERROR_CHARS_MAX = 4_000
 
 
 class RunSettings(BrokerSettings, frozen=True, kw_only=True):
@@ -50,24 +56,29 @@ class RunCommands(msgspec.Struct, frozen=True):
     control: RunControl
     owner: Owner
 
-    async def list(self, state: State | None, limit: int) -> str:
-        """One line for each run, newest first."""
-        return "\n".join(
-            _line(summary)
-            for summary in await self.store.list_runs(self.owner, RunFilter(state=state), limit)
-        )
+    async def list(self, wanted: RunFilter, limit: int, *, as_json: bool = False) -> str:
+        """One line for each run, newest first, and how to see the next page."""
+        found = await self.store.list_runs(self.owner, wanted, limit + 1)
+        lines = [_as_json(one) if as_json else _line(one) for one in found[:limit]]
+        if len(found) > limit:
+            click.echo(f"there are more: --before {found[limit - 1].run.id}", err=True)
+        return "\n".join(lines)
 
-    async def show(self, id: str) -> str:
-        """All fields of a run, and the position of its log's last record. Raises `NotFound`."""
-        run = await self._find_run(id)
+    async def show(self, id: str, *, as_json: bool = False) -> str:
+        """A run, what it waits for, and the end of its log. Raises `NotFound`."""
+        summary = await self.store.run_summary(self.owner, RunId(id))
+        if summary is None:
+            raise NotFound(f"there is no run {id!r}")
+        run = summary.run
         last = await self.log.last(run.id)
-        fields = msgspec.to_builtins(run) | {
-            "log_events": last.end if last is not None else 0,
-            "log_mark": str(last.head.mark) if last is not None else None,
-            "log_attempt": last.head.attempt if last is not None else None,
-            "log_sequence": last.seq if last is not None else None,
-        }
-        return "\n".join(f"{name:14} {value}" for name, value in fields.items() if value is not None)
+        waiting = [
+            one
+            for one in await self.store.pending_approvals(self.owner, run.session)
+            if is_approval_of(one.request.id, run.id)
+        ]
+        if as_json:
+            return _as_json(summary, log=_log_end(last), waiting_for=[one.request for one in waiting])
+        return "\n".join(f"{name:9} {value}" for name, value in _describe(summary, last, waiting))
 
     async def retry(self, id: str) -> str:
         """Publish an unfinished run's request again. A finished run stays as it is. Raises `NotFound`."""
@@ -106,9 +117,58 @@ class RunCommands(msgspec.Struct, frozen=True):
 def _line(summary: RunSummary) -> str:
     run = summary.run
     return (
-        f"{run.id}  {run.state:9}  attempt {run.attempt}  {summary.updated_at:%Y-%m-%d %H:%M:%S}  "
-        f"{run.agent}  {run.session}{f'  {run.error}' if run.error else ''}"
+        f"{run.id}  {run.state:9}  attempt {run.attempt}  {moment(summary.updated_at)}  "
+        f"{run.agent}  {printable(run.session)}{f'  {printable(run.error)}' if run.error else ''}"
     )
+
+
+def _as_json(summary: RunSummary, **more: Any) -> str:
+    """The run's fields and its times in one object, on one line."""
+    fields = msgspec.structs.asdict(summary)
+    return msgspec.json.encode({**msgspec.to_builtins(fields.pop("run")), **fields, **more}).decode()
+
+
+def _log_end(last: Record | None) -> dict[str, Any] | None:
+    """The position of a log's last record. None: the run has no log, or it has expired."""
+    if last is None:
+        return None
+    head = last.head
+    return {"events": last.end, "mark": head.mark, "attempt": head.attempt, "sequence": last.seq}
+
+
+def _describe(
+    summary: RunSummary, last: Record | None, waiting: Sequence[Approval]
+) -> Iterator[tuple[str, str]]:
+    """What is known of a run, in words."""
+    run = summary.run
+    yield "run", run.id
+    yield "state", f"{run.state}{'' if run.ready or run.state is not State.QUEUED else ', behind others'}"
+    if run.interrupted:
+        yield "", "interrupted: a runner ends it"
+    yield "agent", run.agent
+    yield "session", printable(run.session)
+    yield "tenant", printable(run.tenant)
+    if run.user is not None:
+        yield "user", printable(run.user)
+    yield "created", f"{moment(summary.created_at)} UTC"
+    if summary.started_at is not None:
+        yield "started", f"{moment(summary.started_at)} UTC"
+    if summary.ended_at is not None:
+        yield "ended", f"{moment(summary.ended_at)} UTC"
+    yield "turn", f"{run.turn}, attempt {run.attempt}{f', by {summary.runner}' if summary.runner else ''}"
+    yield "tokens", f"{run.usage.input_tokens} in, {run.usage.output_tokens} out"
+    yield "answer", f"message {run.answer}"
+    if run.steers is not None:
+        yield "steers", run.steers
+    for one in waiting:
+        kind = "a decision about" if one.request.kind == "approval" else "the output of"
+        yield "waits for", f"{kind} {printable(one.request.tool)}, call {printable(one.request.call)}"
+    if last is None:
+        yield "log", "none: it was not begun, or has expired"
+    else:
+        yield "log", f"{last.end} events, {MARKS.get(last.head.mark, 'not ended')}, last record {last.seq}"
+    if run.error:
+        yield "error", printable(run.error, ERROR_CHARS_MAX)
 
 
 def execute(settings: RunSettings, command: Callable[[RunCommands], Awaitable[str]]) -> None:
@@ -143,4 +203,5 @@ def connect_and_execute[C](
             )
             return await command(build(connection, store))
 
-    click.echo(asyncio.run(run()))
+    if text := asyncio.run(run()):
+        click.echo(text)

@@ -9,7 +9,7 @@ committed. There is no other retry.
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -36,6 +36,8 @@ from rejoin_protocol.errors import (
 log = structlog.get_logger("rejoin.database")
 
 CLOSE_TIMEOUT_S = 5.0
+ROWS_HELD_MAX = 10
+"""Rows of a snapshot that are read at once: answers have up to 4 MiB."""
 PING = "select 'pong'"
 _SET_ACTOR = "select set_config('rejoin.actor', $1, true), set_config('rejoin.peer', $2, true)"
 _SET_SESSION = "set default_transaction_isolation = 'read committed'"
@@ -234,6 +236,19 @@ class Database:
             return value
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["Snapshot"]:
+        """One moment of the database, to read more of it than memory can hold. It keeps a connection, and
+        PostgreSQL keeps all rows of that moment: not for services.
+        """
+        async with AsyncExitStack() as stack:
+            with map_errors():
+                connection = await stack.enter_async_context(self._connection())
+                await stack.enter_async_context(
+                    connection.transaction(isolation="repeatable_read", readonly=True)
+                )
+            yield Snapshot(connection)
+
+    @asynccontextmanager
     async def _transaction(self, connection: _Connection) -> AsyncIterator[None]:
         async with connection.transaction(isolation="read_committed"):
             if self._transaction_settings:
@@ -276,6 +291,19 @@ class Database:
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
+
+
+class Snapshot:
+    """Reads rows of one moment, a few at a time."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    async def texts(self, query: str, *args: Any) -> AsyncIterator[str]:
+        """The first column of all rows, as text. At most `ROWS_HELD_MAX` rows are in memory."""
+        with map_errors():
+            async for row in self._connection.cursor(query, *args, prefetch=ROWS_HELD_MAX):
+                yield row[0]
 
 
 def json_text(value: Any) -> str:

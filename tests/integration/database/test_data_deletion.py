@@ -158,6 +158,6 @@ async def test_an_operator_interrupts_a_run_that_waits(system: LocalSystem) -> N
     assert (code, out) == (0, f"{run} was suspended: a runner will end it\n")
 
     async def over() -> bool:
-        return "state          cancelled" in (await run_rejoin(system, "runs", "show", run))[1]
+        return "state     cancelled" in (await run_rejoin(system, "runs", "show", run))[1]
 
     await wait_until(over)

@@ -1,0 +1,1 @@
+"""Everything that the database has stored of one person."""

@@ -1,0 +1,1 @@
+"""Commands with which operators look at an installation: lists, the live view, the export of a person."""
