@@ -7,6 +7,7 @@ import msgspec
 from rejoin_adapters.store_types import ApprovalRequest
 from rejoin_gateway.core.tool_outputs import schema_fault
 from rejoin_protocol.errors import Invalid
+from rejoin_protocol.events.partial_json import names_prototype
 from rejoin_protocol.limits import TOOL_INPUT_BYTES_MAX
 
 _encode_canonically = msgspec.json.Encoder(order="deterministic").encode
@@ -18,8 +19,8 @@ def check_edit(
     """The changed arguments as they are stored; None if nothing is changed. `pointer` is theirs.
 
     Raises `Invalid` if the call's tool does not allow changes, if the arguments do not fit its schema (the
-    pointer then names the field), if they are too large, or if they come with a denial. A request that is
-    unknown is left to the store, which refuses it.
+    pointer then names the field), if they are too large or would end the stream of a client that reads them,
+    or if they come with a denial. A request that is unknown is left to the store, which refuses it.
     """
     if input is None or request is None or _is_same(input, request.input):
         return None
@@ -33,6 +34,10 @@ def check_edit(
     if len(canonical) > TOOL_INPUT_BYTES_MAX:
         most = TOOL_INPUT_BYTES_MAX
         raise Invalid(f"the arguments of a call have at most {most} bytes as JSON", pointer)
+    if names_prototype(input):
+        raise Invalid(
+            f"the arguments of {request.tool} have a key that names a JavaScript prototype", pointer
+        )
     fault = schema_fault(request.edit_schema, input)
     if fault is not None:
         raise Invalid(f"the arguments of {request.tool} do not fit: {fault.text}", pointer + fault.pointer)

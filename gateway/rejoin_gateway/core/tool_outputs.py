@@ -12,6 +12,7 @@ import msgspec
 from rejoin_adapters.store_types import ApprovalRequest, Decision
 from rejoin_gateway.core.session import Session
 from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.events.partial_json import names_prototype
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.limits import REASON_CHARS_MAX, TOOL_RESULT_BYTES_MAX
 
@@ -84,7 +85,9 @@ async def find_output_request(session: Session, call: CallId) -> ApprovalRequest
 
 
 def to_decision(request: ApprovalRequest, given: ToolOutput) -> Decision:
-    """The output as it is stored. Raises `Invalid` if it is too large or is not what the tool declares."""
+    """The output as it is stored. Raises `Invalid` if it is too large, is not what the tool declares or
+    would end a reader's stream.
+    """
     if given.error is not None:
         return Decision(request.id, approved=False, reason=given.error[:REASON_CHARS_MAX], kind=OUTPUT_KIND)
     output = given.value_for(request)
@@ -93,6 +96,8 @@ def to_decision(request: ApprovalRequest, given: ToolOutput) -> Decision:
         raise Invalid(
             f"the output of {request.tool} has at most {TOOL_RESULT_BYTES_MAX} bytes as JSON, not {size}"
         )
+    if names_prototype(output):
+        raise Invalid(f"the output of {request.tool} has a key that names a JavaScript prototype")
     fault = None if request.output_schema is None else schema_fault(request.output_schema, output)
     if fault is not None:
         raise Invalid(f"the output of {request.tool} does not fit: {fault.text}")

@@ -138,6 +138,11 @@ async def test_an_output_that_does_not_fit_is_refused_and_the_call_stays_open(op
                 await chat.session.tool_output(id, wrong)
         with pytest.raises(Invalid, match="at most 262144 bytes"):
             await chat.session.tool_output(id, {"city": "x" * 300_000})
+        for ending in ({"city": "Oslo", "__proto__": {}}, {"constructor": {"prototype": 1}}):
+            with pytest.raises(
+                Invalid, match="names a JavaScript prototype"
+            ):  # it would end a reader's stream
+                await chat.session.tool_output(id, ending)
         with pytest.raises(NotFound):
             await chat.session.tool_output(asked.tool("book").id, "Rome")
         with pytest.raises(NotFound):

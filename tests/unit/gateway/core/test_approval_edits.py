@@ -59,6 +59,7 @@ def test_a_number_is_no_boolean(shown: Any, input: Any, *, is_change: bool) -> N
         ({"to": [], "cc": 1}, "/input", "'cc' was unexpected"),
         ("all", "/input", "are an object"),
         ({"to": ["x" * 300_000]}, "/input", "at most 262144 bytes"),
+        ({"to": [{"__proto__": 1}]}, "/input", "names a JavaScript prototype"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_at_their_place(input: Any, pointer: str, said: str) -> None:
