@@ -26,6 +26,7 @@ _TIME_CHARS = 10
 RANDOM_BYTES = 10
 RUN_PREFIX = "run_"
 _TURN = re.compile(rf"({RUN_PREFIX}[^.]+)\.([1-9][0-9]{{0,5}})")
+_UNSHARDED_CHARS = len(RUN_PREFIX) + 26
 SHARDS_MAX = 32
 """A log's sequences say the shard above 48 bits; programs in JavaScript read them exactly up to 53."""
 APPROVAL_PREFIX = "apr_"
@@ -129,6 +130,8 @@ def new_run_id(time_ms: int, randomness: bytes, shards: Sequence[int] = (0,)) ->
 
 def shard_of(run: RunId) -> int:
     """The shard that holds a run's log and requests. A run keeps it when the number of shards grows."""
+    if len(run) <= _UNSHARDED_CHARS:  # each append asks
+        return 0
     match = _SHARD.fullmatch(run)
     shard = int(match[1]) if match is not None else 0
     return shard if shard < SHARDS_MAX else 0

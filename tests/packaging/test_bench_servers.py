@@ -1,5 +1,8 @@
 """The processes of the benchmark start and answer, so that `make bench` measures something."""
 
+import asyncio
+import re
+
 import pytest
 
 from bench import http_load, nats_baseline, run_logs, servers
@@ -42,3 +45,20 @@ async def test_a_written_log_reaches_the_stream_and_the_baseline() -> None:
         assert len(stream.latencies_s) == len(nats.latencies_s) == 5
         assert await nats.read(position.run) == 7  # two messages are the start of the answer
         stream.close()
+
+
+async def test_the_load_generator_holds_streams_open_at_a_gateway_that_runs_elsewhere() -> None:
+    async with (
+        asyncio.timeout(60),
+        servers.run_infrastructure() as infrastructure,
+        servers.run_gateway(infrastructure) as gateway,
+        servers.run_runner(infrastructure, AGENTS),
+    ):
+        await wait_for_runner(gateway.base)
+        options = ("--streams", "5", "--agent", "clock", "--text", "200 every 100 ms")
+        async with servers.run_python("-m", "bench.open_streams", gateway.base, *options) as load:
+            assert load.stdout is not None
+            while not re.fullmatch(
+                rb"5 open, 0 refused, 0 cut, [1-9]\d+ events/s\n", await load.stdout.readline()
+            ):
+                pass

@@ -104,7 +104,8 @@ class BrokerNames(msgspec.Struct, frozen=True):
         return f"{self.prefix}.{subject}" if self.prefix else subject
 
     def _sharded(self, word: str, shard: int, rest: str) -> str:
-        return self._subject(f"{word}.{shard}.{rest}" if shard else f"{word}.{rest}")
+        subject = f"{word}.{shard}.{rest}" if shard else f"{word}.{rest}"
+        return f"{self.prefix}.{subject}" if self.prefix else subject
 
     def _parse(self, subject: str, first: str, count: int) -> list[str]:
         """The tokens behind the first word of a subject. Raises `ValueError` for any other subject."""
