@@ -146,6 +146,8 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
         for tool in self.tools:
             if context is not None and tool.context_type is not None:
                 check_tool_context(self.name, tool, context)
+        if self.client_tools not in {"declared", "request"}:
+            raise Invalid(f"agent {self.name}: client_tools is `declared` or `request`")
         if self.takes_tools and self.custom_loop is not None:
             raise Invalid(f"agent {self.name}: a custom loop has its own tools, so no request brings any")
         if self.max_steps < 1:

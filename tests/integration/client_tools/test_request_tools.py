@@ -159,6 +159,12 @@ async def test_the_tools_of_a_request_are_for_every_agent_of_the_team_that_takes
     assert (await answered(system, base, session, "Oslo")).text == "Done."
 
 
+async def test_another_word_for_client_tools_is_refused() -> None:
+    word: Any = "all"
+    with pytest.raises(Invalid, match="client_tools is `declared` or `request`"):
+        Agent(name="own", model=ScriptedModel(), client_tools=word)
+
+
 async def test_a_custom_loop_takes_no_tools() -> None:
     async def loop(run: RunInput[Any]) -> AsyncIterator[str]:
         yield run.agent

@@ -219,9 +219,11 @@ def parse_answers(input: str | Sequence[dict[str, Any]]) -> InputAnswers:
         for number, item in enumerate(input[first:end], first)
         if _kind_of(item) == OUTPUT_ITEM
     ]
+    # Beside outputs, a client may send earlier decisions back with the rest of its input.
+    begin = first if outputs else 0
     decisions = [
         _parse_decision(item, f"/input/{number}")
-        for number, item in enumerate(input)
+        for number, item in enumerate(input[begin:], begin)
         if _kind_of(item) == DECISION_ITEM
     ]
     if decisions and (end < len(input) or (first and not outputs)):

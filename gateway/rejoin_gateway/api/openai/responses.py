@@ -401,8 +401,9 @@ ROUTES = tuple(
                 description="OpenAI's responses for agents: set the client's base URL to `/run/v1` and "
                 "`model` to an agent's name. Continue a conversation by `previous_response_id` or "
                 "`conversation`. Tool calls that wait for approval end the response as `incomplete`; send "
-                "`mcp_approval_response` items to continue it. Returns a response, or its events with "
-                "`stream: true`.",
+                '`mcp_approval_response` items to continue it. Agents with `client_tools="request"` take '
+                "`tools`; `function_call_output` items for the model's calls lead to the next response. "
+                "Returns a response, or its events with `stream: true`.",
                 body=CreateResponseRequest,
                 responses={200: (dict[str, Any], "text/event-stream")},
                 headers=IDEMPOTENCY_HEADER,

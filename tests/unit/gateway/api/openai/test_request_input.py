@@ -107,6 +107,22 @@ def test_calls_that_were_not_made_here_are_refused() -> None:
     assert chat_outputs(said, 1) == []
 
 
+@pytest.mark.feature("F104")
+def test_outputs_at_the_end_count_and_older_answers_do_not() -> None:
+    """A client that sends its whole input back, with the answers of earlier turns."""
+    ours = wire_call_id(RunId("run_" + "0" * 26), CallId("c"))
+    output = {"type": "function_call_output", "call_id": ours, "output": "x"}
+    decision = {"type": "mcp_approval_response", "approval_request_id": "apr_1", "approve": True}
+    said: dict[str, Any] = {"role": "user", "content": "hi"}
+    whole = parse_answers([said, decision, output, {"type": "reasoning"}, output, decision])
+    assert (len(whole.outputs), len(whole.decisions), whole.are_last) == (1, 1, True)
+    older = parse_answers([output, {"type": "reasoning"}, said])
+    assert (list(older.outputs), older.are_last) == ([], False)
+    with_message = parse_answers([output, said])
+    assert (len(with_message.outputs), with_message.are_last) == (1, False)
+    assert refused(parse_answers, [output, decision, said]) == "/input"
+
+
 def test_an_output_is_a_text_or_parts_of_one() -> None:
     ours = wire_call_id(RunId("run_" + "0" * 26), CallId("c"))
     for given, text in ((None, ""), ("a", "a"), ([{"type": "text", "text": "a"}, {"text": "b"}], "ab")):
