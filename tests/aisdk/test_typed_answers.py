@@ -7,11 +7,12 @@ import pytest
 
 from rejoin.testing import ScriptedModel, output
 from rejoin_runner.agent.agent import Agent
+from tests.aisdk.test_conformance import CLIENTS
 from tests.support.browser.node import INSTALL_S_MAX, install_packages, run_command
 from tests.support.system.local_system import LocalSystem
 
 HERE = Path(__file__).parent
-VERSIONS = ("5.0.277", "6.0.44", "6.0.326", "7.0.60", "7.0.173")
+VERSIONS = [client for client in CLIENTS if "?" not in client]
 RECIPE = {"name": "Soup 🍲", "steps": ["Cut.", "Boil."]}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_S_MAX + 120)]
