@@ -1,6 +1,7 @@
 """One browser and one installation for all browser tests; each test has a fresh profile."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, async_playwright, expect
@@ -47,12 +48,16 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest.fixture(scope="session")
 async def bundle(node: str) -> str:
     """The script of the React page, with the real `useChat` client."""
+    assert node
+    return await build_script(HERE, "react.jsx")
+
+
+async def build_script(folder: Path, source: str) -> str:
+    """One script of a page's source and of all that it imports. `folder` has the packages."""
     define = '--define:process.env.NODE_ENV="production"'
     options = ("--bundle", "--format=esm", "--jsx=automatic", "--log-level=error", define)
-    code, said = await run_command(
-        HERE, str(HERE / "node_modules/.bin/esbuild"), "react.jsx", *options, seconds=BUNDLE_S_MAX
-    )
-    assert node
+    bundler = str(HERE / "node_modules/.bin/esbuild")
+    code, said = await run_command(folder, bundler, source, *options, seconds=BUNDLE_S_MAX)
     assert code == 0, said[:2_000]
     return said
 

@@ -10,9 +10,8 @@ from playwright.async_api import BrowserContext, Page, expect
 
 from rejoin.testing import ScriptedModel, fail, output, pause
 from rejoin_runner.agent.agent import Agent
-from tests.browser.conftest import BUNDLE_S_MAX, serve_react
+from tests.browser.conftest import build_script, serve_react
 from tests.support.browser.browser_site import HERE, BrowserSite
-from tests.support.browser.node import run_command
 from tests.support.system.local_system import LocalSystem
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -72,11 +71,7 @@ async def page(context: BrowserContext, site: BrowserSite, node: str, tmp_path: 
     ]
     (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
     (tmp_path / "page.tsx").write_text(block + MAIN, encoding="utf-8")
-    define = '--define:process.env.NODE_ENV="production"'
-    options = ("--bundle", "--format=esm", "--jsx=automatic", "--log-level=error", define)
-    bundler = str(HERE / "node_modules/.bin/esbuild")
-    code, bundle = await run_command(tmp_path, bundler, "page.tsx", *options, seconds=BUNDLE_S_MAX)
-    assert code == 0, bundle[:2_000]
+    bundle = await build_script(tmp_path, "page.tsx")
     await serve_react(context, site, bundle, query="?typed")
     opened = await context.new_page()
     await opened.goto(f"{site.base}/react?typed")
