@@ -47,10 +47,6 @@ class FairShare:
         """How many callers wait."""
         return len(self._waiters)
 
-    def has_room(self, tenant: str, amount: int = 1) -> bool:
-        """Whether the tenant may have the amount now."""
-        return amount <= self.free and self._held.get(tenant, 0) < self.free
-
     async def take(self, tenant: str, amount: int = 1) -> Share:
         """Wait until the tenant may have the amount. A cancelled call holds nothing."""
         waiter = _Waiter(tenant, amount, asyncio.get_running_loop().create_future())
@@ -78,7 +74,7 @@ class FairShare:
         for waiter in tuple(self._waiters):
             if waiter.share.cancelled():  # its `take` has not run yet, and will remove it
                 continue
-            if self.has_room(waiter.tenant, waiter.amount):
+            if waiter.amount <= self.free and self._held.get(waiter.tenant, 0) < self.free:
                 self._waiters.remove(waiter)
                 self.free -= waiter.amount
                 self._held[waiter.tenant] = self._held.get(waiter.tenant, 0) + waiter.amount

@@ -3,10 +3,8 @@
 A process that dies takes all of its runs along, and nobody knows which one it was. Machines die too, so a run
 that was lost once is taken over as any other. A run that was lost twice without progress in between, or whose
 code is known to have blocked an event loop, is executed alone, in a process of its own: if that process dies,
-the run is the reason, and no other run is lost. Where machines die often, many runs were lost twice and few
-are the reason: as long as that is all that is known of a run, it does not wait for such a process. Only what
-is known about a run counts against it: an innocent run that shared a process with a bad one, however often,
-never fails.
+the run is the reason, and no other run is lost. Only what is known about a run counts against it: an innocent
+run that shared a process with a bad one, however often, never fails.
 """
 
 from collections import Counter
@@ -17,9 +15,7 @@ from rejoin_adapters.store_types import Loss
 from rejoin_runner.next_action.run_state import RunState
 
 SILENT_LOSSES_MAX = 2
-"""The number of losses without a known cause after which a run is quarantined, if there is a free place."""
-WAITING_LOSSES = 2 * SILENT_LOSSES_MAX
-"""The number of such losses after which it waits for a place."""
+"""The number of losses without a known cause after which a run is quarantined."""
 BLOCKS_MAX = 2
 """How often the same code blocks an event loop before the run fails."""
 DEATHS_MAX = 3
@@ -32,9 +28,7 @@ class Suspicion(Enum):
     """How a run is executed."""
 
     NONE = auto()
-    WEAK = auto()
-    """As one under `STRONG` suspicion if there is a free place, else beside other runs."""
-    STRONG = auto()
+    ALONE = auto()
     """In a process of its own, until it has made progress."""
 
 
@@ -57,9 +51,9 @@ def judge(losses: Sequence[Loss], state: RunState) -> Suspicion | str:
         names = ", ".join(sorted({call.tool for call in state.all_open_calls}))
         during = f" during a call of {names}" if names else ""
         return f"The run failed: it ended its own process{during}, {_times(deaths)}."
-    if blocked or deaths or len(current) >= WAITING_LOSSES:
-        return Suspicion.STRONG
-    return Suspicion.WEAK if len(current) >= SILENT_LOSSES_MAX else Suspicion.NONE
+    if blocked or deaths or len(current) >= SILENT_LOSSES_MAX:
+        return Suspicion.ALONE
+    return Suspicion.NONE
 
 
 def failed_attempts(losses: Sequence[Loss], state: RunState) -> tuple[int, int]:

@@ -178,7 +178,7 @@ class DeliveryExecutor:
             await self._abandon(claim)
             await delivery.ack()
             return
-        if self._is_quarantined(suspicion, run):
+        if suspicion is Suspicion.ALONE and self._quarantine is not None:
             await self._execute_alone(delivery, lease, run)
             return
         failure = executor.TOO_MANY_ATTEMPTS if failed >= self._limits.attempts_max else ""
@@ -204,13 +204,6 @@ class DeliveryExecutor:
         losses = await self._ports.store.find_losses(claim.run.id)
         await self._read_log(claim.run.id, state)
         return state, losses
-
-    def _is_quarantined(self, suspicion: Suspicion | str, run: Run) -> bool:
-        if self._quarantine is None:
-            return False
-        if suspicion is Suspicion.WEAK:
-            return self._quarantine.has_place(run.owner.tenant)
-        return suspicion is Suspicion.STRONG
 
     async def _execute_alone(self, delivery: Delivery, lease: RunLease, run: Run) -> None:
         """Let a process of its own execute the run, and do with the request what it answers."""

@@ -134,10 +134,6 @@ class Quarantine:
             await alone.kill()
         await self._tasks.__aexit__(kind, error, trace)
 
-    def has_place(self, tenant: TenantId) -> bool:
-        """Whether a run of the tenant would not wait now."""
-        return self._places.has_room(tenant)
-
     async def execute(
         self, delivery: Delivery, tenant: TenantId, free_slot: Callable[[], None]
     ) -> AloneAnswer | None:

@@ -43,8 +43,6 @@ async def test_the_suspects_of_one_tenant_never_take_all_places(monkeypatch: pyt
     async with Quarantine([], {}) as quarantine, asyncio.TaskGroup() as group:
         crowd = [group.create_task(suspect(quarantine, TenantId("attacker"))) for _ in range(2 * ALONE_MAX)]
         await wait_until(lambda: len(begun) > 0, "the first of them")
-        assert not quarantine.has_place(TenantId("attacker"))
-        assert quarantine.has_place(TenantId("other"))
         other = group.create_task(suspect(quarantine, TenantId("other")))
         await wait_until(lambda: "other" in begun, "the other tenant's")
         before = len(begun)
