@@ -36,6 +36,11 @@ begin
         execute format('revoke insert, update on %I from rejoin_runner', protected);
       end if;
     end loop;
+    -- A runner sends webhooks and may switch a receiver off that is gone. Where they go is the gateways' and operators'.
+    if to_regclass('webhook_endpoints') is not null then
+      revoke insert, update, delete on webhook_endpoints from rejoin_runner;
+      grant update (disabled_at) on webhook_endpoints to rejoin_runner;
+    end if;
     -- A runner reads limits, and locks a tenant while it counts its runs, which needs a column that it may update.
     if to_regclass('tenants') is not null then
       grant select, update (created_at) on tenants to rejoin_runner;

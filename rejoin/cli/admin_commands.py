@@ -10,8 +10,9 @@ import click
 import msgspec
 
 from rejoin.cli import api_keys, deletion, runs, tenants
-from rejoin.cli.operate import sessions
+from rejoin.cli.operate import sessions, webhooks
 from rejoin.cli.options import json_option, limit_option, since_option, with_settings
+from rejoin_adapters.ports.webhooks import WEBHOOK_EVENTS
 from rejoin_adapters.store_types import Limits, RunFilter
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.ids import AgentName, RunId, SessionId, UserId
@@ -221,11 +222,82 @@ def tenants_limits(
     tenants.execute(settings, tenant, new_limits, clear=clear)
 
 
+@click.command(name="add")
+@click.argument("url")
+@click.option(
+    "--event",
+    "events",
+    multiple=True,
+    type=click.Choice(WEBHOOK_EVENTS),
+    default=WEBHOOK_EVENTS,
+    show_default=True,
+    help="What the receiver is told. Repeat the option for several.",
+)
+@with_settings(webhooks.WebhookSettings)
+def webhooks_add(settings: webhooks.WebhookSettings, url: str, events: tuple[str, ...]) -> None:
+    """Tell URL of the tenant's runs. Prints the endpoint's id, and its secret, this once."""
+    webhooks.execute(settings, lambda commands: commands.add(url, events))
+
+
+@click.command(name="list")
+@with_settings(webhooks.WebhookSettings)
+def webhooks_list(settings: webhooks.WebhookSettings) -> None:
+    """List endpoints, with what is still to be sent and what has failed."""
+    webhooks.execute(settings, lambda commands: commands.list())
+
+
+@click.command(name="remove")
+@click.argument("endpoint")
+@with_settings(webhooks.WebhookSettings)
+def webhooks_remove(settings: webhooks.WebhookSettings, endpoint: str) -> None:
+    """Remove an endpoint, and what was still to be sent to it."""
+    webhooks.execute(settings, lambda commands: commands.remove(endpoint))
+
+
+@click.command(name="rotate")
+@click.argument("endpoint")
+@click.option(
+    "--hours",
+    default=24,
+    show_default=True,
+    type=click.IntRange(0, 24 * 30),
+    help="How long the old secret signs as well.",
+)
+@with_settings(webhooks.WebhookSettings)
+def webhooks_rotate(settings: webhooks.WebhookSettings, endpoint: str, hours: int) -> None:
+    """Replace an endpoint's secret, and print the new one."""
+    webhooks.execute(settings, lambda commands: commands.rotate(endpoint, hours))
+
+
+@click.command(name="test")
+@click.argument("endpoint")
+@with_settings(webhooks.WebhookSettings)
+def webhooks_test(settings: webhooks.WebhookSettings, endpoint: str) -> None:
+    """Send an event of the type webhook.test."""
+    webhooks.execute(settings, lambda commands: commands.test(endpoint))
+
+
+@click.command(name="replay")
+@click.argument("endpoint")
+@with_settings(webhooks.WebhookSettings)
+def webhooks_replay(settings: webhooks.WebhookSettings, endpoint: str) -> None:
+    """Send again what has failed, and switch the endpoint on."""
+    webhooks.execute(settings, lambda commands: commands.replay(endpoint))
+
+
 COMMANDS: Mapping[str, Mapping[str, click.Command]] = {
     "runs": {"list": runs_list, "show": runs_show, "retry": runs_retry, "interrupt": runs_interrupt},
     "sessions": {"list": sessions_list, "delete": sessions_delete},
     "users": {"forget": users_forget},
     "keys": {"create": keys_create, "list": keys_list, "revoke": keys_revoke},
     "tenants": {"limits": tenants_limits},
+    "webhooks": {
+        "add": webhooks_add,
+        "list": webhooks_list,
+        "remove": webhooks_remove,
+        "rotate": webhooks_rotate,
+        "test": webhooks_test,
+        "replay": webhooks_replay,
+    },
 }
 """The commands by group and name."""

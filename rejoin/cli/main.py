@@ -167,6 +167,7 @@ _add_group("sessions", "List and delete sessions.", has_tenant=True)
 _add_group("users", "Delete the data of users.")
 _add_group("keys", "Create, list and revoke API keys.", has_tenant=True)
 _add_group("tenants", "Show and set the limits of tenants.")
+_add_group("webhooks", "Tell other servers of runs that end or wait.", has_tenant=True)
 
 
 @main.command(name="audit")

@@ -22,8 +22,11 @@ from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.postgres import migrate, run_store
 from rejoin_adapters.postgres.artifacts import PostgresArtifacts
 from rejoin_adapters.postgres.audit import PostgresAuditLog
+from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
+from rejoin_adapters.postgres.webhooks.outbox import PostgresWebhookOutbox
 from rejoin_adapters.process import metrics_server, tracing
+from rejoin_adapters.process.guarded_http import is_fetchable, open_guarded_client
 from rejoin_adapters.process.overload import return_large_blocks
 from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
 from rejoin_protocol.errors import Invalid
@@ -46,6 +49,7 @@ from rejoin_runner.worker.configuration import (
     WorkerSignals,
 )
 from rejoin_runner.worker.quarantine import BEGUN, Quarantine, RunnerLink
+from rejoin_runner.worker.webhook_sender import HEADERS, SENDS_MAX, WebhookLimits, WebhookSender
 from rejoin_runner.worker.worker import Worker
 
 OVERDUE_S = 5.0
@@ -86,6 +90,8 @@ async def open_worker(
                 limits=settings.limits,
             )
         )
+        sealer = _build_sealer(settings)
+        sender = await stack.enter_async_context(_open_webhook_sender(settings, store.database, sealer))
         yield Worker(
             f"{socket.gethostname()}-{os.getpid()}",
             served,
@@ -100,9 +106,8 @@ async def open_worker(
                 sessions=PostgresSessionStore(store.database),
                 open_loss_reporter=partial(_open_loss_reporter, settings.database_url),
                 audit=PostgresAuditLog(store.database),
-                sealer=Sealer(settings.context_encryption_keys, secrets.token_bytes)
-                if settings.context_encryption_keys
-                else None,
+                sealer=sealer,
+                send_webhooks=None if sender is None else sender.run,
             ),
             _worker_limits(settings),
             deployed_at_ms=_now_ms() if settings.deployed_at_ms is None else settings.deployed_at_ms,
@@ -111,6 +116,11 @@ async def open_worker(
             is_alone=is_alone,
             now_ms=_now_ms,
         )
+
+
+def _build_sealer(settings: RunnerSettings) -> Sealer | None:
+    keys = settings.context_encryption_keys
+    return Sealer(keys, secrets.token_bytes) if keys else None
 
 
 def _worker_limits(settings: RunnerSettings) -> WorkerLimits:
@@ -126,6 +136,20 @@ def _worker_limits(settings: RunnerSettings) -> WorkerLimits:
         session_retention_s=settings.session_retention_s,
         audit_retention_s=settings.audit_retention_s,
     )
+
+
+@asynccontextmanager
+async def _open_webhook_sender(
+    settings: RunnerSettings, database: Database, sealer: Sealer | None
+) -> AsyncIterator[WebhookSender | None]:
+    """None without the keys that decrypt the secrets of receivers."""
+    if sealer is None:
+        yield None
+        return
+    allowed = (lambda _address, _port: True) if settings.webhook_private_addresses else is_fetchable
+    limits = WebhookLimits(settings.webhook_timeout_s, settings.webhook_retry_s)
+    async with open_guarded_client(allowed, connections_max=SENDS_MAX, headers=HEADERS) as http:
+        yield WebhookSender(PostgresWebhookOutbox(database), http, sealer, limits, _now_ms)
 
 
 @asynccontextmanager

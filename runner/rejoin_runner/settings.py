@@ -48,6 +48,12 @@ class RunnerSettings(LimitSettings, frozen=True, kw_only=True):
     """The API key of these models; several as `openai=…,anthropic=…`."""
     context_encryption_keys: str | None = None
     """The keys that encrypt request contexts, `id:base64,…`: the same as the gateways'."""
+    webhook_timeout_s: float = 15.0
+    """Seconds that a receiver of webhooks has to answer."""
+    webhook_retry_s: float = 5.0
+    """Seconds before a webhook is sent a second time; each further pause is four times as long."""
+    webhook_private_addresses: bool = False
+    """Send webhooks to addresses and ports that are not public, too: for receivers in the same network."""
     deployed_at_ms: int | None = None
     """The time of this deployment in milliseconds since 1970. Default: the start of the process."""
     session_retention_s: float | None = None

@@ -1,32 +1,24 @@
-"""Fetches files from URLs that clients name, guarded against server-side request forgery (SSRF).
+"""Fetches files from URLs that clients name, with the guarded HTTP client.
 
-The guard sits where sockets are created. It sees the IP address of every connection: of host names, literals,
-names that resolve differently a second time, and redirects. So nothing in a URL has to be trusted. Redirects,
-seconds and bytes are bounded. Every failure is `Invalid` with the same text for a refused and for a dead
-address, so that a client cannot scan the network.
+Redirects, seconds and bytes are bounded. Every failure is `Invalid` with the same text for a refused and for
+a dead address, so that a client cannot scan the network.
 """
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
-from typing import Any
 
 import aiohttp
 import msgspec
 from yarl import URL
 
 from rejoin_adapters.process.fair_share import FairShare
+from rejoin_adapters.process.guarded_http import Allowed, is_fetchable, open_guarded_client
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.limits import FILE_BYTES_MAX, URL_CHARS_MAX
-from rejoin_protocol.security.public_address import Address, is_public
 
-type Allowed = Callable[[Address, int], bool]
-
-PORTS = frozenset({80, 443})
 REDIRECTS_MAX = 3
 REMOTE_FETCH_TIMEOUT_S = 10.0
 FETCHES_MAX = 8
@@ -45,11 +37,6 @@ class FetchedFile(msgspec.Struct, frozen=True):
 
     data: bytes
     media_type: str
-
-
-def is_fetchable(address: Address, port: int) -> bool:
-    """Whether the address is on the public internet and the port is one of `PORTS`."""
-    return port in PORTS and is_public(address)
 
 
 class RemoteFetcher:
@@ -120,21 +107,7 @@ async def open_fetcher(
     allowed: Allowed = is_fetchable, timeout_s: float = REMOTE_FETCH_TIMEOUT_S
 ) -> AsyncIterator[RemoteFetcher]:
     """A fetcher that connects only to addresses that `allowed` accepts. Closes its connections at the end."""
-
-    def create_guarded_socket(info: Any) -> socket.socket:
-        family, kind, protocol, _, target = info
-        if not allowed(ip_address(target[0]), target[1]):
-            raise PermissionError("not a public address")
-        return socket.socket(family, kind, protocol)
-
-    connector = aiohttp.TCPConnector(
-        socket_factory=create_guarded_socket, force_close=True, limit=FETCHES_MAX
-    )
-    async with aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers=REMOTE_FETCH_HEADERS,
-        auto_decompress=False,
-        trust_env=False,  # a proxy would connect for us, past the guard
+    async with open_guarded_client(
+        allowed, connections_max=FETCHES_MAX, headers=REMOTE_FETCH_HEADERS
     ) as http:
         yield RemoteFetcher(http, timeout_s)

@@ -97,6 +97,8 @@ class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
     """Deletes old entries."""
     sealer: Sealer | None = None
     """Decrypts the context of a request."""
+    send_webhooks: Callable[[], Coroutine[Any, Any, None]] | None = None
+    """Sends webhooks until it is cancelled."""
 
 
 def never_silent(delivery: Delivery) -> bool:

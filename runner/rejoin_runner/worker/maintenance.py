@@ -48,6 +48,8 @@ class Maintenance:
             group.create_task(_repeat(self._limits.announce_period_s, self.announce))
             group.create_task(_repeat(self._limits.sweep_interval_s, self.sweep))
             group.create_task(_repeat(self._limits.retention_period_s, self.expire_sessions))
+            if self._ports.send_webhooks is not None:
+                group.create_task(self._ports.send_webhooks())
 
     async def announce(self) -> None:
         """Write the agents to the registry, where gateways look for them."""

@@ -198,6 +198,7 @@ async def test_every_table_with_data_of_a_session_or_user_is_exported_or_says_wh
         "artifacts",
         "feedback",
         "client_events",
+        "webhook_deliveries",
         "api_keys",
         "files",
     }

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from PIL import Image
 
-from rejoin_gateway.core import remote_fetch
+from rejoin_adapters.process import guarded_http
 from rejoin_protocol import file_formats
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_protocol.limits import FILE_BYTES_MAX
@@ -97,7 +97,7 @@ class FileSite:
         self.over = asyncio.Event()
 
     def allowed(self, address: Address, port: int) -> bool:
-        return port == self.port or remote_fetch.is_fetchable(address, port)
+        return port == self.port or guarded_http.is_fetchable(address, port)
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"

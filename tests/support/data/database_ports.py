@@ -12,6 +12,7 @@ from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.memory.database.session_store import MemorySessionStore
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.memory.database.tenants import MemoryTenants
+from rejoin_adapters.memory.database.webhooks import MemoryWebhookOutbox
 from rejoin_adapters.ports.api_keys import ApiKeys
 from rejoin_adapters.ports.artifacts import Artifacts
 from rejoin_adapters.ports.audit import AuditLog
@@ -21,6 +22,7 @@ from rejoin_adapters.ports.run_counts import RunCounts
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.ports.session_store import SessionStore
 from rejoin_adapters.ports.tenants import Tenants
+from rejoin_adapters.ports.webhooks import WebhookOutbox
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.artifacts import PostgresArtifacts
 from rejoin_adapters.postgres.audit import PostgresAuditLog
@@ -30,6 +32,7 @@ from rejoin_adapters.postgres.run_counts import PostgresRunCounts
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
+from rejoin_adapters.postgres.webhooks.outbox import PostgresWebhookOutbox
 
 
 class DatabasePorts(NamedTuple):
@@ -44,6 +47,7 @@ class DatabasePorts(NamedTuple):
     run_counts: RunCounts
     feedback: FeedbackStore
     audit: AuditLog
+    webhooks: WebhookOutbox
 
 
 def memory_ports(database: MemoryDatabase | None = None) -> DatabasePorts:
@@ -59,6 +63,7 @@ def memory_ports(database: MemoryDatabase | None = None) -> DatabasePorts:
         MemoryRunCounts(rows),
         MemoryFeedbackStore(rows),
         MemoryAuditLog(rows),
+        MemoryWebhookOutbox(rows),
     )
 
 
@@ -75,4 +80,5 @@ def postgres_ports(store: PostgresRunStore) -> DatabasePorts:
         PostgresRunCounts(pool),
         PostgresFeedbackStore(pool),
         PostgresAuditLog(pool),
+        PostgresWebhookOutbox(pool),
     )

@@ -93,13 +93,17 @@ class RunRow(msgspec.Struct):
     """The body of the message that steers `steers`."""
     is_taken: bool = False
     """Whether the log of `steers` has the message."""
+    on_stop: Callable[[Run], None] = lambda _: None
 
     def change(self, **fields: Any) -> None:
-        """Change what is stored of it."""
+        """Change what is stored of it, and tell `on_stop` if it has ended or waits now."""
+        before = self.row.state
         self.row = msgspec.structs.replace(self.row, **fields)
         self.updated_at = now_utc()
         if self.row.state in TERMINAL and self.ended_at is None:
             self.ended_at = self.updated_at
+        if self.row.state is not before and self.row.state not in BUSY:
+            self.on_stop(self.row)
 
     @property
     def message_body(self) -> MessageDict:

@@ -197,6 +197,7 @@ class MemoryRunStore(MemoryRunQueries):
         )
         now = now_utc()
         run = RunRow(row, answer, asked, admission.key, now if ready else None, now, now)
+        run.on_stop = self.database.queue_webhooks
         run.context = admission.context
         run.request_tools = admission.request_tools
         if admission.remember:

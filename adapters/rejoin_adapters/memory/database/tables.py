@@ -3,19 +3,51 @@
 No method waits, so each one is a transaction by itself.
 """
 
+import itertools
 import math
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
+
+import msgspec
 
 from rejoin_adapters.actor import Actor, current_actor
 from rejoin_adapters.feedback_types import ClientEvent, Feedback
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.rows import ApprovalRow, MessageRow, RunRow, SessionRow
 from rejoin_adapters.ports.run_store import EARLY_STOPS_MAX
+from rejoin_adapters.ports.webhooks import WEBHOOK_WAITING_MAX, WebhookEndpoint
 from rejoin_adapters.session_keys import mark_of
-from rejoin_adapters.store_types import ApiKeyRow, Artifact, AuditEntry, Limits, Owner
+from rejoin_adapters.store_types import ApiKeyRow, Artifact, AuditEntry, Limits, Owner, Run
 from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId, TenantId, UserId
+from rejoin_protocol.lifecycle import State
+
+
+class WebhookRow(msgspec.Struct):
+    """A delivery."""
+
+    number: int
+    endpoint: str
+    payload: bytes
+    due_at: datetime
+    expires_at: datetime
+    session: str | None = None
+    run: RunId | None = None
+    state: str = "pending"
+    attempts: int = 0
+    leased_until: datetime | None = None
+    error: str | None = None
+    done_at: datetime | None = None
+
+    def is_leased(self, now: datetime) -> bool:
+        """Whether a sender has it."""
+        return self.leased_until is not None and self.leased_until >= now
+
+    def queue_again(self) -> None:
+        """For another day."""
+        self.state, self.done_at, self.attempts = "pending", None, 0
+        self.due_at = now_utc()
+        self.expires_at = self.due_at + timedelta(days=1)
 
 
 class MemoryDatabase:
@@ -33,6 +65,10 @@ class MemoryDatabase:
         self.feedback: list[tuple[TenantId, Feedback]] = []
         self.client_events: list[tuple[TenantId, ClientEvent]] = []
         self.audit: list[AuditEntry] = []
+        self.webhook_endpoints: dict[str, WebhookEndpoint] = {}
+        self.webhook_secrets: dict[str, tuple[bytes, bytes | None, datetime]] = {}
+        self.webhooks: list[WebhookRow] = []
+        self._webhook_numbers = itertools.count(1)
         self.early_stops: dict[tuple[Owner, SessionId, MessageId | None], datetime] = {}
         """Until when each one holds."""
         self.purges: dict[RunId, tuple[datetime, bool]] = {}
@@ -100,6 +136,7 @@ class MemoryDatabase:
         for run in runs:
             del self.runs[run]
             self.purges.setdefault(run, (now_utc(), False))
+        self.webhooks = [one for one in self.webhooks if one.run not in runs]
         self.approvals = {
             id: approval for id, approval in self.approvals.items() if approval.run not in row.runs
         }
@@ -113,6 +150,47 @@ class MemoryDatabase:
             row for row in self.client_events if (row[0], row[1].session) != (tenant, session)
         ]
         return runs
+
+    def queue_webhooks(self, run: Run) -> None:
+        """A run has ended or waits: a delivery for each endpoint of its tenant that is told of it."""
+        event = "run.waiting" if run.state is State.SUSPENDED else f"run.{run.state.value}"
+        for endpoint in self.webhook_endpoints.values():
+            if endpoint.tenant == run.tenant and endpoint.disabled_at is None and event in endpoint.events:
+                self.queue_webhook(endpoint.id, event, self._webhook_data(run), run)
+
+    def queue_webhook(self, endpoint: str, event: str, data: dict[str, Any], run: Run | None = None) -> None:
+        """A delivery for an endpoint."""
+        now = now_utc()
+        payload = msgspec.json.encode({"type": event, "timestamp": now, "data": data})
+        row = WebhookRow(next(self._webhook_numbers), endpoint, payload, now, now + timedelta(days=1))
+        if run is not None:
+            row.run, row.session = run.id, run.session
+        self.webhooks.append(row)
+
+    def _webhook_data(self, run: Run) -> dict[str, Any]:
+        waiting = [one.request for one in self.approvals.values() if one.run.row.id == run.id and one.pending]
+        return {
+            "run": run.id,
+            "session": run.session,
+            "agent": run.agent,
+            "user": run.user,
+            "state": run.state,
+            "turn": run.turn,
+            "message": run.answer,
+            "usage": {"inputTokens": run.usage.input_tokens, "outputTokens": run.usage.output_tokens},
+            "waitingFor": [
+                {
+                    "id": one.id,
+                    "kind": one.kind,
+                    "toolCallId": one.call,
+                    "toolName": one.tool,
+                    "expiresAt": one.expires_at,
+                }
+                for one in waiting[:WEBHOOK_WAITING_MAX]
+            ]
+            if run.state is State.SUSPENDED
+            else None,
+        }
 
     def limit(self, tenant: TenantId, name: str) -> int | None:
         """A limit of the tenant, or the default one."""

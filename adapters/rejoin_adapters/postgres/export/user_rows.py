@@ -43,6 +43,10 @@ TABLES = {
     "artifact": _of_each_session(
         "select * from artifacts where tenant_id = $1 and session_id = s.id order by created_at"
     ),
+    "webhook": _of_each_session("""
+        select d.* from runs r join webhook_deliveries d on d.run_id = r.id
+        where r.tenant_id = $1 and r.session_id = s.id order by d.number
+    """),
     "feedback": _by_user_or_session("feedback"),
     "event": _by_user_or_session("client_events"),
     "key": """

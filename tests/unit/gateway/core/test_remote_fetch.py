@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from rejoin_gateway.core.remote_fetch import is_fetchable
+from rejoin_adapters.process.guarded_http import is_fetchable
 
 PRIVATE = """
 0.0.0.0 10.1.2.3 100.64.0.1 127.0.0.1 127.255.255.254 169.254.169.254 172.16.0.1 192.0.0.1 192.0.2.1

@@ -1,0 +1,159 @@
+"""`WebhookOutbox` in memory, over the rows of a `MemoryDatabase`."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from rejoin_adapters.memory.clock import now_utc
+from rejoin_adapters.memory.database.tables import MemoryDatabase, WebhookRow
+from rejoin_adapters.ports.webhooks import (
+    ENDPOINTS_MAX,
+    FORGOTTEN_MAX,
+    SETTLED_KEPT_S,
+    TEST_EVENT,
+    DueWebhook,
+    WebhookEndpoint,
+    WebhookResult,
+)
+from rejoin_protocol.errors import Limited
+from rejoin_protocol.ids import TenantId
+
+ADD_RETRY_AFTER_S = 60
+
+
+class MemoryWebhookOutbox:
+    """`WebhookOutbox` in memory."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
+
+    async def add(self, endpoint: WebhookEndpoint, secret: bytes) -> None:
+        """See `WebhookOutbox`."""
+        if len(await self.list(endpoint.tenant)) >= ENDPOINTS_MAX:
+            raise Limited(f"a tenant has at most {ENDPOINTS_MAX} webhook endpoints", ADD_RETRY_AFTER_S)
+        self._database.webhook_endpoints[endpoint.id] = endpoint
+        self._database.webhook_secrets[endpoint.id] = (secret, None, now_utc())
+
+    async def list(self, tenant: TenantId) -> Sequence[WebhookEndpoint]:
+        """See `WebhookOutbox`."""
+        return [
+            msgspec.structs.replace(one, **self._counts(one.id))
+            for one in self._database.webhook_endpoints.values()
+            if one.tenant == tenant
+        ]
+
+    def _counts(self, endpoint: str) -> dict[str, Any]:
+        rows = [row for row in self._database.webhooks if row.endpoint == endpoint]
+        pending, failed = ([row for row in rows if row.state == state] for state in ("pending", "failed"))
+        errors = [row.error for part in (failed, pending) for row in part if row.error is not None]
+        return {"pending": len(pending), "failed": len(failed), "last_error": errors[-1] if errors else None}
+
+    def _find(self, tenant: TenantId, id: str) -> WebhookEndpoint | None:
+        found = self._database.webhook_endpoints.get(id)
+        return found if found is not None and found.tenant == tenant else None
+
+    async def remove(self, tenant: TenantId, id: str) -> bool:
+        """See `WebhookOutbox`."""
+        if self._find(tenant, id) is None:
+            return False
+        del self._database.webhook_endpoints[id]
+        self._database.webhooks = [row for row in self._database.webhooks if row.endpoint != id]
+        return True
+
+    async def rotate(self, tenant: TenantId, id: str, secret: bytes, overlap_s: float) -> bool:
+        """See `WebhookOutbox`."""
+        if self._find(tenant, id) is None:
+            return False
+        until = now_utc() + timedelta(seconds=overlap_s)
+        self._database.webhook_secrets[id] = (secret, self._database.webhook_secrets[id][0], until)
+        return True
+
+    async def test(self, tenant: TenantId, id: str) -> bool:
+        """See `WebhookOutbox`."""
+        if self._find(tenant, id) is None:
+            return False
+        self._database.queue_webhook(id, TEST_EVENT, {"endpoint": id})
+        return True
+
+    async def replay(self, tenant: TenantId, id: str) -> int | None:
+        """See `WebhookOutbox`."""
+        endpoint = self._find(tenant, id)
+        if endpoint is None:
+            return None
+        self._database.webhook_endpoints[id] = msgspec.structs.replace(endpoint, disabled_at=None)
+        failed = [row for row in self._database.webhooks if row.endpoint == id and row.state == "failed"]
+        for row in failed:
+            row.queue_again()
+        return len(failed)
+
+    async def claim(self, count: int, *, each: int, tenant: int, lease_s: float) -> Sequence[DueWebhook]:
+        """See `WebhookOutbox`."""
+        now, endpoints = now_utc(), self._database.webhook_endpoints
+        pending = [row for row in self._database.webhooks if row.state == "pending"]
+        sending = [row.endpoint for row in pending if row.is_leased(now)]
+        busy = Counter(sending)
+        busy_tenants = Counter(endpoints[endpoint].tenant for endpoint in sending)
+        taken: list[DueWebhook] = []
+        begun: set[tuple[str, str]] = set()
+        for row in pending:
+            endpoint = endpoints[row.endpoint]
+            place = (row.endpoint, row.session or f"test {row.number}")
+            is_first = place not in begun
+            begun.add(place)
+            if (
+                is_first
+                and endpoint.disabled_at is None
+                and row.due_at <= now
+                and not row.is_leased(now)
+                and len(taken) < count
+                and busy[endpoint.id] < each
+                and busy_tenants[endpoint.tenant] < tenant
+            ):
+                busy[endpoint.id] += 1
+                busy_tenants[endpoint.tenant] += 1
+                row.attempts += 1
+                row.leased_until = now + timedelta(seconds=lease_s)
+                taken.append(self._due(row, endpoint))
+        return taken
+
+    def _due(self, row: WebhookRow, endpoint: WebhookEndpoint) -> DueWebhook:
+        secret, old, until = self._database.webhook_secrets[endpoint.id]
+        return DueWebhook(
+            row.number,
+            endpoint.id,
+            endpoint.tenant,
+            endpoint.url,
+            row.attempts,
+            msgspec.Raw(row.payload),
+            secret,
+            old if until > now_utc() else None,
+        )
+
+    async def settle(self, delivery: DueWebhook, result: WebhookResult) -> None:
+        """See `WebhookOutbox`."""
+        row = next((one for one in self._database.webhooks if one.number == delivery.number), None)
+        is_late = row is not None and row.attempts != delivery.attempt and result.error is not None
+        if row is None or row.state != "pending" or is_late:
+            return
+        endpoint = self._database.webhook_endpoints[row.endpoint]
+        if result.is_gone and endpoint.disabled_at is None:
+            endpoint = msgspec.structs.replace(endpoint, disabled_at=now_utc())
+            self._database.webhook_endpoints[row.endpoint] = endpoint
+        row.error, row.leased_until = result.error, None
+        again = now_utc() + timedelta(seconds=result.retry_s)
+        if result.error is None or result.is_gone or again > row.expires_at:
+            row.state = "delivered" if result.error is None else "failed"
+            row.done_at = now_utc()
+            return
+        row.due_at = again
+
+    async def forget(self, age_s: float = SETTLED_KEPT_S) -> int:
+        """See `WebhookOutbox`."""
+        since = now_utc() - timedelta(seconds=age_s)
+        old = [row for row in self._database.webhooks if row.done_at is not None and row.done_at < since]
+        gone = {row.number for row in old[:FORGOTTEN_MAX]}
+        self._database.webhooks = [row for row in self._database.webhooks if row.number not in gone]
+        return len(gone)

@@ -1,0 +1,119 @@
+"""`WebhookOutbox` in PostgreSQL."""
+
+from collections.abc import Sequence
+
+from rejoin_adapters.ports.webhooks import (
+    ENDPOINTS_MAX,
+    FORGOTTEN_MAX,
+    SETTLED_KEPT_S,
+    TEST_EVENT,
+    DueWebhook,
+    WebhookEndpoint,
+    WebhookResult,
+)
+from rejoin_adapters.postgres.pool import Database
+from rejoin_protocol.errors import Limited
+from rejoin_protocol.ids import TenantId
+
+RETRY_AFTER_S = 60
+
+
+class PostgresWebhookOutbox:
+    """The adapter of `WebhookOutbox`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, endpoint: WebhookEndpoint, secret: bytes) -> None:
+        """See `WebhookOutbox`."""
+        query = """
+            with home as (insert into tenants (id) values ($2) on conflict do nothing)
+            insert into webhook_endpoints (id, tenant_id, url, events, secret, created_at)
+            select $1, $2, $3, $4, $5, $6
+            where (select count(*) from webhook_endpoints where tenant_id = $2) < $7
+            returning to_json(id)
+        """
+        row = endpoint.id, endpoint.tenant, endpoint.url, list(endpoint.events), secret, endpoint.created_at
+        if await self._database.fetch_text(query, *row, ENDPOINTS_MAX) is None:
+            raise Limited(f"a tenant has at most {ENDPOINTS_MAX} webhook endpoints", RETRY_AFTER_S)
+
+    async def list(self, tenant: TenantId) -> Sequence[WebhookEndpoint]:
+        """See `WebhookOutbox`."""
+        query = """
+            select coalesce(json_agg(json_build_object(
+              'id', id, 'tenant', tenant_id, 'url', url, 'events', events, 'created_at', created_at,
+              'disabled_at', disabled_at,
+              'pending', (
+                select count(*) from webhook_deliveries where endpoint_id = e.id and state = 'pending'),
+              'failed', (
+                select count(*) from webhook_deliveries where endpoint_id = e.id and state = 'failed'),
+              'last_error', coalesce(
+                (select error from webhook_deliveries where endpoint_id = e.id and state = 'pending'
+                  and error is not null order by number desc limit 1),
+                (select error from webhook_deliveries where endpoint_id = e.id and state = 'failed'
+                  order by number desc limit 1))) order by created_at, id), '[]')
+            from webhook_endpoints e where tenant_id = $1
+        """
+        return await self._database.fetch_json(list[WebhookEndpoint], query, tenant)
+
+    async def remove(self, tenant: TenantId, id: str) -> bool:
+        """See `WebhookOutbox`."""
+        query = "delete from webhook_endpoints where tenant_id = $1 and id = $2 returning to_json(id)"
+        return await self._database.fetch_text(query, tenant, id) is not None
+
+    async def rotate(self, tenant: TenantId, id: str, secret: bytes, overlap_s: float) -> bool:
+        """See `WebhookOutbox`."""
+        query = """
+            update webhook_endpoints set old_secret = secret, secret = $3,
+              old_secret_until = clock_timestamp() + $4 * interval '1 second'
+            where tenant_id = $1 and id = $2 returning to_json(id)
+        """
+        return await self._database.fetch_text(query, tenant, id, secret, overlap_s) is not None
+
+    async def test(self, tenant: TenantId, id: str) -> bool:
+        """See `WebhookOutbox`."""
+        query = """
+            insert into webhook_deliveries (endpoint_id, tenant_id, event, payload, expires_at)
+            select id, tenant_id, $3::text, json_build_object(
+              'type', $3::text, 'timestamp', clock_timestamp(), 'data', json_build_object('endpoint', id)),
+              clock_timestamp() + interval '1 day'
+            from webhook_endpoints where tenant_id = $1 and id = $2
+            returning to_json(number)
+        """
+        return await self._database.fetch_text(query, tenant, id, TEST_EVENT) is not None
+
+    async def replay(self, tenant: TenantId, id: str) -> int | None:
+        """See `WebhookOutbox`."""
+        query = """
+            with endpoint as (
+              update webhook_endpoints set disabled_at = null where tenant_id = $1 and id = $2 returning id),
+            again as (
+              update webhook_deliveries d set state = 'pending', done_at = null, attempts = 0,
+                due_at = clock_timestamp(), expires_at = clock_timestamp() + interval '1 day'
+              from endpoint where d.endpoint_id = endpoint.id and d.state = 'failed' returning d.number)
+            select to_json((select count(*) from again)) from endpoint
+        """
+        return await self._database.find_json(int, query, tenant, id)
+
+    async def claim(self, count: int, *, each: int, tenant: int, lease_s: float) -> Sequence[DueWebhook]:
+        """See `WebhookOutbox`."""
+        query = "select claim_webhooks($1, $2, $3, $4)"
+        return await self._database.fetch_json(list[DueWebhook], query, count, each, tenant, lease_s)
+
+    async def settle(self, delivery: DueWebhook, result: WebhookResult) -> None:
+        """See `WebhookOutbox`."""
+        query = "select settle_webhook($1, $2, $3, $4, $5)::text"
+        arguments = delivery.number, delivery.attempt, result.error, result.retry_s, result.is_gone
+        await self._database.fetch_text(query, *arguments)
+
+    async def forget(self, age_s: float = SETTLED_KEPT_S) -> int:
+        """See `WebhookOutbox`."""
+        query = """
+            with gone as (
+              delete from webhook_deliveries where number in (
+                select number from webhook_deliveries
+                where done_at < clock_timestamp() - $1 * interval '1 second' order by done_at limit $2)
+              returning number)
+            select to_json(count(*)) from gone
+        """
+        return await self._database.fetch_json(int, query, age_s, FORGOTTEN_MAX)

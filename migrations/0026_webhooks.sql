@@ -1,0 +1,164 @@
+-- migrate:up
+
+-- Webhooks (standardwebhooks.com): who wants to be told of runs that end or wait, and what is still to be sent. A trigger
+-- writes a delivery in the transaction that changes the run, so no crash can separate the two.
+
+create table webhook_endpoints (
+  id text primary key,
+  tenant_id text not null references tenants on delete cascade,
+  url text not null,
+  events text[] not null,
+  secret bytea not null,  -- sealed
+  -- The secret before the last rotation signs as well until then; sealed.
+  old_secret bytea,
+  old_secret_until timestamptz,
+  -- Since when nothing is sent: the receiver has answered 410.
+  disabled_at timestamptz,
+  created_at timestamptz not null default clock_timestamp()
+);
+
+create index webhook_endpoints_of_tenant on webhook_endpoints (tenant_id, created_at);
+
+create table webhook_deliveries (
+  number bigint primary key generated always as identity,
+  endpoint_id text not null references webhook_endpoints on delete cascade,
+  tenant_id text not null,
+  session_id text,
+  -- Deleted with its run; null: a test.
+  run_id text references runs on delete cascade,
+  event text not null,
+  payload json not null,
+  state text not null default 'pending' check (state in ('pending', 'delivered', 'failed')),
+  attempts integer not null default 0,
+  due_at timestamptz not null default clock_timestamp(),
+  leased_until timestamptz,
+  -- After this time it fails.
+  expires_at timestamptz not null,
+  error text,
+  created_at timestamptz not null default clock_timestamp(),
+  done_at timestamptz,
+  constraint done_is_not_pending check ((state = 'pending') = (done_at is null))
+);
+
+create index webhook_deliveries_due on webhook_deliveries (endpoint_id, due_at) where state = 'pending';
+create index webhook_deliveries_order on webhook_deliveries (endpoint_id, session_id, number) where state = 'pending';
+create index webhook_deliveries_leased on webhook_deliveries (endpoint_id)
+  where state = 'pending' and leased_until is not null;
+create index webhook_deliveries_of_endpoint on webhook_deliveries (endpoint_id, state, number);
+create index webhook_deliveries_of_run on webhook_deliveries (run_id);
+create index webhook_deliveries_done on webhook_deliveries (done_at) where done_at is not null;
+
+-- Texts of people are not in it: whoever is told reads the answer with a key.
+create function webhook_payload(r runs, p_event text) returns json language sql stable as $$
+  select json_build_object(
+    'type', p_event, 'timestamp', clock_timestamp(),
+    'data', json_build_object(
+      'run', r.id, 'session', r.session_id, 'agent', r.agent, 'user', r.user_id, 'state', r.state, 'turn', r.turn,
+      'message', r.answer_id,
+      'usage', json_build_object('inputTokens', r.input_tokens, 'outputTokens', r.output_tokens),
+      'waitingFor', case when r.state = 'suspended' then (
+        select coalesce(json_agg(json_build_object(
+          'id', id, 'kind', kind, 'toolCallId', call_id, 'toolName', tool, 'expiresAt', expires_at) order by number), '[]')
+        from (
+          select * from approvals where run_id = r.id and state = 'pending' order by number limit 100) a) end))
+$$;
+
+create function queue_webhooks() returns trigger language plpgsql as $$
+declare
+  v_event text := case new.state when 'suspended' then 'run.waiting' else 'run.' || new.state end;
+begin
+  insert into webhook_deliveries (endpoint_id, tenant_id, session_id, run_id, event, payload, expires_at)
+  select e.id, new.tenant_id, new.session_id, new.id, v_event, webhook_payload(new, v_event),
+    clock_timestamp() + interval '1 day'
+  from webhook_endpoints e
+  where e.tenant_id = new.tenant_id and e.disabled_at is null and v_event = any (e.events);
+  return null;
+end
+$$;
+
+create trigger webhooks after update of state on runs for each row
+  when (old.state <> new.state and new.state in ('suspended', 'completed', 'failed', 'cancelled'))
+  execute function queue_webhooks();
+
+-- Take deliveries to send now: of each session and endpoint the oldest; at most p_each at a time of an endpoint and
+-- p_tenant of a tenant, over all senders. Another sender takes them again after p_lease_s.
+create function claim_webhooks(p_max integer, p_each integer, p_tenant integer, p_lease_s double precision) returns json
+language sql as $$
+  with loads as (
+    select e.id, e.tenant_id, (
+      select count(*) from webhook_deliveries sending
+      where sending.endpoint_id = e.id and sending.state = 'pending'
+        and sending.leased_until >= statement_timestamp()) as busy
+    from webhook_endpoints e where e.disabled_at is null),
+  shares as (select *, sum(busy) over (partition by tenant_id) as tenant_busy from loads),
+  due as (
+    select d.number, tenant_busy + row_number() over (partition by s.tenant_id order by d.due_at) as place
+    from shares s
+    cross join lateral (
+      select number, due_at from webhook_deliveries d
+      where d.endpoint_id = s.id and d.state = 'pending' and d.due_at <= statement_timestamp()
+        and (d.leased_until is null or d.leased_until < statement_timestamp())
+        and not exists (
+          select from webhook_deliveries earlier
+          where earlier.endpoint_id = d.endpoint_id and earlier.session_id = d.session_id
+            and earlier.state = 'pending' and earlier.number < d.number)
+      order by d.due_at limit greatest(0, p_each - s.busy)) d),
+  chosen as (
+    select number from webhook_deliveries
+    where number in (select number from due where place <= p_tenant order by place limit p_max) and state = 'pending'
+      and (leased_until is null or leased_until < statement_timestamp())
+    for update skip locked),
+  taken as (
+    update webhook_deliveries d
+    set leased_until = statement_timestamp() + p_lease_s * interval '1 second', attempts = attempts + 1
+    from chosen where d.number = chosen.number
+    returning d.*)
+  select coalesce(json_agg(json_build_object(
+    'number', d.number, 'endpoint', e.id, 'tenant', e.tenant_id, 'url', e.url, 'attempt', d.attempts,
+    'payload', d.payload, 'secret', bytes_json(e.secret),
+    'old_secret', case when e.old_secret_until > statement_timestamp() then bytes_json(e.old_secret) end)), '[]')
+  from taken d join webhook_endpoints e on e.id = d.endpoint_id
+$$;
+
+-- What became of a delivery. p_error null: the receiver has it. p_retry_s: when to try again; the later ones of the
+-- session wait as long. p_gone: nothing more is sent to the endpoint.
+create function settle_webhook(
+  p_number bigint, p_attempt integer, p_error text, p_retry_s double precision, p_gone boolean
+) returns void language plpgsql as $$
+declare
+  mine webhook_deliveries;
+  again timestamptz := clock_timestamp() + p_retry_s * interval '1 second';
+begin
+  select * into mine from webhook_deliveries where number = p_number for update;
+  if not found or mine.state <> 'pending' or (mine.attempts <> p_attempt and p_error is not null) then
+    return;  -- deleted, or another sender has it
+  end if;
+  if p_gone then
+    update webhook_endpoints set disabled_at = clock_timestamp() where id = mine.endpoint_id and disabled_at is null;
+  end if;
+  if p_error is null then
+    update webhook_deliveries set state = 'delivered', done_at = clock_timestamp(), leased_until = null, error = null
+    where number = p_number;
+    update webhook_deliveries set due_at = clock_timestamp()
+    where endpoint_id = mine.endpoint_id and session_id = mine.session_id and state = 'pending'
+      and number > p_number and due_at > clock_timestamp();
+  elsif p_gone or again > mine.expires_at then
+    update webhook_deliveries set state = 'failed', done_at = clock_timestamp(), leased_until = null, error = p_error
+    where number = p_number;
+  else
+    update webhook_deliveries set leased_until = null, due_at = again, error = p_error where number = p_number;
+    update webhook_deliveries set due_at = again
+    where endpoint_id = mine.endpoint_id and session_id = mine.session_id and state = 'pending'
+      and number > p_number and due_at < again;
+  end if;
+end
+$$;
+
+-- migrate:down
+
+drop function settle_webhook(bigint, integer, text, double precision, boolean);
+drop function claim_webhooks(integer, integer, integer, double precision);
+drop trigger webhooks on runs;
+drop function queue_webhooks();
+drop function webhook_payload(runs, text);
+drop table webhook_deliveries, webhook_endpoints;

@@ -1,0 +1,47 @@
+"""A sender that is killed between sending and storing the result sends again, by another process."""
+
+import asyncio
+import os
+import sys
+
+import pytest
+
+from tests.support.clients.webhook_receiver import KEYS, webhook_receiver
+from tests.support.system.local_system import LocalSystem
+from tests.support.system.observation import wait_until
+from tests.support.system.processes import ROOT, run_rejoin
+
+pytestmark = pytest.mark.slow
+
+
+async def test_a_killed_sender_loses_nothing(system: LocalSystem) -> None:
+    settings = {
+        "REJOIN_CONTEXT_ENCRYPTION_KEYS": KEYS,
+        "REJOIN_WEBHOOK_PRIVATE_ADDRESSES": "true",
+        "REJOIN_WEBHOOK_TIMEOUT_S": "2",
+    }
+    async with webhook_receiver() as receiver:
+        await receiver.add(system)
+        receiver.answer = receiver.hang
+        await run_rejoin(system, "webhooks", "test", receiver.endpoint)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "rejoin", "runner", "--demo"),
+            cwd=ROOT,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=os.environ | system.variables(**settings),
+        )
+        try:
+            await wait_until(lambda: len(receiver.received) == 1, deadline_s=60)
+        finally:
+            process.kill()
+            await process.wait()
+        receiver.answer = receiver.accept
+        await system.runner(
+            context_encryption_keys=KEYS, webhook_private_addresses=True, webhook_timeout_s=2.0
+        )
+        await wait_until(lambda: len(receiver.received) == 2, deadline_s=60)
+        first, second = receiver.received
+        assert first.body == second.body
+        assert first.headers["webhook-id"] == second.headers["webhook-id"]
+        second.verify(receiver.secret)
+        await run_rejoin(system, "webhooks", "remove", receiver.endpoint)
