@@ -8,6 +8,7 @@ that is reset keeps it.
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import SteeringFile, SteeringMessage, SteeringText
@@ -19,9 +20,20 @@ STEERING_PART = "steering-message"
 
 
 def to_chunk(message: MessageDict) -> SteeringMessage:
-    """A user's message as an event. Parts that are no text and no file, and its metadata, are left out."""
+    """A user's message as an event. Parts that are no text and no file are left out. It has no field for
+    metadata: the first part has it, as `providerMetadata.rejoin.metadata`.
+    """
     parts = [_to_content(part) for part in message["parts"] if part["type"] in ("text", "file")]
+    metadata = message.get("metadata")
+    if parts and metadata is not None:
+        parts[0] = _with_metadata(parts[0], metadata)
     return SteeringMessage(message["id"], parts)
+
+
+def _with_metadata(part: SteeringText | SteeringFile, metadata: Any) -> SteeringText | SteeringFile:
+    given = {} if part.provider_metadata is UNSET else part.provider_metadata
+    own = {**given.get("rejoin", {}), "metadata": metadata}
+    return msgspec.structs.replace(part, provider_metadata={**given, "rejoin": own})
 
 
 def _to_content(part: dict[str, Any]) -> SteeringText | SteeringFile:

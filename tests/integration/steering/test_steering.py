@@ -92,7 +92,8 @@ def message(text: str, id: str = "m-steer") -> dict[str, Any]:
 async def test_the_stream_and_the_history_have_it_before_the_step_that_reads_it(steered: Steered) -> None:
     async with asyncio.TaskGroup() as group:
         reading = await steered.run(group)
-        status, said = await steered.post({"message": message("weather Oslo"), "whenBusy": "steer"})
+        sent = {**message("weather Oslo"), "metadata": {"page": "/trips"}}
+        status, said = await steered.post({"message": sent, "whenBusy": "steer"})
         waiting = await steered.history()
         steered.work.done.set()
     answer = reading.result()
@@ -100,7 +101,9 @@ async def test_the_stream_and_the_history_have_it_before_the_step_that_reads_it(
     assert (status, said) == (200, {"success": True, "steering": True, "messageId": "m-steer", "runId": run})
     assert [one["id"] for one in waiting["steeringMessages"]] == ["m-steer"]
     assert len(waiting["messages"]) == 1
-    part = {"type": "steering-message", "id": "m-steer", "parts": [{"type": "text", "text": "weather Oslo"}]}
+    kept = {"rejoin": {"metadata": {"page": "/trips"}}}
+    inner = {"type": "text", "text": "weather Oslo", "providerMetadata": kept}
+    part = {"type": "steering-message", "id": "m-steer", "parts": [inner]}
     number = answer.chunks.index(part)
     assert [chunk["type"] for chunk in answer.chunks[number - 1 : number + 2]] == [
         "finish-step",

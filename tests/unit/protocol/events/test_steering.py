@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import SteeringFile, SteeringMessage, SteeringText
 from rejoin_protocol.events.fold import MessageDict, fold
@@ -14,7 +15,7 @@ FILE = {"type": "file", "url": "/api/files/x", "mediaType": "image/png", "filena
 
 
 def message(*parts: Mapping[str, object]) -> MessageDict:
-    return {"id": "m", "role": "user", "parts": list(parts), "metadata": {"page": 1}}
+    return {"id": "m", "role": "user", "parts": list(parts)}
 
 
 def text(value: str) -> dict[str, object]:
@@ -25,6 +26,24 @@ def test_texts_and_files_become_one_event() -> None:
     made = to_chunk(message(text("faster"), FILE))
     file = SteeringFile("image/png", "/api/files/x", filename="x.png")
     assert made == SteeringMessage("m", [SteeringText("faster"), file])
+
+
+def test_metadata_of_the_message_is_kept_beside_that_of_its_first_part() -> None:
+    said: MessageDict = {**message(text("faster"), FILE), "metadata": {"page": 1}}
+    assert to_chunk(said).parts[0] == SteeringText("faster", {"rejoin": {"metadata": {"page": 1}}})
+    assert to_chunk(said).parts[1] == SteeringFile("image/png", "/api/files/x", filename="x.png")
+    said["parts"][0]["providerMetadata"] = {"acme": {"a": 1}, "rejoin": {"b": 2}}
+    [first, _] = to_chunk(said).parts
+    assert first.provider_metadata == {"acme": {"a": 1}, "rejoin": {"b": 2, "metadata": {"page": 1}}}
+
+
+def test_metadata_counts_and_is_checked_like_the_rest_of_the_event() -> None:
+    long: MessageDict = {**message(text("x")), "metadata": "x" * STEERING_BYTES_MAX}
+    fault = steering_fault(long)
+    assert fault is not None
+    assert str(STEERING_BYTES_MAX) in fault[0]
+    with pytest.raises(Invalid, match="prototype"):
+        steering_fault({**message(text("x")), "metadata": {"__proto__": 1}})
 
 
 def test_the_answer_names_the_messages_that_it_has() -> None:
