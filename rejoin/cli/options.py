@@ -75,23 +75,18 @@ config_option_of = partial(
 config_option = config_option_of(envvar="REJOIN_CONFIG", show_envvar=True)
 
 
-class Since(click.ParamType[datetime]):
-    """A time that an operator types: an age or a time by ISO 8601."""
-
-    name = "since"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """The time. Calls `fail` for any other text."""
-        try:
-            return parse_since(value, datetime.now(UTC))
-        except (ValueError, OverflowError) as fault:
-            self.fail(str(fault), param, ctx)
+def _parse_since(_context: click.Context, _option: click.Parameter, text: str | None) -> datetime | None:
+    """The time that an operator has typed. Raises `BadParameter` for any other text."""
+    try:
+        return None if text is None else parse_since(text, datetime.now(UTC))
+    except (ValueError, OverflowError) as fault:
+        raise click.BadParameter(str(fault)) from None
 
 
 def since_option(what: str) -> Callable[[click.decorators.FC], click.decorators.FC]:
     """The option `--since` of a list. `what` happened then or later."""
     text = f"Only those that were {what} since: 30m, 12h, 7d, or a time such as 2026-01-31T12:00 (UTC)."
-    return click.option("--since", type=Since(), metavar="AGE|TIME", help=text)
+    return click.option("--since", callback=_parse_since, metavar="AGE|TIME", help=text)
 
 
 limit_option = click.option(
