@@ -11,10 +11,13 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from rejoin_adapters.memory.clock import now_utc
+from rejoin_adapters.ports.webhooks import WEBHOOK_EVENTS, WebhookEndpoint, WebhookResult
 from rejoin_adapters.postgres import migrate, run_store
 from rejoin_adapters.postgres.audit import PostgresAuditLog
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
+from rejoin_adapters.postgres.webhooks.outbox import PostgresWebhookOutbox
 from rejoin_adapters.store_types import Limits
 from rejoin_protocol.ids import TenantId
 from tests.support.system.local_system import LocalSystem
@@ -62,6 +65,10 @@ async def test_the_services_work_with_roles_that_own_nothing(
         async with await run_store.open_run_store(owned[1], pool_max=1) as store:
             tenants = PostgresTenants(store.database)
             await tenants.set_limits(TenantId("default"), Limits(running_max=2))
+            told = WebhookEndpoint(
+                "we_1", TenantId("default"), "https://a.example/", WEBHOOK_EVENTS, now_utc()
+            )
+            await PostgresWebhookOutbox(store.database).add(told, b"sealed")
         chats = [system.chat(system.fresh("s"), "count 5 every 10 ms") for _ in range(4)]
         answers = await asyncio.gather(*(system.post(base, chat) for chat in chats))
         assert all(answer.complete for answer in answers)
@@ -71,6 +78,13 @@ async def test_the_services_work_with_roles_that_own_nothing(
         async with await run_store.open_run_store(owned[2], pool_max=1) as store:
             await PostgresSessionStore(store.database).delete_untouched(3600)
             await PostgresAuditLog(store.database).forget(0)
+            outbox = PostgresWebhookOutbox(store.database)
+            for delivery in await outbox.claim(4, each=4, tenant=4, lease_s=60):
+                await outbox.settle(delivery, WebhookResult("status 410", is_gone=True))
+            [row] = await outbox.list(TenantId("default"))
+            assert (row.failed, row.disabled_at is not None) == (4, True)
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await outbox.remove(TenantId("default"), "we_1")
             await store.expire_approvals()
             await store.recover_stranded(0)
 
