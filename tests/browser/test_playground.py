@@ -13,6 +13,7 @@ from PIL import Image
 from playwright.async_api import Browser, BrowserContext, FilePayload, expect
 
 from rejoin.cli.api_keys import KeyCommands, NewKey
+from rejoin.testing import ScriptedModel, output
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_gateway.auth.scope import Scope
@@ -289,6 +290,32 @@ async def test_an_answer_that_ended_early_says_why(system: LocalSystem, browser:
             said = page.locator("article.assistant .note")
             await expect(said).to_have_text("The agent used up its 1 steps and has not finished.")
             await page.reload()
+
+
+@pytest.mark.feature("F105")
+async def test_a_typed_answer_is_shown(system: LocalSystem, browser: Browser) -> None:
+    """When it ends and after a reload."""
+    name = f"{system.agent}-typed"
+    model = ScriptedModel(output({"city": "Oslo", "sights": ["fjord"]}))
+    await system.runner([Agent(name=name, model=model, output=Trip, text_interval_s=0)])
+    base = await system.gateway()
+    async with await browser.new_context() as context:
+        page = await context.new_page()
+        await page.goto(f"{base}/?agent={name}")
+        await expect(page.locator("#agent")).to_have_value(name)
+        await page.fill("#field", "Where?")
+        await page.press("#field", "Enter")
+        for _ in range(2):
+            shown = page.locator("article.assistant pre.output")
+            await expect(shown).to_have_text('{ "city": "Oslo", "sights": [ "fjord" ] }')
+            await page.reload()
+
+
+class Trip(msgspec.Struct):
+    """What a typed answer says."""
+
+    city: str
+    sights: list[str]
 
 
 @tool

@@ -49,6 +49,8 @@ export class Messages {
       case 'steering-message': // the user said it while the answer was made
         return [this.#kept.get(key, () => h('div', { className: 'user' },
           ...part.parts.flatMap((inner, at) => this.#part({ ...message, role: 'user' }, inner, `${key} ${at}`, idle))))];
+      case 'data-output': // a typed answer, as much of it as there is
+        return this.#output(part, key);
       case 'note':
         return this.#line(key, 'note', part.text);
       case 'source-url':
@@ -62,6 +64,12 @@ export class Messages {
   #line(key, className, text) {
     const made = this.#kept.get(key, () => h('p', { className }));
     write(made, text);
+    return made;
+  }
+
+  #output(part, key) {
+    const made = this.#kept.get(key, () => h('pre', { className: 'output' }));
+    write(made, JSON.stringify(part.data, null, 2));
     return made;
   }
 
