@@ -43,7 +43,7 @@ async def _run_check(name: str, url_setting: str, check: Check, settings: Doctor
             )
         )
     except RejoinError as fault:
-        findings.append(error(f"{name}: {fault}", "see deploy/README.md"))
+        findings.append(error(f"{name}: {fault}", f"check {url_setting}, and see deploy/README.md"))
     except Exception as fault:  # noqa: BLE001 - the driver raises many types, for example for a wrong password
         findings.append(error(f"{name}: {_reason(fault)}", f"check {url_setting}, and read the server's log"))
     return findings

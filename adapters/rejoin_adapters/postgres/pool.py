@@ -72,6 +72,9 @@ _UNREACHABLE = (
 )
 _UNSUPPORTED = "unsupported startup parameter"
 """PgBouncer's text. Its errors have one SQLSTATE, whether a later try may succeed or not."""
+_REFUSED = (asyncpg.InvalidPasswordError, asyncpg.InvalidCatalogNameError)
+_WRONG_LOGIN = "the user or the password of its URL is wrong"
+_NO_DATABASE = "it has no database of the name in its URL"
 _UNSTORABLE = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 _UNSTORABLE_TEXT = "the text contains a character that cannot be stored"
 
@@ -96,6 +99,10 @@ def map_errors() -> Iterator[None]:
             "a pooler in transaction mode stands before the database: add pgbouncer=true to the "
             "parameters of REJOIN_DATABASE_URL"
         ) from error
+    except _REFUSED as error:
+        # Readiness shows the text to everybody: the server's own names the role.
+        reason = _WRONG_LOGIN if isinstance(error, asyncpg.InvalidPasswordError) else _NO_DATABASE
+        raise RejoinError(f"the database refuses the connection: {reason}") from None
     except _UNSTORABLE as error:
         raise Invalid(_UNSTORABLE_TEXT) from error
     except asyncpg.PostgresError as error:

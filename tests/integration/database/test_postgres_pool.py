@@ -15,7 +15,7 @@ from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.pool import open_database
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.store_types import Decision, Regenerate
-from rejoin_protocol.errors import Invalid, Unavailable
+from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
 from rejoin_protocol.ids import SessionId
 from tests.support.data.store_session import DEFAULT, Chat
 from tests.support.system.databases import fresh_database, statements_wait_for_lock
@@ -244,7 +244,7 @@ async def test_connecting_waits_for_the_server_and_logs_it(migrated: str) -> Non
 
 
 async def test_a_wrong_database_is_not_waited_for(migrated: str) -> None:
-    with pytest.raises(asyncpg.InvalidCatalogNameError):
+    with pytest.raises(RejoinError, match="it has no database of the name in its URL"):
         await open_run_store(urlsplit(migrated)._replace(path="/nowhere").geturl())
 
 
