@@ -293,6 +293,7 @@ async def test_an_answer_that_ended_early_says_why(system: LocalSystem, browser:
 
 
 @pytest.mark.feature("F105")
+@pytest.mark.slow
 async def test_a_typed_answer_is_shown(system: LocalSystem, browser: Browser) -> None:
     """When it ends and after a reload."""
     name = f"{system.agent}-typed"

@@ -114,6 +114,7 @@ def shortest_s(work: Callable[[], object]) -> float:
     return min(times)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COSTLIEST)
 def test_nothing_that_is_taken_holds_the_loop_much_longer_than_a_copy_of_it(name: str) -> None:
     """A decoder holds the interpreter's lock, in whichever thread it is. So the time is bounded by what it is

@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncpg
 import msgspec
+import pytest
 
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.processes import run_rejoin
@@ -22,6 +23,7 @@ def lines_of(out: str) -> list[Any]:
     return [msgspec.json.decode(line) for line in out.splitlines()]
 
 
+@pytest.mark.slow
 async def test_runs_are_listed_by_what_they_are_page_by_page(system: LocalSystem) -> None:
     await system.runner()
     base, session = await system.gateway(), system.fresh("s")
@@ -52,6 +54,7 @@ async def test_runs_are_listed_by_what_they_are_page_by_page(system: LocalSystem
     assert "is neither an age (30m, 12h, 7d) nor a time" in err
 
 
+@pytest.mark.slow
 async def test_a_run_is_shown_in_words_and_as_json(system: LocalSystem) -> None:
     await system.runner()
     base, session = await system.gateway(), system.fresh("s")
@@ -67,6 +70,7 @@ async def test_a_run_is_shown_in_words_and_as_json(system: LocalSystem) -> None:
     assert shown["ended_at"] is None
 
 
+@pytest.mark.slow
 async def test_sessions_are_listed_page_by_page(system: LocalSystem) -> None:
     await system.runner()
     base, sessions = await system.gateway(), [system.fresh("s"), system.fresh("s")]
@@ -85,6 +89,7 @@ async def test_sessions_are_listed_page_by_page(system: LocalSystem) -> None:
     assert sessions[1] in out.splitlines()[0]
 
 
+@pytest.mark.slow
 async def test_top_shows_runs_queues_and_the_lag_of_processes(system: LocalSystem) -> None:
     await system.runner()
     base, session = await system.gateway(), system.fresh("s")
@@ -107,6 +112,7 @@ async def test_top_shows_runs_queues_and_the_lag_of_processes(system: LocalSyste
     assert "\x1b" not in out
 
 
+@pytest.mark.slow
 async def test_everything_of_a_person_is_exported_and_nothing_of_others(
     system: LocalSystem, tmp_path: Path
 ) -> None:

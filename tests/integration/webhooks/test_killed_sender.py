@@ -44,4 +44,4 @@ async def test_a_killed_sender_loses_nothing(system: LocalSystem) -> None:
         assert first.body == second.body
         assert first.headers["webhook-id"] == second.headers["webhook-id"]
         second.verify(receiver.secret)
-        await run_rejoin(system, "webhooks", "remove", receiver.endpoint)
+        await receiver.remove(system)

@@ -1,6 +1,7 @@
 """A receiver of webhooks whose behaviour a test chooses."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,8 +10,13 @@ import msgspec
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from rejoin.cli.operate.webhooks import WebhookCommands
+from rejoin_adapters.ports.webhooks import WEBHOOK_EVENTS
+from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.webhooks.outbox import PostgresWebhookOutbox
+from rejoin_protocol.ids import TenantId
+from rejoin_protocol.security.sealing import Sealer
 from tests.support.system.local_system import LocalSystem
-from tests.support.system.processes import run_rejoin
 
 KEYS = "k1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 
@@ -61,12 +67,23 @@ class WebhookReceiver:
         self.received.append(one)
         return await self.answer(one)
 
-    async def add(self, system: LocalSystem, tenant: str = "default", *words: str) -> None:
-        """Make it an endpoint of a tenant."""
-        arguments = ("webhooks", "--tenant", tenant, "add", self.url, *words)
-        code, out, err = await run_rejoin(system, *arguments, REJOIN_CONTEXT_ENCRYPTION_KEYS=KEYS)
-        assert code == 0, err
-        self.endpoint, self.secret = out.split()
+    async def add(self, system: LocalSystem) -> None:
+        """Make it an endpoint of the default tenant."""
+        async with webhook_commands(system) as commands:
+            self.endpoint, self.secret = (await commands.add(self.url, WEBHOOK_EVENTS)).split()
+
+    async def remove(self, system: LocalSystem) -> None:
+        """Let it be told of nothing more."""
+        async with webhook_commands(system) as commands:
+            await commands.remove(self.endpoint)
+
+
+@asynccontextmanager
+async def webhook_commands(system: LocalSystem) -> AsyncIterator[WebhookCommands]:
+    """What `rejoin webhooks` does for the default tenant, without its process."""
+    async with await run_store.open_run_store(system.database_url, pool_max=1) as store:
+        sealer = Sealer(KEYS, secrets.token_bytes)
+        yield WebhookCommands(PostgresWebhookOutbox(store.database), TenantId("default"), sealer)
 
 
 @asynccontextmanager
