@@ -41,6 +41,7 @@ class Example(msgspec.Struct, frozen=True):
     session of the same name is another one. `reports`: somebody else stores a client event of his own, which
     may name a session of any id. `tenants`: it is the tenant's, and none of its users or agents may read it.
     `asks`: it is for a call of a client's tool, and hers waits for an approval: she is told so.
+    `agents`: it is about an agent, which all users and tenants may see.
     """
 
     body: Any = None
@@ -51,6 +52,7 @@ class Example(msgspec.Struct, frozen=True):
     reports: bool = False
     tenants: bool = False
     asks: bool = False
+    agents: bool = False
 
 
 HERE = Example()
@@ -111,6 +113,7 @@ EXAMPLES: dict[str, Example] = {
         {"model": "{agent}", "messages": SAID, "metadata": {"conversation_id": "{session}"}}, makes=True
     ),
     "GET /run/v1/models": Example(lists=True),
+    "GET /run/v1/models/{agent}": Example(agents=True),
     "POST /run/v1/responses": Example(
         {"model": "{agent}", "input": "hello", "conversation": "{session}"}, makes=True
     ),
@@ -180,6 +183,8 @@ def expected(example: Example, wrong: str) -> int:
         return 403
     if not wrong.startswith("other "):
         return 401
+    if example.agents:
+        return 404 if wrong == "other agent" else 200
     if example.reports:
         return 404 if wrong == "other agent" else 201
     if example.tenants:

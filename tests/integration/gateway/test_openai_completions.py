@@ -155,6 +155,10 @@ async def test_agents_are_models(system: LocalSystem, client: AsyncOpenAI) -> No
     """As the runners announce them."""
     found = {model.id: model async for model in client.models.list()}
     assert found[system.agent].object == "model"
+    assert await client.models.retrieve(system.agent) == found[system.agent]
+    for name in (f"{system.agent}-x", "gpt 5"):
+        with pytest.raises(openai.NotFoundError):
+            await client.models.retrieve(name)
 
 
 @pytest.mark.feature("F42")

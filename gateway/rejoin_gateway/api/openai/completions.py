@@ -47,12 +47,13 @@ from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, R
 from rejoin_gateway.streaming.collect import collect_answer
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
-from rejoin_protocol.errors import Conflict, Gone, Invalid
+from rejoin_protocol.errors import Conflict, Gone, Invalid, NotFound
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.ids import SessionId, from_header, session_id, to_header
 from rejoin_protocol.limits import MESSAGES_MAX, REQUEST_TOOLS_MAX, FreeObject, Name
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
+from rejoin_protocol.run_request import AgentEntry
 
 V6 = View(v7=False, resets=False)
 """For clients that cannot take events back: events voided before the request are left out, and events voided
@@ -161,12 +162,20 @@ async def _continue_run(
 
 async def list_models(request: web.Request) -> web.StreamResponse:
     """The agents that the caller may use, as models."""
-    entries = await directory_of(request).agents()
-    return json_response(
-        ModelList(
-            [ModelEntry(entry.name, entry.deployed_at_ms // 1000, entry.description) for entry in entries]
-        )
-    )
+    return json_response(ModelList(list(map(_to_model, await directory_of(request).agents()))))
+
+
+async def get_model(request: web.Request) -> web.StreamResponse:
+    """One agent as a model. Raises `NotFound` for one that is not served or that the caller may not use."""
+    name = request.match_info["agent"]
+    entry = await directory_of(request).find_agent(allowed_agent(request, name))
+    if entry is None:
+        raise NotFound(f"there is no agent {name!r}")
+    return json_response(_to_model(entry))
+
+
+def _to_model(entry: AgentEntry) -> ModelEntry:
+    return ModelEntry(entry.name, entry.deployed_at_ms // 1000, entry.description)
 
 
 async def decode_checked_body[T: msgspec.Struct](request: web.Request, kind: type[T]) -> T:
@@ -306,6 +315,19 @@ ROUTES = (
             "List models",
             description="Returns the agents that the credential may use, each as a model of OpenAI's API.",
             responses={200: ModelList},
+            tag="openai",
+        ),
+        ErrorFormat.OPENAI,
+    ),
+    Route(
+        "GET",
+        "/run/v1/models/{agent}",
+        get_model,
+        Scope.CHAT,
+        RouteDoc(
+            "Get a model",
+            description="Returns one agent as a model of OpenAI's API.",
+            responses={200: ModelEntry},
             tag="openai",
         ),
         ErrorFormat.OPENAI,
