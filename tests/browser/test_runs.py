@@ -83,6 +83,9 @@ async def test_it_fits_any_screen(
     await page.set_viewport_size({"width": width, "height": 800})
     assert await page.evaluate("document.documentElement.scrollWidth") <= width
     await expect(row(page, "").first.locator(".state")).to_be_in_viewport()
+    await page.goto(f"{site.base}/runs#agent={'an-agent-with-a-long-name' * 2}")
+    await expect(page.locator("#none")).to_be_visible()
+    assert await page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 async def test_the_inspector_without_a_run_leads_to_the_list(

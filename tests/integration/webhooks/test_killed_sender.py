@@ -1,20 +1,21 @@
 """A sender that is killed between sending and storing the result sends again, by another process."""
 
-import asyncio
-import os
-import sys
+import signal
+from pathlib import Path
 
 import pytest
 
 from tests.support.clients.webhook_receiver import KEYS, webhook_receiver
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
-from tests.support.system.processes import ROOT, run_rejoin
+from tests.support.system.processes import Command, run_rejoin
 
 pytestmark = pytest.mark.slow
 
+STARTED_S = 60.0
 
-async def test_a_killed_sender_loses_nothing(system: LocalSystem) -> None:
+
+async def test_a_killed_sender_loses_nothing(system: LocalSystem, tmp_path: Path) -> None:
     settings = {
         "REJOIN_CONTEXT_ENCRYPTION_KEYS": KEYS,
         "REJOIN_WEBHOOK_PRIVATE_ADDRESSES": "true",
@@ -24,17 +25,12 @@ async def test_a_killed_sender_loses_nothing(system: LocalSystem) -> None:
         await receiver.add(system)
         receiver.answer = receiver.hang
         await run_rejoin(system, "webhooks", "test", receiver.endpoint)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "rejoin", "runner", "--demo"),
-            cwd=ROOT,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=os.environ | system.variables(**settings),
-        )
-        try:
+        async with await Command.start(
+            tmp_path / "runner", "runner", "--demo", variables=system.variables(**settings)
+        ) as process:
+            await process.says("serving", STARTED_S)
             await wait_until(lambda: len(receiver.received) == 1, deadline_s=60)
-        finally:
-            process.kill()
-            await process.wait()
+            process.signal(signal.SIGKILL)
         receiver.answer = receiver.accept
         await system.runner(
             context_encryption_keys=KEYS, webhook_private_addresses=True, webhook_timeout_s=2.0
