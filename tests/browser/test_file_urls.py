@@ -16,6 +16,7 @@ KEYS = "k1:" + base64.b64encode(bytes(32)).decode()
 
 @pytest.mark.timeout(120)
 @pytest.mark.feature("F120")
+@pytest.mark.slow
 async def test_an_image_element_shows_sent_and_made_pictures(system: LocalSystem, browser: Browser) -> None:
     """Where everything else needs a credential; the plain path stays closed."""
     await system.runner([Agent(name=system.agent, model=PictureModel(PNG))])

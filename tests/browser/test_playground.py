@@ -28,7 +28,7 @@ from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 PEPPER = "a pepper of some length"
 HOSTILE = """# Title
@@ -60,7 +60,6 @@ async def test_the_plug_of_the_connection_shows_every_event_once(playground: Cha
     )
 
 
-@pytest.mark.slow
 async def test_the_button_really_kills_the_runners(playground: ChatPage) -> None:
     before = {one.pid for one in playground.site.dev.command.living("runner")}
     await playground.say("count 40 every 100 ms")
@@ -101,7 +100,6 @@ async def test_a_decision_in_one_tab_is_seen_in_the_other(playground: ChatPage) 
         await expect(one.messages).to_have_count(2)
 
 
-@pytest.mark.slow
 async def test_an_edit_drops_what_followed_and_an_answer_can_be_made_again(playground: ChatPage) -> None:
     await playground.say("count 3")
     await playground.counted(3)
@@ -121,7 +119,6 @@ async def test_an_edit_drops_what_followed_and_an_answer_can_be_made_again(playg
     await playground.counted(4)
 
 
-@pytest.mark.slow
 async def test_a_file_is_sent_and_shown_again_after_a_reload(playground: ChatPage) -> None:
     image = io.BytesIO()
     Image.new("RGB", (8, 8), "teal").save(image, "PNG")
@@ -154,7 +151,6 @@ async def test_text_never_becomes_markup(playground: ChatPage) -> None:
     assert set(hrefs) == {"https://example.com", "https://example.com/p.png"}
 
 
-@pytest.mark.slow
 async def test_conversations_are_listed_opened_and_deleted(playground: ChatPage) -> None:
     page = playground.page
     await playground.say("count 2")
@@ -173,7 +169,6 @@ async def test_conversations_are_listed_opened_and_deleted(playground: ChatPage)
     await expect(playground.messages).to_have_count(0)
 
 
-@pytest.mark.slow
 async def test_a_conversation_may_have_the_id_of_another_system(
     context: BrowserContext, site: BrowserSite
 ) -> None:
@@ -193,7 +188,6 @@ async def test_a_conversation_may_have_the_id_of_another_system(
     await expect(line).to_have_count(0)
 
 
-@pytest.mark.slow
 async def test_a_narrow_page_has_all_of_it_within_its_width(playground: ChatPage) -> None:
     """As on a telephone. The list of conversations lies over the page, and is put away in several ways."""
     page = playground.page
@@ -220,7 +214,6 @@ async def test_a_narrow_page_has_all_of_it_within_its_width(playground: ChatPage
     await expect(playground.messages).to_have_count(0)
 
 
-@pytest.mark.slow
 async def test_the_line_says_how_an_answer_ended(playground: ChatPage) -> None:
     await playground.say("count 3")
     await expect(playground.state).to_have_text("Complete")
@@ -232,7 +225,6 @@ async def test_the_line_says_how_an_answer_ended(playground: ChatPage) -> None:
     await expect(playground.state).to_have_text("Stopped")
 
 
-@pytest.mark.slow
 async def test_it_is_used_by_keyboard_alone(playground: ChatPage) -> None:
     """From the top of the page to an approval, and focus does not get lost on the way."""
     page = playground.page
@@ -255,7 +247,6 @@ async def test_it_is_used_by_keyboard_alone(playground: ChatPage) -> None:
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
-@pytest.mark.slow
 async def test_the_output_of_a_delegated_agent_bears_its_name(system: LocalSystem, browser: Browser) -> None:
     """While it streams and when it is stored."""
     aide, name = Agent(name="aide", model=DemoModel()), f"{system.agent}-asks"
@@ -293,7 +284,6 @@ async def test_an_answer_that_ended_early_says_why(system: LocalSystem, browser:
 
 
 @pytest.mark.feature("F105")
-@pytest.mark.slow
 async def test_a_typed_answer_is_shown(system: LocalSystem, browser: Browser) -> None:
     """When it ends and after a reload."""
     name = f"{system.agent}-typed"
@@ -335,7 +325,6 @@ async def where(ctx: ToolContext[Place]) -> str:
     return f"You are in {ctx.context.city}."
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("remember", [False, True])
 async def test_key_agent_context_are_given_in_the_page(
     system: LocalSystem, browser: Browser, remember: bool

@@ -30,7 +30,7 @@ LINES: Script = {
 DECISION_FIELDS = {"runId", "toolCallId", "approved", "threadId", "messageId"}
 EVENT_STREAM = "text/event-stream"
 
-pytestmark = pytest.mark.timeout(INSTALL_S_MAX + FLOW_S_MAX)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_S_MAX + FLOW_S_MAX)]
 
 
 class Played(msgspec.Struct):
