@@ -74,13 +74,16 @@ async def test_a_run_is_watched_and_interrupted(
 
 
 @pytest.mark.parametrize("width", [390, 1360, 1600])
-async def test_it_fits_any_screen(
-    playground: ChatPage, context: BrowserContext, site: BrowserSite, width: int
-) -> None:
-    await playground.say("count 2")
-    await playground.counted(2)
+async def test_it_fits_any_screen(context: BrowserContext, site: BrowserSite, width: int) -> None:
+    """Also with names that make the table wider: it scrolls by itself."""
+    playground = await ChatPage.open(context, site, "/")
+    await playground.say("fail")
+    await expect(playground.state).to_have_text("Failed")
     page = await opened(context, site)
     await page.set_viewport_size({"width": width, "height": 800})
+    await page.evaluate(
+        "document.querySelector('#runs td:nth-child(3)').textContent = 'a-long-name'.repeat(20)"
+    )
     assert await page.evaluate("document.documentElement.scrollWidth") <= width
     await expect(row(page, "").first.locator(".state")).to_be_in_viewport()
     await page.goto(f"{site.base}/runs#agent={'an-agent-with-a-long-name' * 2}")
