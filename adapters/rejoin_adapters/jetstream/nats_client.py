@@ -14,8 +14,8 @@ If a release lacks some, the public API is used instead: `INTERNALS` names them,
 - TLS check: nats-py sends the password in the clear if the server does not offer TLS. The public API cannot
   prevent this, so without the private part a `tls://` connection is refused.
 - credentials: a key without a JWT is used without the package `nkeys` (`cryptography` signs), and a user
-whose JWT has expired connects again with the file's present content; nats-py would close the client.
-Without the private parts, credential files are refused.
+  whose JWT has expired connects again with the file's present content; nats-py would close the client.
+  Without the private parts, credential files are refused.
 """
 
 import asyncio

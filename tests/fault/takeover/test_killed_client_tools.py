@@ -5,7 +5,6 @@ message has the client's output, the approved call runs at most once, and the me
 needs no approval is called again if its result was lost.
 """
 
-import asyncio
 import os
 import secrets
 from pathlib import Path
@@ -18,7 +17,7 @@ from rejoin_protocol.events.fold import fold
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
 from tests.support.agents.killed_client_tools import build_agent
 from tests.support.faults.crashing_runners import crash_at_append
-from tests.support.faults.killed_runners import ACK_WAIT_S, killed_at, runner_process, spread_kills
+from tests.support.faults.killed_runners import played_over_kill, spread_kills
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import read_log
 
@@ -111,15 +110,13 @@ async def test_its_process_was_killed_around_the_output(system: LocalSystem, tmp
     for at in spread_kills(total, KILLS):
         system.agent, ledger = f"killed-{secrets.token_hex(4)}", tmp_path / f"ledger-{at}"
         base = await system.gateway()  # whose default agent it is
-        async with (
-            runner_process(
-                system, tmp_path / f"logs-{at}", "killed_client_tools", TEST_LEDGER=str(ledger)
-            ) as process,
-            killed_at(system.nats_url, process, at) as dead,
-            asyncio.TaskGroup() as group,
-        ):
-            played = group.create_task(play(system, base, output_first=at % 2 == 0))
-            await dead.wait()
-            await system.runner([build_agent(system.agent, ledger)], ack_wait_s=ACK_WAIT_S)
-            answers, message = await played
+        answers, message = await played_over_kill(
+            system,
+            tmp_path / f"logs-{at}",
+            "killed_client_tools",
+            build_agent(system.agent, ledger),
+            at,
+            play(system, base, output_first=at % 2 == 0),
+            TEST_LEDGER=str(ledger),
+        )
         check(answers, message, ledger, f"killed at record {at} of {total}")

@@ -4,7 +4,6 @@ Whatever is lost: the answer is whole and fits, the model has read the steering 
 call runs at most once, and no event is lost or doubled.
 """
 
-import asyncio
 import os
 import secrets
 from pathlib import Path
@@ -18,7 +17,7 @@ from rejoin_protocol.events.typed_output import OUTPUT, OUTPUT_ERROR
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
 from tests.support.agents.killed_typed import RECIPE, build_agent, steering_texts
 from tests.support.faults.crashing_runners import crash_at_append
-from tests.support.faults.killed_runners import ACK_WAIT_S, killed_at, runner_process, spread_kills
+from tests.support.faults.killed_runners import played_over_kill, spread_kills
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import read_log
 
@@ -97,15 +96,14 @@ async def test_its_process_was_killed_in_a_typed_answer(system: LocalSystem, tmp
     for at in spread_kills(total, KILLS):
         system.agent, ledger = f"killed-{secrets.token_hex(4)}", tmp_path / f"ledger-{at}"
         base = await system.gateway()  # whose default agent it is
-        async with (
-            runner_process(
-                system, tmp_path / f"logs-{at}", "killed_typed", TEST_LEDGER=str(ledger), TEST_BASE=base
-            ) as process,
-            killed_at(system.nats_url, process, at) as dead,
-            asyncio.TaskGroup() as group,
-        ):
-            played = group.create_task(play(system, base))
-            await dead.wait()
-            await system.runner([build_agent(system.agent, base, ledger)], ack_wait_s=ACK_WAIT_S)
-            answers, history = await played
+        answers, history = await played_over_kill(
+            system,
+            tmp_path / f"logs-{at}",
+            "killed_typed",
+            build_agent(system.agent, base, ledger),
+            at,
+            play(system, base),
+            TEST_LEDGER=str(ledger),
+            TEST_BASE=base,
+        )
         check(answers, history, ledger, f"killed at record {at} of {total}")

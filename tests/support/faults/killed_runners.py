@@ -6,15 +6,17 @@ gone a little further, as with a kill in production. `crashing_runners` hits eve
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import nats
 from nats.aio.msg import Msg
 
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import RunId
+from rejoin_runner.agent.agent import Agent
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.processes import Command
 
@@ -60,6 +62,29 @@ async def killed_at(nats_url: str, process: Command, at: int) -> AsyncIterator[a
         yield dead
     finally:
         await connection.close()
+
+
+async def played_over_kill[T](
+    system: LocalSystem,
+    logs: Path,
+    module: str,
+    agent: Agent,
+    at: int,
+    play: Coroutine[Any, Any, T],
+    **variables: str,
+) -> T:
+    """What `play` returns. The runner process that serves it gets SIGKILL at record `at`; then a runner in
+    this process serves `agent`, which is the same. `module`, `variables`: see `runner_process`.
+    """
+    async with (
+        runner_process(system, logs, module, **variables) as process,
+        killed_at(system.nats_url, process, at) as dead,
+        asyncio.TaskGroup() as group,
+    ):
+        played = group.create_task(play)
+        await dead.wait()
+        await system.runner([agent], ack_wait_s=ACK_WAIT_S)
+    return played.result()
 
 
 def spread_kills(total: int, kills: int) -> Sequence[int]:
