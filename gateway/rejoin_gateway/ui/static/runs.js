@@ -128,18 +128,20 @@ async function paintWaiting() {
   $('none-waits').hidden = asked.length > 0 && !next;
 }
 
-function call(run, { toolCallId, toolName, input }, ...below) {
+/** The entry of a waiting call, made once: what a person has typed into it stays. `below` makes its controls. */
+function call(run, { toolCallId, toolName, input }, below) {
   return kept.get(`${run.id} ${toolCallId}`, () =>
     h('li', {},
       h('header', {}, h('strong', { textContent: toolName }), h('span', { className: 'small', textContent: `${run.agentId}, since ${new Date(run.updatedAt).toLocaleString()}` }),
         h('a', { className: 'small', href: `/inspect#${run.id}`, textContent: 'Inspect the run' })),
       h('pre', { textContent: JSON.stringify(input, null, 2), tabIndex: 0, 'aria-label': `Arguments of ${toolName}` }),
-      ...below));
+      below()));
 }
 
-/** An approval: decide it, with a reason, and with other arguments where the tool allows it. */
-function question(run, pending) {
-  const { toolCallId, toolName, input, inputSchema } = pending;
+const question = (run, pending) => call(run, pending, () => decision(run, pending));
+
+/** The controls of an approval: decide it, with a reason, and with other arguments where the tool allows it. */
+function decision(run, { toolCallId, toolName, input, inputSchema }) {
   const reason = h('input', { placeholder: 'Reason (the agent reads it)', 'aria-label': `Reason for the decision about ${toolName}` });
   const edited = h('textarea', { rows: 5, value: JSON.stringify(input, null, 2), spellcheck: false, 'aria-label': `Changed arguments of ${toolName}` });
   const decide = (approved) => {
@@ -155,14 +157,14 @@ function question(run, pending) {
   };
   edited.hidden = true;
   const change = h('button', { textContent: 'Change the arguments', hidden: !inputSchema, onclick: () => ((edited.hidden = false), edited.focus()) });
-  return call(run, pending, h('div', { className: 'decide', role: 'group', 'aria-label': `Decide ${toolName}` },
+  return h('div', { className: 'decide', role: 'group', 'aria-label': `Decide ${toolName}` },
     edited, reason, change,
     h('button', { textContent: 'Deny', onclick: () => decide(false) }),
-    h('button', { className: 'strong', textContent: 'Approve', onclick: () => decide(true) })));
+    h('button', { className: 'strong', textContent: 'Approve', onclick: () => decide(true) }));
 }
 
 function clientCall(run, pending) {
-  return call(run, pending, h('p', { className: 'decide small', textContent: 'The application answers this call: its tool runs in the client.' }));
+  return call(run, pending, () => h('p', { className: 'decide small', textContent: 'The application answers this call: its tool runs in the client.' }));
 }
 
 // ---- the page
