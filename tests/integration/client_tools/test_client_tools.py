@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from rejoin import Agent, client_tool, testing, tool
+from rejoin import Agent, client_tool, testing
 from rejoin.dev.config_file import SharedSettings, write_config
 from rejoin.testing import Answer, Chat, ScriptedModel, call, raw_call
 from rejoin_protocol.errors import Conflict, Invalid, NotFound
 from tests.integration.gateway.test_request_context import KEYS
+from tests.support.agents.travel_tools import book, weather
 from tests.support.system.local_system import LocalSystem
 
 pytestmark = pytest.mark.feature("F104")
@@ -36,18 +37,6 @@ class Place:
 
 locate = client_tool("locate", "Find out where the user is.", input=Question, output=Place)
 confirm = client_tool("confirm", "Ask the user to confirm.")
-
-
-@tool
-async def weather(city: str) -> str:
-    """Tell the weather."""
-    return f"It rains in {city}."
-
-
-@tool(needs_approval=True)
-async def book(city: str) -> str:
-    """Book a trip."""
-    return f"Booked {city}."
 
 
 agent = Agent(

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from rejoin import Agent, client_tool, tool
+from rejoin import Agent, client_tool
 from rejoin.testing import ScriptedModel, call
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.agent.custom_loop import CustomLoop, RunInput
+from tests.support.agents.travel_tools import book, weather
 from tests.support.system.local_system import Answer, LocalSystem
 
 pytestmark = pytest.mark.feature("F104")
@@ -19,18 +20,6 @@ LOCATE = {
 }
 TOOLS = {"locate": LOCATE}
 BAD_REQUEST = 400
-
-
-@tool
-async def weather(city: str) -> str:
-    """Tell the weather."""
-    return f"It rains in {city}."
-
-
-@tool(needs_approval=True)
-async def book(city: str) -> str:
-    """Book a trip."""
-    return f"Booked {city}."
 
 
 def agent_of(system: LocalSystem, model: ScriptedModel, **more: Any) -> Agent:

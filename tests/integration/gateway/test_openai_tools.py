@@ -9,11 +9,12 @@ from openai import AsyncOpenAI, pydantic_function_tool
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 
-from rejoin import Agent, client_tool, tool
+from rejoin import Agent, client_tool
 from rejoin.testing import ScriptedModel, call
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.ids import RunId
 from tests.integration.gateway.test_openai_completions import client_of, gateway
+from tests.support.agents.travel_tools import book, weather
 from tests.support.system.local_system import LocalSystem
 
 pytestmark = pytest.mark.feature("F104")
@@ -29,18 +30,6 @@ class Locate(BaseModel):
     """Find out where the user is."""
 
     accuracy: Accuracy
-
-
-@tool
-async def weather(city: str) -> str:
-    """Tell the weather."""
-    return f"It rains in {city}."
-
-
-@tool(needs_approval=True)
-async def book(city: str) -> str:
-    """Book a trip."""
-    return f"Booked {city}."
 
 
 TOOLS: Any = [pydantic_function_tool(Locate)]
