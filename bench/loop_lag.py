@@ -21,7 +21,7 @@ from rejoin.dev.generous_limits import GENEROUS_LIMITS
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
-from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
 from rejoin_protocol.lifecycle import TERMINAL

@@ -9,7 +9,7 @@ from bench import nats_baseline, run_logs, servers
 from bench.figures import Figure, cpu_s
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
-from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.events import chunks
 from rejoin_runner.next_action.run_state import RunState

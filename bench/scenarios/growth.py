@@ -17,7 +17,7 @@ from bench.scenarios.first import AGENTS, TEXT, wait_for_runner
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
-from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Mark
 

@@ -8,7 +8,7 @@ from bench import http_load, run_logs, servers
 from bench.figures import Figure, cpu_s, memory_kb
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
-from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.runs import run_store
 
 WARM = 100
 SETTLE_S = 3.0

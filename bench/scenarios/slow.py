@@ -6,7 +6,7 @@ from bench import http_load, run_logs, servers
 from bench.figures import Figure, memory_kb
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
-from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_protocol.events import chunks
 
 MESSAGE_BYTES = 64 * 1024

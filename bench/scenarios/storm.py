@@ -8,7 +8,7 @@ from bench import http_load, nats_baseline, run_logs, servers
 from bench.figures import Figure
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import CONCURRENT_LOG_READS_MAX, JetStreamRunLog
-from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.runs import run_store
 
 MISSED = 50
 

@@ -24,14 +24,15 @@ from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.ports.run_counts import RunCounts
 from rejoin_adapters.ports.tenants import Tenants
-from rejoin_adapters.postgres import migrate, run_store
+from rejoin_adapters.postgres import migrate
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.artifacts import PostgresArtifacts
 from rejoin_adapters.postgres.audit import PostgresAuditLog
 from rejoin_adapters.postgres.feedback import PostgresFeedbackStore
 from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
 from rejoin_adapters.postgres.pool import Database
-from rejoin_adapters.postgres.run_counts import PostgresRunCounts
+from rejoin_adapters.postgres.runs import run_store
+from rejoin_adapters.postgres.runs.run_counts import PostgresRunCounts
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.process import metrics_server, tracing

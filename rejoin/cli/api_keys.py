@@ -12,8 +12,8 @@ import click
 import msgspec
 
 from rejoin_adapters.ports.api_keys import ApiKeys
-from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.process.service_process import LogFormat
 from rejoin_adapters.store_types import ApiKeyRow
 from rejoin_gateway.auth import api_key

@@ -6,8 +6,8 @@ import json
 import click
 import msgspec
 
-from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.audit import PostgresAuditLog
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.process.service_process import LogFormat
 from rejoin_adapters.store_types import AuditEntry
 from rejoin_protocol.ids import TenantId

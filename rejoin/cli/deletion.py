@@ -12,7 +12,7 @@ from rejoin.cli.runs import RunSettings, connect_and_execute
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.ports.run_control import RunControl
-from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.store_types import Owner
 from rejoin_protocol.errors import NotFound, Unavailable

@@ -23,8 +23,8 @@ from rejoin_adapters.ports.run_control import RunControl
 from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.ports.run_queue import RunQueue
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.runs import run_store
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_adapters.process.service_process import LogFormat
 from rejoin_adapters.store_types import Approval, Owner, Run, RunFilter, RunSummary
 from rejoin_protocol.errors import NotFound, Unavailable

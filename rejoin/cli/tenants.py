@@ -5,7 +5,7 @@ import asyncio
 import click
 import msgspec
 
-from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.process.service_process import LogFormat
 from rejoin_adapters.store_types import Limits

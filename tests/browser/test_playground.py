@@ -14,8 +14,8 @@ from playwright.async_api import Browser, BrowserContext, FilePayload, expect
 
 from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin.testing import ScriptedModel, output
-from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.agent.agent import Agent

@@ -12,7 +12,7 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.memory.database.files import MemoryFileStore
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.files import FileReference, FileStore, StoredFile
-from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_adapters.store_types import Limits, Owner, Run, Submit, UserMessage
 from rejoin_protocol import file_ids
 from rejoin_protocol.errors import Limited

@@ -9,7 +9,7 @@ from bench import http_load, nats_baseline, run_logs, servers
 from bench.scenarios.first import AGENTS, wait_for_runner
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
-from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.runs import run_store
 
 pytestmark = pytest.mark.slow
 

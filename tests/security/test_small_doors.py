@@ -17,8 +17,8 @@ from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.memory.database.api_keys import MemoryApiKeys
 from rejoin_adapters.memory.database.tables import MemoryDatabase
-from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.store_types import ApiKeyRow
 from rejoin_gateway.auth.authenticator import (
     UNKNOWN_KEY_TTL_S,

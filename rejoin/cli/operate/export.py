@@ -21,8 +21,8 @@ from rejoin.cli.runs import RunSettings
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
-from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.export.user_rows import UserRows
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import RunId, TenantId, UserId
 from rejoin_protocol.log.record import split_events

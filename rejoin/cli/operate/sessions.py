@@ -8,7 +8,7 @@ import msgspec
 
 from rejoin.cli.operate.printing import moment, printable
 from rejoin.cli.runs import RunSettings
-from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.store_types import Owner, SessionPage, SessionSummary
 from rejoin_protocol.ids import AgentName, TenantId

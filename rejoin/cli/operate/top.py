@@ -16,8 +16,8 @@ from rejoin.cli.runs import RunSettings
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.ports.run_counts import RunCounts
-from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.run_counts import PostgresRunCounts
+from rejoin_adapters.postgres.runs import run_store
+from rejoin_adapters.postgres.runs.run_counts import PostgresRunCounts
 from rejoin_adapters.store_types import RunCount
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import RejoinError

@@ -11,7 +11,7 @@ import msgspec
 
 from rejoin.cli.operate.printing import moment, printable
 from rejoin_adapters.ports.webhooks import WebhookEndpoint, WebhookOutbox
-from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.postgres.webhooks.outbox import PostgresWebhookOutbox
 from rejoin_adapters.process.service_process import LogFormat
 from rejoin_protocol.errors import Invalid, NotFound

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from rejoin.cli.api_keys import KeyCommands, NewKey
-from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.ids import TenantId
 from tests.support.clients.api_families import SESSION, ApiClient

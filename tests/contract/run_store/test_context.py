@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rejoin_adapters.history_bounds import HistoryBounds
-from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_adapters.store_types import TOKENS_MAX, Regenerate, RunUsage, parse_usage
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import State

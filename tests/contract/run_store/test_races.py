@@ -8,7 +8,7 @@ import pytest
 
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres.migrate import migrate
-from rejoin_adapters.postgres.run_store import open_run_store
+from rejoin_adapters.postgres.runs.run_store import open_run_store
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.store_types import Limits, Owner, WhenBusy
 from rejoin_protocol.errors import Conflict

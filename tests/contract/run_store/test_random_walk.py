@@ -12,7 +12,7 @@ import pytest_asyncio
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres.migrate import migrate
-from rejoin_adapters.postgres.run_store import open_run_store
+from rejoin_adapters.postgres.runs.run_store import open_run_store
 from rejoin_adapters.store_types import (
     Admission,
     Admitted,

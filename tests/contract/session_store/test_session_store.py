@@ -10,7 +10,7 @@ import pytest
 
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, SessionStore
-from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_adapters.store_types import ApiKeyRow, ForkOrigin, Owner, RunSummary, SessionSummary, SessionUsage
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rejoin_adapters.postgres.artifacts import PostgresArtifacts
-from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.store_types import ApprovalRequest, Artifact, Run
 from rejoin_protocol.errors import Conflict, Fenced, NotFound

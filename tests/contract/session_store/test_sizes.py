@@ -3,7 +3,7 @@
 import pytest
 
 from rejoin_adapters.history_bounds import HistoryBounds
-from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_adapters.store_types import Limits, Owner
 from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import MessageId, SessionId, TenantId, UserId

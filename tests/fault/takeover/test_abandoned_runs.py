@@ -15,7 +15,7 @@ import pytest
 from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.ports.run_log import RunLog
-from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_adapters.store_types import Claim
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import RunId

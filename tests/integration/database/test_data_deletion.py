@@ -2,7 +2,8 @@
 
 import asyncpg
 
-from rejoin_adapters.postgres import migrate, run_store
+from rejoin_adapters.postgres import migrate
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from tests.support.system.databases import fresh_database
 from tests.support.system.local_system import LocalSystem

@@ -13,8 +13,9 @@ import pytest
 
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.ports.webhooks import WEBHOOK_EVENTS, WebhookEndpoint, WebhookResult
-from rejoin_adapters.postgres import migrate, run_store
+from rejoin_adapters.postgres import migrate
 from rejoin_adapters.postgres.audit import PostgresAuditLog
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.postgres.webhooks.outbox import PostgresWebhookOutbox

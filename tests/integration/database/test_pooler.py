@@ -11,7 +11,7 @@ import pytest_asyncio
 from rejoin_adapters.actor import Actor, act_as
 from rejoin_adapters.postgres.migrate import check_schema, migrate
 from rejoin_adapters.postgres.pool import open_database
-from rejoin_adapters.postgres.run_store import open_run_store
+from rejoin_adapters.postgres.runs.run_store import open_run_store
 from rejoin_adapters.store_types import Limits
 from rejoin_protocol.errors import Invalid, Limited, RejoinError, Unavailable
 from tests.support.data.store_session import Chat

@@ -13,7 +13,7 @@ import structlog
 from rejoin_adapters.actor import Actor, act_as
 from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.pool import open_database
-from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.store_types import Decision, Regenerate
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
 from rejoin_protocol.ids import SessionId

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rejoin_adapters.postgres.pool import Database
-from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.store_types import Limits
 from rejoin_gateway.http.gateway_service import SERVICE

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol import file_ids
 from rejoin_runner.agent.agent import Agent

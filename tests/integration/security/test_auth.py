@@ -16,9 +16,9 @@ from rejoin.cli import api_keys
 from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin.cli.check_settings import DoctorSettings, check_settings
 from rejoin.cli.finding import Severity
-from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.pool import Database
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_gateway.auth.authenticator import open_authenticator
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.settings import GatewaySettings

@@ -19,7 +19,7 @@ from rejoin_adapters.jetstream.log_tail import open_log_tail
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres.pool import Database
-from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_gateway.http.gateway_service import RESUME_LOOKUPS_MAX
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.events import chunks

@@ -22,8 +22,9 @@ import pytest_asyncio
 from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream.setup import ACK_WAIT_S
-from rejoin_adapters.postgres import migrate, run_store
+from rejoin_adapters.postgres import migrate
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.process.background import run_alongside
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.events import chunks

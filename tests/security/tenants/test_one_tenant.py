@@ -17,8 +17,8 @@ import pytest_asyncio
 
 from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin.dev.generous_limits import GENEROUS_LIMITS, GENEROUS_RATES
-from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.limits import KIB, MIB, TEXT_BYTES_MAX

@@ -18,7 +18,7 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.postgres import migrate
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
-from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.store_types import ApiKeyRow, Artifact, Owner
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.auth.scope import Scope

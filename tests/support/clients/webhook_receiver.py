@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 
 from rejoin.cli.operate.webhooks import WebhookCommands
 from rejoin_adapters.ports.webhooks import WEBHOOK_EVENTS
-from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.postgres.webhooks.outbox import PostgresWebhookOutbox
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.security.sealing import Sealer

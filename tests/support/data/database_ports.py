@@ -28,8 +28,8 @@ from rejoin_adapters.postgres.artifacts import PostgresArtifacts
 from rejoin_adapters.postgres.audit import PostgresAuditLog
 from rejoin_adapters.postgres.feedback import PostgresFeedbackStore
 from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
-from rejoin_adapters.postgres.run_counts import PostgresRunCounts
-from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.runs.run_counts import PostgresRunCounts
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.postgres.webhooks.outbox import PostgresWebhookOutbox

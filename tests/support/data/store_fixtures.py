@@ -8,7 +8,7 @@ import pytest_asyncio
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres.migrate import migrate
-from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore, open_run_store
 from tests.support.data.database_ports import DatabasePorts, memory_ports, postgres_ports
 from tests.support.data.store_session import Chat
 from tests.support.system.databases import fresh_database

@@ -7,7 +7,7 @@ import msgspec
 
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.tables import MemoryDatabase
-from rejoin_adapters.postgres.run_recovery import PURGED_AGAIN_S
+from rejoin_adapters.postgres.runs.run_recovery import PURGED_AGAIN_S
 from rejoin_adapters.store_types import Loss
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import State

@@ -13,22 +13,18 @@ from typing import Any, Self
 import msgspec
 
 from rejoin_adapters.history_bounds import ALL_HISTORY, HistoryBounds
-from rejoin_adapters.ports.run_store import CALLS_MAX
 from rejoin_adapters.postgres import message_pages
 from rejoin_adapters.postgres.batch_loader import BatchLoader
 from rejoin_adapters.postgres.pool import Database, json_or_null, json_text, open_database
-from rejoin_adapters.postgres.run_recovery import PostgresRunRecovery
-from rejoin_adapters.session_keys import named_run, named_summary
+from rejoin_adapters.postgres.runs.owner_columns import owner_columns
+from rejoin_adapters.postgres.runs.run_approvals import PostgresRunApprovals
+from rejoin_adapters.postgres.runs.run_lists import PostgresRunLists
+from rejoin_adapters.postgres.runs.run_recovery import PostgresRunRecovery
+from rejoin_adapters.session_keys import named_run
 from rejoin_adapters.store_types import (
-    ALL_RUNS,
     Admission,
     Admitted,
-    Approval,
-    ApprovalRequest,
-    AskedCall,
     Claim,
-    Decided,
-    Decision,
     EarlierMessages,
     History,
     Interrupted,
@@ -37,8 +33,6 @@ from rejoin_adapters.store_types import (
     Owner,
     Regenerate,
     Run,
-    RunFilter,
-    RunSummary,
     RunUsage,
     Submit,
     parse_usage,
@@ -46,17 +40,14 @@ from rejoin_adapters.store_types import (
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.events.steering import steering_ids
-from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, first_run_id
+from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.limits import PAGE_BYTES_MAX
 from rejoin_protocol.request_tools import RequestTool
 from rejoin_protocol.run_request import RunRequest
 
-EXPIRED_MAX = 100
-"""Approvals that one sweep expires. It locks their sessions for that time."""
 
-
-class PostgresRunStore(PostgresRunRecovery):
+class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecovery):
     """The adapter of `RunStore`. Leaving its context closes the pool, also for other adapters that use
     `database`.
     """
@@ -128,7 +119,7 @@ class PostgresRunStore(PostgresRunRecovery):
 
     async def check_limits(self, owner: Owner) -> None:
         """See `RunStore`."""
-        await self.database.fetch_text("select check_limits($1, $2)::text", *_columns(owner))
+        await self.database.fetch_text("select check_limits($1, $2)::text", *owner_columns(owner))
 
     async def find_duplicate(
         self,
@@ -141,7 +132,7 @@ class PostgresRunStore(PostgresRunRecovery):
     ) -> Run | None:
         """See `RunStore`."""
         query = "select repeated_run($1, $2, session_key($1, $2, $3), $4, $5, $6, $7)"
-        arguments = *_columns(owner), session, agent, key, message, digest
+        arguments = *owner_columns(owner), session, agent, key, message, digest
         return await self._find_run(owner, query, *arguments)
 
     async def interrupt(
@@ -155,7 +146,7 @@ class PostgresRunStore(PostgresRunRecovery):
     ) -> Interrupted:
         """See `RunStore`."""
         query = "select interrupt_run($1, $2, session_key($1, $2, $3), $4, $5, $6)"
-        arguments = *_columns(owner), session, run, message, json_or_null(seen)
+        arguments = *owner_columns(owner), session, run, message, json_or_null(seen)
         ended = await self.database.fetch_json(Interrupted, query, *arguments)
         return msgspec.structs.replace(ended, run=ended.run and named_run(owner, ended.run))
 
@@ -170,7 +161,7 @@ class PostgresRunStore(PostgresRunRecovery):
             select run_json(r) from runs r
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self._find_run(owner, query, *_columns(owner), run)
+        return await self._find_run(owner, query, *owner_columns(owner), run)
 
     async def _find_run(self, owner: Owner, query: str, *arguments: Any) -> Run | None:
         run = await self.database.find_json(Run, query, *arguments)
@@ -178,7 +169,7 @@ class PostgresRunStore(PostgresRunRecovery):
 
     async def has_ended(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
         """See `RunStore`."""
-        return await self._ended.load((*_columns(owner), run, turn))
+        return await self._ended.load((*owner_columns(owner), run, turn))
 
     async def _load_ended(self, runs: Sequence[tuple[str, str | None, RunId, int | None]]) -> list[bool]:
         query = """
@@ -203,14 +194,16 @@ class PostgresRunStore(PostgresRunRecovery):
                 order by position desc limit 1))
             and ($2::text is null or user_id = $2)
         """
-        return await self._find_run(owner, query, *_columns(owner), session)
+        return await self._find_run(owner, query, *owner_columns(owner), session)
 
     async def history(
         self, owner: Owner, session: SessionId, *, after: int = -1, bytes_max: int = PAGE_BYTES_MAX
     ) -> History | None:
         """See `RunStore`."""
         query = message_pages.HISTORY
-        found = await self.database.find_json(History, query, *_columns(owner), session, after, bytes_max)
+        found = await self.database.find_json(
+            History, query, *owner_columns(owner), session, after, bytes_max
+        )
         if found is None or found.active_run is None:
             return found
         return msgspec.structs.replace(found, active_run=named_run(owner, found.active_run))
@@ -230,7 +223,7 @@ class PostgresRunStore(PostgresRunRecovery):
               select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2)
                 and id = session_key($1, $2, $3))
         """
-        return await self.database.find_json(MessageWithNext, query, *_columns(owner), session, message)
+        return await self.database.find_json(MessageWithNext, query, *owner_columns(owner), session, message)
 
     async def messages_before(
         self,
@@ -245,7 +238,7 @@ class PostgresRunStore(PostgresRunRecovery):
         """See `RunStore`."""
         query = message_pages.EARLIER
         bounds = limit, 1 if oldest_first else -1, PAGE_BYTES_MAX
-        arguments = *_columns(owner), session, message, after, *bounds
+        arguments = *owner_columns(owner), session, message, after, *bounds
         return await self.database.find_json(EarlierMessages, query, *arguments)
 
     async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
@@ -254,7 +247,7 @@ class PostgresRunStore(PostgresRunRecovery):
             select json_build_array(bytes_json(context)) from sessions
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = session_key($1, $2, $3)
         """
-        row = await self.database.find_json(tuple[bytes | None], query, *_columns(owner), session)
+        row = await self.database.find_json(tuple[bytes | None], query, *owner_columns(owner), session)
         return row[0] if row is not None else None
 
     async def claim(
@@ -298,39 +291,6 @@ class PostgresRunStore(PostgresRunRecovery):
         query = "select steering_of($1, $2, $3)"
         return await self.database.fetch_json(list[MessageDict], query, run, attempt, list(logged))
 
-    async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
-        """See `RunStore`."""
-        await self.database.fetch_text(
-            "select ask_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)::text",
-            run,
-            attempt,
-            [request.id for request in requests],
-            [request.call for request in requests],
-            [request.tool for request in requests],
-            [json_text(request.input) for request in requests],
-            [request.expires_at for request in requests],
-            [request.kind for request in requests],
-            [json_or_null(request.output_schema) for request in requests],
-            [json_or_null(request.edit_schema) for request in requests],
-        )
-
-    async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
-        """See `RunStore`."""
-        decided = await self.database.fetch_text_as_actor(
-            "select decide_run($1, $2, session_key($1, $2, $3), $4, $5, $6, $7, $8, $9, $10)",
-            *_columns(owner),
-            session,
-            [decision.approval for decision in decisions],
-            [decision.approved for decision in decisions],
-            [json_or_null(decision.reason) for decision in decisions],
-            [decision.kind for decision in decisions],
-            [json_or_null(decision.output) for decision in decisions],
-            [json_or_null(decision.input) for decision in decisions],
-            json_or_null(next((decision.by for decision in decisions), None)),
-        )
-        found = msgspec.json.decode(decided or "null", type=Decided)
-        return msgspec.structs.replace(found, run=named_run(owner, found.run))
-
     async def suspend(self, run: RunId, attempt: int, answer: MessageDict) -> RunRequest | None:
         """See `RunStore`."""
         query = "select suspend_run($1, $2, $3, $4, $5, $6)"
@@ -355,104 +315,6 @@ class PostgresRunStore(PostgresRunRecovery):
             steering_ids(answer),
         )
 
-    async def pending_approvals(
-        self, owner: Owner, session: SessionId, ids: Sequence[ApprovalId] | None = None
-    ) -> Sequence[Approval]:
-        """See `RunStore`."""
-        query = """
-            select coalesce(json_agg(approval_json(a) order by number), '[]')
-            from approvals a join sessions s on s.tenant_id = a.tenant_id and s.id = a.session_id
-            where a.tenant_id = $1 and ($2::text is null or s.user_id = $2)
-              and session_id = session_key($1, $2, $3)
-              and case when $4::text[] is null then state = 'pending' else a.id = any ($4) end
-        """
-        return await self.database.fetch_json(list[Approval], query, *_columns(owner), session, ids)
-
-    async def find_approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
-        """See `RunStore`."""
-        query = """
-            select approval_json(a) from approvals a join runs r on r.id = a.run_id
-            where a.tenant_id = $1 and ($2::text is null or r.user_id = $2) and run_id = $3 and call_id = $4
-            order by a.number desc limit 1
-        """
-        return await self.database.find_json(Approval, query, *_columns(owner), run, call)
-
-    async def find_calls(
-        self, owner: Owner, call: CallId, session: SessionId | None = None
-    ) -> Sequence[AskedCall]:
-        """See `RunStore`."""
-        query = """
-            select coalesce(
-              json_agg(asked_json(a, r) order by ((a).state = 'pending') desc, (a).number desc), '[]')
-            from (
-              select a, r from approvals a join runs r on r.id = a.run_id
-              where a.tenant_id = $1 and ($2::text is null or r.user_id = $2) and a.call_id = $3
-                and ($4::text is null or a.session_id = session_key($1, $2, $4))
-              order by (a.state = 'pending') desc, a.number desc limit $5) calls
-        """
-        arguments = *_columns(owner), call, session, CALLS_MAX
-        calls = await self.database.fetch_json(list[AskedCall], query, *arguments)
-        return [msgspec.structs.replace(one, run=named_run(owner, one.run)) for one in calls]
-
-    async def answered_calls(self, owner: Owner, session: SessionId) -> Sequence[AskedCall]:
-        """See `RunStore`."""
-        # The last answer of a turn begins the next one, at whose end the stored message has all of them.
-        query = """
-            select coalesce(json_agg(asked_json(a, r) order by a.number), '[]')
-            from runs r join approvals a on a.run_id = r.id
-            where r.tenant_id = $1 and ($2::text is null or r.user_id = $2)
-              and r.session_id = session_key($1, $2, $3) and r.ended_at is null
-              and a.state in ('approved', 'denied', 'expired') and a.turn >= r.turn - 1
-        """
-        calls = await self.database.fetch_json(list[AskedCall], query, *_columns(owner), session)
-        return [msgspec.structs.replace(one, run=named_run(owner, one.run)) for one in calls]
-
-    async def expire_approvals(self) -> Sequence[RunRequest]:
-        """See `RunStore`."""
-        return await self.database.fetch_json(list[RunRequest], "select expire_approvals($1)", EXPIRED_MAX)
-
-    async def list_runs(
-        self, owner: Owner, wanted: RunFilter = ALL_RUNS, limit: int = 20
-    ) -> Sequence[RunSummary]:
-        """See `RunStore`."""
-        values: list[Any] = [owner.tenant, limit]
-        conditions = ["tenant_id = $1"]
-
-        def add(condition: str, value: Any) -> None:
-            if value is not None:
-                values.append(value)
-                conditions.append(condition.replace("?", f"${len(values)}"))
-
-        add("user_id = ?", owner.user)
-        add("user_id = ?", wanted.user)
-        add("state = ?", wanted.state)
-        add("agent = ?", wanted.agent)
-        add("id >= ?", wanted.since and first_run_id(wanted.since.timestamp()))
-        add("id < ?", wanted.before)
-        if wanted.session is not None:
-            values += [owner.user, wanted.session]
-            conditions.append(f"session_id = session_key($1, ${len(values) - 1}, ${len(values)})")
-        # Each filter has its own text, so that the database plans with the indexes that suit it.
-        query = f"""
-            select coalesce(json_agg(listed_json(r::runs) order by id desc), '[]')
-            from (select * from runs where {" and ".join(conditions)} order by id desc limit $2) r
-        """  # noqa: S608 - all parts are constants
-        runs = await self.database.fetch_json(list[RunSummary], query, *values)
-        return [named_summary(owner, run) for run in runs]
-
-    async def run_summary(self, owner: Owner, run: RunId) -> RunSummary | None:
-        """See `RunStore`."""
-        query = """
-            select listed_json(r) from runs r
-            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
-        """
-        found = await self.database.find_json(RunSummary, query, *_columns(owner), run)
-        return found and named_summary(owner, found)
-
-
-def _columns(owner: Owner) -> tuple[str, str | None]:
-    return owner.tenant, owner.user
-
 
 def _tokens(answer: MessageDict | None) -> tuple[int, int]:
     usage = parse_usage(answer) if answer is not None else RunUsage()
@@ -463,7 +325,7 @@ def _arguments(admission: Admission) -> tuple[Any, ...]:
     return (
         admission.operation_set,
         json_text(admission.request_tools) if admission.request_tools else None,
-        *_columns(admission.owner),
+        *owner_columns(admission.owner),
         admission.session,
         admission.agent,
         admission.run,

@@ -1,0 +1,1 @@
+"""Runs in PostgreSQL: `RunStore` in parts by what they are about, and `RunCounts`."""
