@@ -2,7 +2,7 @@
 
 import msgspec
 
-from rejoin_adapters.store_types import TOKENS_MAX
+from rejoin_adapters.usage_types import TOKENS_MAX
 
 
 class HistoryBounds(msgspec.Struct, frozen=True):

@@ -5,11 +5,17 @@ A tenant's own limits (`rejoin tenants limits`) override these. The defaults pro
 on one runner with 64 slots. With more runners, raise them.
 """
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from rejoin_adapters.broker_settings import BrokerSettings
 from rejoin_adapters.store_types import Count, Limits
 from rejoin_protocol.limits import MIB
+from rejoin_protocol.money import parse_usd
 
 GIB = 1024 * MIB
+type DayCost = Annotated[float, Meta(ge=0.000001, le=9_000_000)]
 
 
 class LimitSettings(BrokerSettings, frozen=True, kw_only=True):
@@ -29,6 +35,8 @@ class LimitSettings(BrokerSettings, frozen=True, kw_only=True):
     """Waiting runs of one user; further messages get 429."""
     tenant_tokens_per_day: Count | None = None
     """Tokens of a tenant per day; when they are used up, messages get 429 until midnight UTC."""
+    tenant_cost_per_day: DayCost | None = None
+    """US dollars of a tenant per day, of models that have a price; likewise."""
     tenant_file_bytes_max: Count = 10 * GIB
     """Bytes of all stored files of a tenant; further ones are refused until sessions are deleted."""
     session_bytes_max: Count = 50 * MIB
@@ -45,6 +53,7 @@ class LimitSettings(BrokerSettings, frozen=True, kw_only=True):
             running_max=self.tenant_running_max,
             queued_max=self.tenant_queued_max,
             tokens_per_day=self.tenant_tokens_per_day,
+            nano_usd_per_day=parse_usd(self.tenant_cost_per_day),
             file_bytes_max=self.tenant_file_bytes_max,
             session_bytes_max=self.session_bytes_max,
             text_bytes_max=self.tenant_text_bytes_max,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from rejoin_adapters.usage_types import RunUsage
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
@@ -16,9 +17,6 @@ from rejoin_protocol.request_tools import RequestTool
 from rejoin_protocol.run_request import RunRequest
 
 type Count = Annotated[int, Meta(ge=1, le=2**53)]
-
-TOKENS_MAX = 2**53
-"""Larger counts in a message's metadata are ignored."""
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -47,39 +45,13 @@ class AuditEntry(msgspec.Struct, frozen=True):
     detail: dict[str, Any]
 
 
-class RunUsage(msgspec.Struct, frozen=True):
-    """Tokens that a run has used."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-    @property
-    def total(self) -> int:
-        """Input and output together."""
-        return self.input_tokens + self.output_tokens
-
-
-def parse_usage(answer: MessageDict) -> RunUsage:
-    """The usage in an answer's metadata (`metadata.usage.inputTokens`, `outputTokens`). A missing or invalid
-    count is zero: the metadata may come from user code.
-    """
-
-    def field(value: Any, name: str) -> Any:
-        return value.get(name) if isinstance(value, dict) else None
-
-    def tokens(name: str) -> int:
-        count = field(field(field(answer, "metadata"), "usage"), name)
-        return count if isinstance(count, int) and 0 <= count < TOKENS_MAX else 0
-
-    return RunUsage(tokens("inputTokens"), tokens("outputTokens"))
-
-
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Limits of one tenant. None: the default limit of the deployment; there, None is no limit.
 
     `running_max`: ready runs; further runs wait, in the order of their admission. `queued_max`: runs that no
     runner has claimed; checked without a lock, so a burst may exceed it slightly. `tokens_per_day`: per UTC
-    day, of runs that have ended or were suspended. `requests_per_minute`: at each gateway. `file_bytes_max`:
+    day, of runs that have ended or were suspended; `nano_usd_per_day`: as much, as money.
+    `requests_per_minute`: at each gateway. `file_bytes_max`:
     all files together; the same bytes of one user count once. `session_bytes_max`: the messages of a session,
     as JSON; the next message is refused. `text_bytes_max`: all sessions together, checked before a fork.
     `user_…`: the same for each user of the tenant.
@@ -88,6 +60,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     running_max: Count | None = None
     queued_max: Count | None = None
     tokens_per_day: Count | None = None
+    nano_usd_per_day: Count | None = None
     requests_per_minute: Count | None = None
     file_bytes_max: Count | None = None
     session_bytes_max: Count | None = None
@@ -443,14 +416,6 @@ class MessagePage(msgspec.Struct, frozen=True):
     messages: Sequence[MessageDict]
     next: str | None
     times: Sequence[datetime]
-
-
-class SessionUsage(msgspec.Struct, frozen=True):
-    """Tokens used by all runs of a session, and the number of these runs."""
-
-    input_tokens: int
-    output_tokens: int
-    runs: int
 
 
 class Artifact(msgspec.Struct, frozen=True):

@@ -41,7 +41,7 @@ from rejoin_adapters.process.overload import return_large_blocks
 from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
 from rejoin_gateway.agent_cache import CachedAgentRegistry
 from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health, prompts
-from rejoin_gateway.api.console import run_list
+from rejoin_gateway.api.console import run_list, usage_report
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
 from rejoin_gateway.api.parts import parts_chat, threads, tokens
@@ -105,6 +105,7 @@ ROUTE_MODULES = (
     responses,
     audit,
     run_list,
+    usage_report,
     docs,
     health,
 )
@@ -166,7 +167,7 @@ async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Appli
             _record_key_usage(authenticator),
             backend.broker.watch(),
             backend.metrics.watch_loop(),
-            _count_runs(backend.metrics, PostgresRunCounts(store.database)),
+            _count_runs(backend.metrics, service.run_counts),
         ):
             yield app
 
@@ -235,6 +236,7 @@ def _build_service(
 ) -> GatewayService:
     return GatewayService(
         audit=PostgresAuditLog(database),
+        run_counts=PostgresRunCounts(database),
         backend=backend,
         authenticator=authenticator,
         default_agent=AgentName(settings.default_agent) if settings.default_agent else None,

@@ -19,9 +19,9 @@ from rejoin_adapters.store_types import (
     History,
     Owner,
     SessionSummary,
-    SessionUsage,
     WhenBusy,
 )
+from rejoin_adapters.usage_types import SessionUsage
 from rejoin_gateway.api.sessions import agent_sessions as family
 from rejoin_gateway.api.sessions.send_body import (
     Decisions,

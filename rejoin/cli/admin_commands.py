@@ -17,6 +17,7 @@ from rejoin_adapters.store_types import Limits, RunFilter
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.ids import AgentName, RunId, SessionId, UserId
 from rejoin_protocol.lifecycle import State
+from rejoin_protocol.money import parse_usd
 
 DAYS_MAX = 36_500
 
@@ -178,6 +179,12 @@ def keys_revoke(settings: api_keys.KeySettings, key: str) -> None:
     type=click.IntRange(1),
     help="Tokens per day. Further messages are refused until 0:00 UTC.",
 )
+@click.option(
+    "--cost-per-day",
+    type=click.FloatRange(0.000001, 9_000_000),
+    metavar="USD",
+    help="US dollars per day, of models that have a price. Likewise.",
+)
 @click.option("--requests-per-minute", type=click.IntRange(1), help="Requests per minute at each gateway.")
 @click.option("--file-bytes", type=click.IntRange(1), help="Total size of all stored files, in bytes.")
 @click.option("--session-bytes", type=click.IntRange(1), help="Messages of one session, in bytes of JSON.")
@@ -193,6 +200,7 @@ def tenants_limits(
     running: int | None,
     queued: int | None,
     tokens_per_day: int | None,
+    cost_per_day: float | None,
     requests_per_minute: int | None,
     file_bytes: int | None,
     *,
@@ -211,6 +219,7 @@ def tenants_limits(
         running_max=running,
         queued_max=queued,
         tokens_per_day=tokens_per_day,
+        nano_usd_per_day=parse_usd(cost_per_day),
         requests_per_minute=requests_per_minute,
         file_bytes_max=file_bytes,
         session_bytes_max=session_bytes,

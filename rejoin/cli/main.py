@@ -15,10 +15,19 @@ import click
 import msgspec
 
 from rejoin.cli import extras
-from rejoin.cli.options import GroupOptions, LazyGroup, RejoinGroup, config_option, config_option_of, load
+from rejoin.cli.options import (
+    GroupOptions,
+    LazyGroup,
+    RejoinGroup,
+    config_option,
+    config_option_of,
+    json_option,
+    load,
+)
 from rejoin.dev import launcher, processes
 from rejoin_adapters.broker_settings import BrokerSettings
 from rejoin_adapters.process.service_process import LogFormat, SupervisorLink
+from rejoin_adapters.usage_types import UsageKey
 
 
 class MigrateSettings(BrokerSettings, frozen=True, kw_only=True):
@@ -220,6 +229,31 @@ def top_command(config: Path | None, interval: float, urls: tuple[str, ...], *, 
     from rejoin.cli.operate import top
 
     top.execute(load(runs.RunSettings, config), urls, interval, once=once)
+
+
+@main.command(name="usage")
+@click.option(
+    "--by",
+    "by",
+    multiple=True,
+    type=click.Choice(["day", "agent", "model"]),
+    default=["day"],
+    show_default=True,
+    help="What to sum up by. Repeat the option for several.",
+)
+@click.option("--days", default=30, show_default=True, type=click.IntRange(1, 3660), help="With today.")
+@click.option("--tenant", help="Only this tenant's. Default: all tenants together.")
+@json_option
+@config_option
+def usage_command(
+    config: Path | None, by: tuple[UsageKey, ...], days: int, tenant: str | None, *, as_json: bool
+) -> None:
+    """Sum up tokens and what they have cost."""
+    from rejoin.cli import tenants  # imports the database driver
+    from rejoin.cli.operate import usage
+
+    wanted = usage.build_filter(by, days, tenant)
+    usage.execute(load(tenants.TenantSettings, config), wanted, as_json=as_json)
 
 
 @main.command(name="doctor")

@@ -31,6 +31,7 @@ from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.ids import RunId, TenantId, is_approval_of
 from rejoin_protocol.lifecycle import BUSY, State
 from rejoin_protocol.log.record import Mark, Record
+from rejoin_protocol.money import show_usd, to_usd
 
 MARKS = {Mark.ENDED: "ended", Mark.SUSPENDED: "suspended"}
 ERROR_CHARS_MAX = 4_000
@@ -118,14 +119,17 @@ def _line(summary: RunSummary) -> str:
     run = summary.run
     return (
         f"{run.id}  {run.state:9}  attempt {run.attempt}  {moment(summary.updated_at)}  "
-        f"{run.agent}  {printable(run.session)}{f'  {printable(run.error)}' if run.error else ''}"
+        f"{show_usd(run.usage.cost_nano_usd):>8}  {run.agent}  {printable(run.session)}"
+        f"{f'  {printable(run.error)}' if run.error else ''}"
     )
 
 
 def _as_json(summary: RunSummary, **more: Any) -> str:
     """The run's fields and its times in one object, on one line."""
     fields = msgspec.structs.asdict(summary)
-    return msgspec.json.encode({**msgspec.to_builtins(fields.pop("run")), **fields, **more}).decode()
+    run = msgspec.to_builtins(fields.pop("run"))
+    cost_usd = to_usd(run["usage"].pop("cost_nano_usd"))
+    return msgspec.json.encode({**run, "cost_usd": cost_usd, **fields, **more}).decode()
 
 
 def _log_end(last: Record | None) -> dict[str, Any] | None:
@@ -157,6 +161,8 @@ def _describe(
         yield "ended", f"{moment(summary.ended_at)} UTC"
     yield "turn", f"{run.turn}, attempt {run.attempt}{f', by {summary.runner}' if summary.runner else ''}"
     yield "tokens", f"{run.usage.input_tokens} in, {run.usage.output_tokens} out"
+    if run.usage.cost_nano_usd is not None:
+        yield "cost", show_usd(run.usage.cost_nano_usd)
     yield "answer", f"message {run.answer}"
     if run.steers is not None:
         yield "steers", run.steers

@@ -10,6 +10,7 @@ from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.process.service_process import LogFormat
 from rejoin_adapters.store_types import Limits
 from rejoin_protocol.ids import TenantId
+from rejoin_protocol.money import show_usd
 
 
 class TenantSettings(msgspec.Struct, frozen=True):
@@ -33,6 +34,8 @@ async def set_limits(settings: TenantSettings, tenant: TenantId, new: Limits, *,
         if clear or new != Limits():
             await tenants.set_limits(tenant, limits)
     own = msgspec.to_builtins(limits)
+    if limits.nano_usd_per_day is not None:
+        own["nano_usd_per_day"] = f"{limits.nano_usd_per_day} ({show_usd(limits.nano_usd_per_day)})"
     return "\n".join(f"{name:20} {own.get(name, 'default')}" for name in Limits.__struct_fields__)
 
 

@@ -24,6 +24,7 @@ from rejoin_adapters.postgres.artifacts import PostgresArtifacts
 from rejoin_adapters.postgres.audit import PostgresAuditLog
 from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.postgres.runs import run_store
+from rejoin_adapters.postgres.runs.run_counts import PostgresRunCounts
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.webhooks.outbox import PostgresWebhookOutbox
 from rejoin_adapters.process import metrics_server, tracing
@@ -37,6 +38,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import collect_agents
 from rejoin_runner.mcp.toolbox import ServerToolsLookup
 from rejoin_runner.models.model import Model, ModelKeyLookup
+from rejoin_runner.models.prices import Prices, parse_prices
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
 from rejoin_runner.models.providers.request_rules import check_tools
 from rejoin_runner.run import tool_calls
@@ -74,7 +76,10 @@ async def open_worker(
     async with AsyncExitStack() as stack:
         connections = await stack.enter_async_context(ProviderConnections())
         mcp_tools = await stack.enter_async_context(_connect_mcp_servers(agents))
+        prices = Prices(parse_prices(settings.prices))
         served = [_prepare_agent(agent, settings, connections, mcp_tools) for agent in agents]
+        if any(isinstance(one.model, str) for head in agents for one in collect_agents(head).values()):
+            await prices.load()
         broker = settings.broker(settings.nats_url)
         queue = await stack.enter_async_context(nats_connection.connect(broker, "runner-queue"))
         write = await stack.enter_async_context(nats_connection.connect(broker, "runner-log"))
@@ -107,7 +112,9 @@ async def open_worker(
                 sessions=PostgresSessionStore(store.database),
                 open_loss_reporter=partial(_open_loss_reporter, settings.database_url),
                 audit=PostgresAuditLog(store.database),
+                run_counts=PostgresRunCounts(store.database),
                 sealer=sealer,
+                prices=prices,
                 send_webhooks=None if sender is None else sender.run,
             ),
             _worker_limits(settings),
@@ -136,6 +143,7 @@ def _worker_limits(settings: RunnerSettings) -> WorkerLimits:
         history_bytes_max=settings.history_bytes_max,
         session_retention_s=settings.session_retention_s,
         audit_retention_s=settings.audit_retention_s,
+        usage_retention_s=settings.usage_retention_s,
     )
 
 

@@ -46,6 +46,10 @@ class RunnerSettings(LimitSettings, frozen=True, kw_only=True):
     """The base URL of models named `provider:name`. Default: the provider's own."""
     model_api_key: str | None = None
     """The API key of these models; several as `openai=…,anthropic=…`."""
+    prices: str | None = None
+    """Prices of models in US dollars for a million tokens, as JSON, in place of the known ones:
+    `{"openai:gpt-5": {"input": 1.25, "cached_input": 0.125, "output": 10}}`.
+    """
     context_encryption_keys: str | None = None
     """The keys that encrypt request contexts, `id:base64,…`: the same as the gateways'."""
     webhook_timeout_s: float = 15.0
@@ -60,6 +64,8 @@ class RunnerSettings(LimitSettings, frozen=True, kw_only=True):
     """Seconds without a message after which a session is deleted with all its data. Default: never."""
     audit_retention_s: float = 365 * 24 * 3600
     """Seconds after which entries of the audit log are deleted; at least a week."""
+    usage_retention_s: float = 800 * 24 * 3600
+    """Seconds after which the sums of tokens and costs by day are deleted."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     """The port of the Prometheus metrics. Default: none."""

@@ -98,6 +98,7 @@ EXAMPLES: dict[str, Example] = {
     "GET /api/agents": Example(lists=True),
     "GET /api/audit": Example(tenants=True),
     "GET /api/runs": Example(lists=True),
+    "GET /api/usage": Example(tenants=True),
     "GET /run/api/artifacts/{id}": Example(id="artifact"),
     "GET /api/files/{id}": Example(id="file"),
     "POST /api/chat/approve": Example({"runId": "{run}", "threadId": "{session}", "approved": True}),

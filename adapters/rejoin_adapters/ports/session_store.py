@@ -13,8 +13,8 @@ from rejoin_adapters.store_types import (
     RunSummary,
     SessionPage,
     SessionSummary,
-    SessionUsage,
 )
+from rejoin_adapters.usage_types import SessionUsage
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
 FORKS_MAX = 1_000

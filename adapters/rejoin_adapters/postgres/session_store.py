@@ -21,8 +21,8 @@ from rejoin_adapters.store_types import (
     RunSummary,
     SessionPage,
     SessionSummary,
-    SessionUsage,
 )
+from rejoin_adapters.usage_types import SessionUsage
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
@@ -192,6 +192,7 @@ class PostgresSessionStore:
               select json_build_object(
                 'input_tokens', coalesce(sum(input_tokens), 0),
                 'output_tokens', coalesce(sum(output_tokens), 0),
+                'cost_nano_usd', sum(cost_nano_usd),
                 'runs', count(*))
               from runs where tenant_id = $1 and session_id = session_key($1, $2, $3))
             from sessions

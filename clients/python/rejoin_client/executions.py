@@ -39,6 +39,7 @@ class Usage(msgspec.Struct, frozen=True, rename="camel"):
 
     input_tokens: int
     output_tokens: int
+    cost_usd: float | None = None
 
 
 class Execution(msgspec.Struct, frozen=True, rename="camel"):

@@ -29,11 +29,11 @@ from rejoin_adapters.store_types import (
     Run,
     RunSummary,
     SessionSummary,
-    SessionUsage,
     Submit,
     UserMessage,
     WhenBusy,
 )
+from rejoin_adapters.usage_types import SessionUsage
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_context
 from rejoin_gateway.core.attachments import ReceivedFile

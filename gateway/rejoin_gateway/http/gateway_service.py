@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from rejoin_adapters.ports.audit import AuditLog
+from rejoin_adapters.ports.run_counts import RunCounts
 from rejoin_adapters.process.background import DetachedTasks
 from rejoin_adapters.process.fair_share import FairShare
 from rejoin_adapters.process.overload import MEMORY
@@ -50,6 +51,7 @@ class GatewayService(msgspec.Struct, frozen=True, kw_only=True):
     open_streams: OpenStreams = msgspec.field(default_factory=OpenStreams)
     tenant_rates: TenantRates
     audit: AuditLog
+    run_counts: RunCounts
     cors: Cors = Cors()
     disconnect_policy: DisconnectPolicy = DisconnectPolicy()
     rate_limiter: RateLimiter = msgspec.field(default_factory=RateLimiter)

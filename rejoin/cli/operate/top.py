@@ -19,9 +19,12 @@ from rejoin_adapters.ports.run_counts import RunCounts
 from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.postgres.runs.run_counts import PostgresRunCounts
 from rejoin_adapters.store_types import RunCount
+from rejoin_adapters.usage_types import UsageFilter, UsageRow
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import RejoinError
+from rejoin_protocol.ids import AgentName
 from rejoin_protocol.lifecycle import State
+from rejoin_protocol.money import show_usd
 
 CLEAR = "\x1b[H\x1b[2J"
 METRICS_TIMEOUT_S = 2.0
@@ -118,13 +121,18 @@ def render(
     counts: Sequence[RunCount],
     queues: Mapping[str, QueueState],
     processes: Sequence[ProcessState],
+    usage: Sequence[UsageRow],
 ) -> str:
     """The view as text: agents that have runs come first. A process without a metric has a dash there."""
     busy = {one.agent for one in counts}
-    agents = [*sorted(busy), *sorted(queues.keys() - busy)][:TOP_AGENTS_MAX]
-    rows = [_agent_row(agent, counts, queues.get(agent, QueueState())) for agent in agents]
+    costs = {one.agent: one.cost_nano_usd for one in usage if one.agent is not None}
+    agents = [*sorted(busy), *sorted((queues.keys() | costs.keys()) - busy)][:TOP_AGENTS_MAX]
+    rows = [
+        (*_agent_row(agent, counts, queues.get(agent, QueueState())), show_usd(costs.get(AgentName(agent))))
+        for agent in agents
+    ]
     lags = [_process_row(one) for one in processes]
-    head = "AGENT", "RUNNING", "READY", "LONGEST WAIT", "QUEUED", "AT RUNNERS", "REDELIVERED"
+    head = "AGENT", "RUNNING", "READY", "LONGEST WAIT", "QUEUED", "AT RUNNERS", "REDELIVERED", "COST TODAY"
     parts = [
         [f"rejoin top  {moment(now)} UTC"],
         table(head, rows) if rows else ["no agent has a run or a queue"],
@@ -171,11 +179,14 @@ def _process_row(process: ProcessState) -> tuple[str, ...]:
 
 async def look(counts: RunCounts, connection: NatsConnection, urls: Sequence[str]) -> str:
     """One view. Raises `Unavailable`."""
+    today = datetime.now(UTC).date()
     async with asyncio.TaskGroup() as group:
         busy = group.create_task(counts.count_busy())
         queues = group.create_task(read_queues(connection))
+        usage = group.create_task(counts.sum_usage(UsageFilter(by=["agent"], since=today, until=today)))
         processes = [group.create_task(read_process(url)) for url in urls]
-    return render(datetime.now(UTC), busy.result(), queues.result(), [one.result() for one in processes])
+    processes_read = [one.result() for one in processes]
+    return render(datetime.now(UTC), busy.result(), queues.result(), processes_read, usage.result())
 
 
 async def watch(settings: RunSettings, urls: Sequence[str], interval_s: float, *, once: bool) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import RunId, SessionId
-from rejoin_runner.models.model import Done, Usage
+from rejoin_runner.models.model import Done, ModelUsage, Usage
 from rejoin_runner.tools.tool_context import OutputContext
 
 type CrashPolicy = Literal["restart", "fail"]
@@ -122,7 +122,7 @@ async def _as_generator(outputs: AsyncIterator[Any]) -> AsyncGenerator[Any]:
 async def _to_chunks(outputs: AsyncIterator[Any]) -> AsyncGenerator[MessageChunk | Done]:
     texts = 0
     in_text = False
-    usage = Usage()
+    usages: list[Usage] = []
     async for output in outputs:
         if isinstance(output, str):
             if not in_text:
@@ -135,12 +135,13 @@ async def _to_chunks(outputs: AsyncIterator[Any]) -> AsyncGenerator[MessageChunk
             in_text = False
             yield chunks.TextEnd(id=f"own{texts}")
         if isinstance(output, Usage):
-            usage += output
+            usages.append(output)
         else:
             yield _check_output(output)
     if in_text:
         yield chunks.TextEnd(id=f"own{texts}")
-    yield Done("stop", usage)
+    named = [usage for usage in usages if isinstance(usage, ModelUsage)]
+    yield Done("stop", sum(usages, Usage()), usages if named else ())
 
 
 _MESSAGE_CHUNKS: tuple[type[Any], ...] = tuple(MessageChunk.__value__.__args__)

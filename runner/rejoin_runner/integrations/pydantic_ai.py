@@ -15,6 +15,7 @@ from pydantic_ai.messages import (
     FunctionToolCallEvent,
     FunctionToolResultEvent,
     ModelMessage,
+    ModelResponse,
     PartDeltaEvent,
     PartEndEvent,
     PartStartEvent,
@@ -33,7 +34,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import CrashPolicy, LoopOutput, OwnCall, RunInput
 from rejoin_runner.integrations.deferred_tools import deferred_tools
-from rejoin_runner.models.model import Usage
+from rejoin_runner.models.model import ModelName, ModelUsage, Usage
 from rejoin_runner.models.providers.conversation import build_conversation
 from rejoin_runner.models.providers.history import to_messages
 from rejoin_runner.models.providers.model_origin import ModelOrigin
@@ -119,11 +120,11 @@ class ChunkTranslator:
             case AgentRunResultEvent(result=result) if isinstance(result.output, DeferredToolRequests):
                 for call in (*result.output.approvals, *result.output.calls):
                     yield OwnCall(call.tool_call_id, call.tool_name, call.args_as_dict())
-                yield _usage(result)
+                yield from _usages(result)
             case AgentRunResultEvent(result=result):
                 if not isinstance(result.output, str):
                     yield msgspec.json.encode(_to_json(result.output)).decode()
-                yield _usage(result)
+                yield from _usages(result)
             case _:
                 pass
 
@@ -140,11 +141,28 @@ class ChunkTranslator:
                 yield chunks.ReasoningDelta(id=id, delta=part.content)
 
 
-def _usage(result: AgentRunResult[Any]) -> Usage:
-    usage = result.usage
-    return Usage(
-        usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.output_reasoning_tokens
+def _usages(result: AgentRunResult[Any]) -> Iterator[Usage]:
+    """The usage of each model that has answered, and of what is not in the run's own messages: of agents that
+    its tools have called with the same usage.
+    """
+    total, named = result.usage, Usage()
+    for message in result.new_messages():
+        if not isinstance(message, ModelResponse) or not message.model_name or not message.provider_name:
+            continue
+        usage = message.usage
+        counts = usage.input_tokens, usage.output_tokens, usage.cache_read_tokens
+        model = ModelName(message.provider_name, message.model_name, message.provider_url)
+        one = ModelUsage(*counts, usage.output_reasoning_tokens, model=model)
+        named += one
+        yield one
+    rest = Usage(
+        max(0, total.input_tokens - named.input_tokens),
+        max(0, total.output_tokens - named.output_tokens),
+        max(0, total.cache_read_tokens - named.cached_input_tokens),
+        max(0, total.output_reasoning_tokens - named.reasoning_tokens),
     )
+    if rest.total_tokens or not named.total_tokens:
+        yield rest
 
 
 def _tool_result(result: ToolReturnPart | RetryPromptPart) -> LoopOutput:

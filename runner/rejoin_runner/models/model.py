@@ -66,6 +66,7 @@ class Usage(msgspec.Struct, frozen=True, rename="camel"):
         `estimated: true` if one is an estimate.
         """
         counts = {**msgspec.to_builtins(self), "totalTokens": self.total_tokens}
+        counts.pop("model", None)  # its address may be nobody else's business
         if not self.estimated:
             del counts["estimated"]
         return counts
@@ -77,6 +78,35 @@ class Usage(msgspec.Struct, frozen=True, rename="camel"):
             return msgspec.convert(metadata, cls)
         except msgspec.ValidationError:
             return cls()
+
+
+class ModelName(msgspec.Struct, frozen=True):
+    """Which model answers, as its prices and traces name it.
+
+    Attributes:
+        provider: As in `openai:gpt-5`.
+        name: As in `openai:gpt-5`.
+        address: The base URL, if it is not the provider's own. Default: None.
+        reported: The name in the provider's response, which may be more exact. Default: None.
+    """
+
+    provider: str
+    name: str
+    address: str | None = None
+    reported: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.provider}:{self.name}"
+
+
+class ModelUsage(Usage, frozen=True, kw_only=True):
+    """Tokens of calls of one model, which has prices.
+
+    Attributes:
+        model: The model.
+    """
+
+    model: ModelName
 
 
 type ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -122,16 +152,29 @@ class UsageMeter:
     """What a call costs that is cut off before its provider could report it: a person interrupts it, the
     connection breaks, its time is over.
 
-    `estimate` is set by models that call a provider, when the request is sent.
+    `estimate` and `model` are set by models that call a provider, when the request is sent.
     """
 
     def __init__(self) -> None:
         self.estimate: Callable[[], Usage] | None = None
+        self.model: ModelName | None = None
+        """The model that was asked last."""
+
+    def report_name(self, name: str | None) -> None:
+        """The name of the model in the provider's response."""
+        if self.model is not None and name:
+            self.model = msgspec.structs.replace(self.model, reported=name)
+
+    def name_model(self, usage: Usage) -> Usage:
+        """The usage with the model that was asked, if one has named itself."""
+        if self.model is None or isinstance(usage, ModelUsage):
+            return usage
+        return ModelUsage(**msgspec.structs.asdict(usage), model=self.model)
 
     def take(self) -> Usage | None:
         """The estimate, once. None if nothing was sent, or if the usage was reported."""
         estimate, self.estimate = self.estimate, None
-        return None if estimate is None else estimate()
+        return None if estimate is None else self.name_model(estimate())
 
 
 OUTPUT_TOOL = "final_result"
@@ -182,10 +225,14 @@ class ModelRequest(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """The response is complete. The last item of every stream that does not raise."""
+    """The response is complete. The last item of every stream that does not raise.
+
+    `parts`: what `usage` consists of, if several models have answered. Default: only `usage`.
+    """
 
     finish_reason: FinishReason
     usage: Usage = Usage()
+    parts: Sequence[Usage] = ()
 
 
 class ModelError(Exception):
@@ -236,14 +283,14 @@ class Model(Protocol):
 async def collect_answer(model: Model, request: ModelRequest) -> tuple[str, Usage]:
     """The complete text of an answer, and its usage. Raises `ModelError`."""
     deltas: list[str] = []
-    usage = Usage()
-    async with aclosing(model.stream(request)) as stream:
+    usage, meter = Usage(), UsageMeter()
+    async with aclosing(model.stream(msgspec.structs.replace(request, meter=meter))) as stream:
         async for item in stream:
             if isinstance(item, TextDelta):
                 deltas.append(item.delta)
             elif isinstance(item, Done):
                 usage = item.usage
-    return "".join(deltas), usage
+    return "".join(deltas), meter.name_model(usage)
 
 
 def build_question(

@@ -7,6 +7,7 @@ Live work and recovery therefore decide from the same state.
 from collections import Counter
 from collections.abc import Collection, Mapping
 from enum import Enum, auto
+from typing import Any
 
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, FinishReason
@@ -309,7 +310,7 @@ def early_end_of(message: MessageDict) -> FinishReason | None:
     return next((early for early in EARLY_ENDS if early == reason), None)
 
 
-def usage_of(message: MessageDict) -> Mapping[str, int]:
+def usage_of(message: MessageDict) -> Mapping[str, Any]:
     """The token counts in the message's metadata: the sum over its steps so far. Empty if there are none."""
     metadata = message.get("metadata")
     usage = metadata.get("usage") if isinstance(metadata, dict) else None

@@ -21,7 +21,9 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.output_type import OutputType
 from rejoin_runner.agent.team import AgentTeam, TeamMember
 from rejoin_runner.mcp.toolbox import OwnAndRequestTools
-from rejoin_runner.models.model import Model, Usage, UsageMeter
+from rejoin_runner.models.model import Model, ModelUsage, Usage, UsageMeter
+from rejoin_runner.models.prices import Prices
+from rejoin_runner.models.usage_total import UsageTotal
 from rejoin_runner.next_action import agent_stack
 from rejoin_runner.next_action.agent_stack import AgentFrame
 from rejoin_runner.next_action.run_state import RunState, usage_of
@@ -38,8 +40,6 @@ DEADLINE = "deadline"
 RUN_ERROR_CHARS_MAX = 16_384
 DETAIL_BYTES_MAX = 65_536
 """The size of one value in an operation."""
-REQUIRED_COUNTS = frozenset({"inputTokens", "outputTokens", "totalTokens"})
-"""Token counts that are reported even if they are 0."""
 
 
 class Attempt:
@@ -58,6 +58,7 @@ class Attempt:
         artifacts: ArtifactStore | None = None,
         files: FileStore | None = None,
         metrics: RunnerMetrics,
+        prices: Prices | None = None,
         now_ms: Callable[[], int],
     ) -> None:
         self.claim = claim
@@ -74,6 +75,7 @@ class Attempt:
         self.artifacts = artifacts
         self.files = files
         self.metrics = metrics
+        self._prices = prices or Prices({})
         self.writer = EventWriter(journal, team.head.text_interval_s)
         self.now_ms = now_ms
         self.history = visible_history(claim.history, claim.waiting)
@@ -128,14 +130,22 @@ class Attempt:
         """Emit the run's next event; the writer paces text. Raises `EventTooLarge`."""
         await self.writer.write(chunk, audience)
 
-    async def record_usage(self, usage: Usage, **metadata: Any) -> None:
-        """Add a model call's token counts to the message's metadata, together with other `metadata`. Counts
-        that a provider may leave out (cached, reasoning) are written only if they are not 0.
-        """
+    async def record_usage(self, *usages: Usage, **metadata: Any) -> None:
+        """Add model calls' tokens and costs to the message's metadata, together with other `metadata`."""
+        total = UsageTotal.parse(usage_of(self.state.message))
+        for usage in usages:
+            total = total.add(usage, await self.count_usage(usage))
+        await self.emit(chunks.MessageMetadata(message_metadata={**metadata, "usage": total.to_metadata()}))
+
+    async def count_usage(self, usage: Usage) -> int | None:
+        """Count a model call in the metrics. Returns its cost in nano-USD; None: the model has no price."""
         self.metrics.tokens_used(self.agent.name, usage)
-        total = (Usage.parse(usage_of(self.state.message)) + usage).to_metadata()
-        counts = {name: count for name, count in total.items() if count or name in REQUIRED_COUNTS}
-        await self.emit(chunks.MessageMetadata(message_metadata={**metadata, "usage": counts}))
+        if not isinstance(usage, ModelUsage):
+            return None
+        cost = await self._prices.cost(usage)
+        if cost is not None:
+            self.metrics.money_spent(self.agent.name, str(usage.model), cost)
+        return cost
 
     async def record_cut_off(self) -> None:
         """As `record_usage`, for a model call that was cut off: what it has cost so far, as an estimate."""

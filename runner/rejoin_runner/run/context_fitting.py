@@ -47,7 +47,8 @@ async def fit_context_window(attempt: Attempt, history: Sequence[MessageDict]) -
         log_exception(attempt.log, "history_summary_failed", fault)
         return fit_history(history, agent.context_window)[0]
     if new is not None:
-        await attempt.record_usage(new.usage, **{COMPACTION_METADATA_KEY: msgspec.to_builtins(new)})
+        stored = {**msgspec.to_builtins(new), "usage": new.usage.to_metadata()}
+        await attempt.record_usage(new.usage, **{COMPACTION_METADATA_KEY: stored})
         await _emit_compression(attempt, new.messages, "summed up")
     return fitting
 

@@ -5,7 +5,12 @@ invented is "(unknown)". Nothing is counted for each event: the most frequent sa
 """
 
 from rejoin_adapters.process.metrics_server import ProcessMetrics
+from rejoin_protocol.money import NANO_USD_PER_USD
 from rejoin_runner.models.model import Usage
+
+MODELS_MAX = 100
+OTHER_MODELS = "(other)"
+"""The label of further models: an application's own loop may name any."""
 
 
 class RunnerMetrics(ProcessMetrics):
@@ -52,6 +57,13 @@ class RunnerMetrics(ProcessMetrics):
             "code",
         )
         self._tokens = self.counter("rejoin_tokens", "Tokens that the models reported.", "agent", "kind")
+        self._cost = self.counter(
+            "rejoin_cost_usd",
+            "What model calls have cost, in US dollars, of models that have a price.",
+            "agent",
+            "model",
+        )
+        self._models: set[str] = set()
         self._tools = self.counter(
             "rejoin_tool_calls",
             "Tool calls, by outcome: ok, error, unknown (its runner stopped), denied (by a person).",
@@ -99,6 +111,13 @@ class RunnerMetrics(ProcessMetrics):
         """A model has reported its token counts."""
         self._tokens.labels(agent, "input").inc(usage.input_tokens)
         self._tokens.labels(agent, "output").inc(usage.output_tokens)
+
+    def money_spent(self, agent: str, model: str, nano_usd: int) -> None:
+        """A model call with a price has ended."""
+        if len(self._models) < MODELS_MAX:
+            self._models.add(model)
+        known = model if model in self._models else OTHER_MODELS
+        self._cost.labels(agent, known).inc(nano_usd / NANO_USD_PER_USD)
 
     def model_failed(self, agent: str, code: str) -> None:
         """A model step has failed."""

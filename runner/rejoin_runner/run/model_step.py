@@ -7,7 +7,7 @@ delegated agent's failed response fails its call instead.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ from rejoin_protocol.limits import ANSWER_BYTES_MAX, TOOL_INPUT_BYTES_MAX
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, MessageChunk, RunInput, run_loop
 from rejoin_runner.application_code import ApplicationGaveUp, RunningCode, application_code
-from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, UsageMeter
+from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, Usage, UsageMeter
 from rejoin_runner.next_action import agent_stack
 from rejoin_runner.next_action.run_state import EARLY_ENDS, early_end_of
 from rejoin_runner.output.bounded_work import WorkAbandoned
@@ -142,7 +142,7 @@ async def _respond(attempt: Attempt) -> None:
         metadata = _finish_metadata(attempt, done.finish_reason)
         if output is not None:
             metadata |= await _end_output(attempt, output, done.finish_reason)
-        await attempt.record_usage(done.usage, **metadata)
+        await attempt.record_usage(*_usages(attempt, done), **metadata)
         await attempt.emit_detail(
             "agent_generate",
             "Answered",
@@ -152,6 +152,13 @@ async def _respond(attempt: Attempt) -> None:
             parts=_last_parts(attempt, "text"),
             generationType="text_generation",
         )
+
+
+def _usages(attempt: Attempt, done: Done) -> Sequence[Usage]:
+    """What the response has used, by model where the models have named themselves."""
+    if done.parts:
+        return done.parts
+    return [done.usage if attempt.meter is None else attempt.meter.name_model(done.usage)]
 
 
 async def _emit(attempt: Attempt, item: ModelChunk | MessageChunk) -> None:

@@ -74,7 +74,7 @@ def _model_writer(attempt: Attempt, model: Model) -> SummaryWriter:
         answer, usage = await collect_answer(
             model, build_question(STATUS_INSTRUCTIONS, text, tenant=attempt.run.tenant)
         )
-        attempt.metrics.tokens_used(attempt.agent.name, usage)
+        await attempt.count_usage(usage)
         label, _, details = answer.strip().partition("\n")
         return Summary(label, details.strip() or None)
 

@@ -11,6 +11,7 @@ from rejoin_adapters.ports.agent_registry import AgentRegistry
 from rejoin_adapters.ports.audit import AuditLog
 from rejoin_adapters.ports.files import FileStore
 from rejoin_adapters.ports.run_control import RunControl
+from rejoin_adapters.ports.run_counts import RunCounts
 from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.ports.run_queue import Delivery, RunQueue
 from rejoin_adapters.ports.run_store import RunStore
@@ -23,6 +24,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import AgentTeam, build_team
 from rejoin_runner.mcp.toolbox import ServerTools
 from rejoin_runner.models.model import Model
+from rejoin_runner.models.prices import Prices
 from rejoin_runner.tools.output_port import ArtifactStore
 
 
@@ -53,6 +55,7 @@ class WorkerLimits(msgspec.Struct, frozen=True):
     """The size of a session's earlier messages, as JSON, that an agent sees."""
     session_retention_s: float | None = None
     audit_retention_s: float = 365 * 24 * 3600
+    usage_retention_s: float = 800 * 24 * 3600
     """Sessions without a change for this long are deleted. None: sessions are never deleted."""
     retention_period_s: float = 60.0
     """Interval between deletions of expired sessions."""
@@ -95,8 +98,12 @@ class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
     """`RunStore.report_loss` on a connection of its own, for the event loop of another thread."""
     audit: AuditLog | None = None
     """Deletes old entries."""
+    run_counts: RunCounts | None = None
+    """Deletes old usage."""
     sealer: Sealer | None = None
     """Decrypts the context of a request."""
+    prices: Prices | None = None
+    """None: the runner knows the prices of the package alone."""
     send_webhooks: Callable[[], Coroutine[Any, Any, None]] | None = None
     """Sends webhooks until it is cancelled."""
 

@@ -279,6 +279,7 @@ class DeliveryExecutor:
             artifacts=self._ports.artifacts,
             files=files,
             metrics=self._metrics,
+            prices=self._ports.prices,
             now_ms=self._now_ms,
         )
         run = RunExecutor(

@@ -5,12 +5,14 @@ Every runner does all of it, without coordination: each task is idempotent.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import structlog
 
 from rejoin_adapters.ports.audit import AUDIT_BATCH_MAX
 from rejoin_adapters.ports.run_control import Interrupt
+from rejoin_adapters.ports.run_counts import USAGE_BATCH_MAX
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX
 from rejoin_protocol.errors import Unavailable
 from rejoin_runner.agent.agent import Agent
@@ -76,9 +78,10 @@ class Maintenance:
 
     async def expire_sessions(self) -> None:
         """Delete the sessions that have not changed for `session_retention_s`, and old entries of the audit
-        log.
+        log and of the usage.
         """
         await self._forget_audit()
+        await self._forget_usage()
         sessions, retention_s = self._ports.sessions, self._limits.session_retention_s
         if sessions is None or retention_s is None:
             return
@@ -92,6 +95,14 @@ class Maintenance:
         deleted = AUDIT_BATCH_MAX if self._ports.audit is not None else 0
         while deleted == AUDIT_BATCH_MAX and self._ports.audit is not None:
             deleted = await self._ports.audit.forget(self._limits.audit_retention_s)
+
+    async def _forget_usage(self) -> None:
+        before = datetime.fromtimestamp(self._now_ms() / 1000, UTC) - timedelta(
+            seconds=self._limits.usage_retention_s
+        )
+        deleted = USAGE_BATCH_MAX if self._ports.run_counts is not None else 0
+        while deleted == USAGE_BATCH_MAX and self._ports.run_counts is not None:
+            deleted = await self._ports.run_counts.delete_usage(before.date())
 
     async def _purge_logs(self) -> None:
         """Delete the logs of deleted runs. Two runners may do it at the same time."""

@@ -6,7 +6,8 @@ import pytest
 
 from rejoin_adapters.history_bounds import HistoryBounds
 from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
-from rejoin_adapters.store_types import TOKENS_MAX, Regenerate, RunUsage, parse_usage
+from rejoin_adapters.store_types import Regenerate
+from rejoin_adapters.usage_types import TOKENS_MAX, RunUsage, parse_usage
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.request_tools import RequestTool

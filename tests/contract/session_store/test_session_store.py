@@ -11,7 +11,8 @@ import pytest
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, SessionStore
 from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
-from rejoin_adapters.store_types import ApiKeyRow, ForkOrigin, Owner, RunSummary, SessionSummary, SessionUsage
+from rejoin_adapters.store_types import ApiKeyRow, ForkOrigin, Owner, RunSummary, SessionSummary
+from rejoin_adapters.usage_types import SessionUsage
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State

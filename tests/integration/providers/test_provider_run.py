@@ -62,6 +62,42 @@ async def test_the_usage_of_a_run_is_the_sum_of_what_the_provider_counted(system
         assert message["metadata"]["usage"] == told[-1]
 
 
+async def test_each_step_of_a_run_has_its_cost_in_log_history_lists_and_metrics(system: LocalSystem) -> None:
+    """By the operator's price, also over an approval."""
+    model = "openai:test-model"
+    async with FakeProvider() as provider:
+        agent = msgspec.structs.replace(build_demo_agent(model), name=system.agent)
+        runner = await system.runner(
+            [agent],
+            model_base_url=provider.base_url,
+            model_api_key="secret-key",
+            prices=f'{{"{model}": {{"input": 1, "output": 10}}}}',
+        )
+        base, session = await system.gateway(), system.fresh("s")
+        arguments = call(0, '{"path": "notes.txt"}', name="delete", call_id="call_a")
+        provider.queue(
+            ProviderReply([arguments, delta(finish="tool_calls"), usage(7, 3)]), text("It is ", "gone.")
+        )
+        asked = await system.post(base, system.chat(session, "delete notes.txt"))
+        assert asked.chunks[-1]["messageMetadata"]["usage"]["costUsd"] == 37e-6
+        answer = await system.post(base, await system.decision(base, session, approved=True))
+        share = {"inputTokens": 10, "outputTokens": 5, "costUsd": 60e-6}
+        assert answer.chunks[-1]["messageMetadata"]["usage"] == share | {
+            "totalTokens": 15,
+            "models": {model: share},
+        }
+        usage_url = f"{base}/api/agents/{system.agent}/{session}/usage"
+        assert (await system.get(usage_url)).json["costUsd"] == 60e-6
+        [run] = (await system.get(f"{base}/api/runs?session={session}")).json["runs"]
+        assert run["cost_usd"] == 60e-6
+        report = (await system.get(f"{base}/api/usage?by=agent,model")).json["usage"]
+        [line] = [one for one in report if one["agent"] == system.agent]
+        assert (line["model"], line["input_tokens"], line["cost_usd"]) == (model, 10, 60e-6)
+        assert runner.metrics.registry.get_sample_value(
+            "rejoin_cost_usd_total", {"agent": system.agent, "model": model}
+        ) == pytest.approx(60e-6)
+
+
 async def test_the_next_turn_knows_the_last_one(system: LocalSystem) -> None:
     async with FakeProvider() as provider:
         base, session = await serve(system, provider), system.fresh("s")

@@ -67,6 +67,7 @@ class InMemorySystem(LocalSystem):
         )
         service = GatewayService(
             audit=self.ports.audit,
+            run_counts=self.ports.run_counts,
             backend=backend,
             authenticator=await enter(
                 open_authenticator(AuthSettings(allow_anonymous=True), self.ports.api_keys)

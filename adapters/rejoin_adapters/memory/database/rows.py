@@ -22,8 +22,8 @@ from rejoin_adapters.store_types import (
     RunFilter,
     RunSummary,
     WhenBusy,
-    parse_usage,
 )
+from rejoin_adapters.usage_types import RunUsage, parse_usage
 from rejoin_protocol.errors import Busy, NotFound
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, UserId
@@ -88,6 +88,7 @@ class RunRow(msgspec.Struct):
     seen: dict[str, Any] | None = None
     released_attempt: int = 0
     losses: dict[int, Loss] = {}
+    model_usage: Mapping[str, RunUsage] = {}
     steers: "RunRow | None" = None
     steering: bytes | None = None
     """The body of the message that steers `steers`."""

@@ -31,6 +31,7 @@ from rejoin_adapters.store_types import (
     Submit,
     WhenBusy,
 )
+from rejoin_adapters.usage_types import parse_model_usage
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, Limited, NotFound
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.events.steering import steering_ids
@@ -143,10 +144,9 @@ class MemoryRunStore(MemoryRunQueries):
         return waiting[0].row.request
 
     def _store_answer(self, run: RunRow, answer: MessageDict) -> None:
-        before, today = run.row.usage, (run.row.tenant, now_utc().date())
+        before, run.model_usage = run.model_usage, parse_model_usage(answer)
         self.database.session_of(run).store_answer(run, answer)
-        more = run.row.usage.total - before.total
-        self.database.spent[today] = self.database.spent.get(today, 0) + max(more, 0)
+        self.database.count_usage(run.row, before, run.model_usage)
 
     def _open(self, admission: Admission, turns: Sequence[MessageDict], taken: set[MessageId]) -> SessionRow:
         check_new(admission.session, admission.owner.user)

@@ -23,9 +23,9 @@ from rejoin_adapters.store_types import (
     RunSummary,
     SessionPage,
     SessionSummary,
-    SessionUsage,
     WhenBusy,
 )
+from rejoin_adapters.usage_types import SessionUsage
 from rejoin_protocol.errors import Conflict, Invalid, NotFound
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 from rejoin_protocol.limits import PAGE_BYTES_MAX
@@ -156,8 +156,12 @@ class MemorySessionStore:
     async def usage(self, owner: Owner, session: SessionId) -> SessionUsage:
         """See `SessionStore`."""
         used = [run.row.usage for run in self._find(owner, session).runs]
+        costs = [usage.cost_nano_usd for usage in used if usage.cost_nano_usd is not None]
         return SessionUsage(
-            sum(usage.input_tokens for usage in used), sum(usage.output_tokens for usage in used), len(used)
+            sum(usage.input_tokens for usage in used),
+            sum(usage.output_tokens for usage in used),
+            len(used),
+            sum(costs) if costs else None,
         )
 
     async def fork(

@@ -5,6 +5,7 @@ No method waits, so each one is a transaction by itself.
 
 import itertools
 import math
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -18,9 +19,11 @@ from rejoin_adapters.ports.run_store import EARLY_STOPS_MAX
 from rejoin_adapters.ports.webhooks import WEBHOOK_WAITING_MAX, WebhookEndpoint
 from rejoin_adapters.session_keys import mark_of
 from rejoin_adapters.store_types import ApiKeyRow, Artifact, AuditEntry, Limits, Owner, Run
+from rejoin_adapters.usage_types import RunUsage, UsageRow, add_usage
 from rejoin_protocol.errors import Conflict, Limited
-from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId, TenantId, UserId
+from rejoin_protocol.ids import AgentName, ApprovalId, MessageId, RunId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
+from rejoin_protocol.money import to_usd
 
 
 class WebhookRow(msgspec.Struct):
@@ -56,7 +59,8 @@ class MemoryDatabase:
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - a frozen struct
         self.default_limits = limits
         self.limits: dict[TenantId, Limits] = {}
-        self.spent: dict[tuple[TenantId, date], int] = {}
+        self.spent: dict[tuple[TenantId, date], RunUsage] = {}
+        self.usage_days: dict[tuple[TenantId, date, AgentName, str], UsageRow] = {}
         self.sessions: dict[tuple[TenantId, SessionId], SessionRow] = {}
         self.runs: dict[RunId, RunRow] = {}
         self.approvals: dict[ApprovalId, ApprovalRow] = {}
@@ -177,7 +181,11 @@ class MemoryDatabase:
             "state": run.state,
             "turn": run.turn,
             "message": run.answer,
-            "usage": {"inputTokens": run.usage.input_tokens, "outputTokens": run.usage.output_tokens},
+            "usage": {
+                "inputTokens": run.usage.input_tokens,
+                "outputTokens": run.usage.output_tokens,
+                "costUsd": to_usd(run.usage.cost_nano_usd),
+            },
             "waitingFor": [
                 {
                     "id": one.id,
@@ -200,8 +208,9 @@ class MemoryDatabase:
 
     def check_limits(self, tenant: TenantId, user: UserId | None) -> None:
         """See `RunStore.check_limits`."""
-        queued_max, user_queued_max, tokens_max = (
-            self.limit(tenant, name) for name in ("queued_max", "user_queued_max", "tokens_per_day")
+        queued_max, user_queued_max, tokens_max, money_max = (
+            self.limit(tenant, name)
+            for name in ("queued_max", "user_queued_max", "tokens_per_day", "nano_usd_per_day")
         )
         queued = [
             run.row.user
@@ -213,10 +222,33 @@ class MemoryDatabase:
         if user is not None and user_queued_max is not None and queued.count(user) >= user_queued_max:
             raise Limited(f"you have too many runs queued: at most {user_queued_max}", 5)
         today = now_utc()
-        if tokens_max is not None and self.spent.get((tenant, today.date()), 0) >= tokens_max:
-            midnight = datetime.combine(today.date() + timedelta(days=1), time(), UTC)
-            until_s = math.ceil((midnight - today).total_seconds())
+        spent = self.spent.get((tenant, today.date()), RunUsage())
+        midnight = datetime.combine(today.date() + timedelta(days=1), time(), UTC)
+        until_s = math.ceil((midnight - today).total_seconds())
+        if tokens_max is not None and spent.total >= tokens_max:
             raise Limited(f"the tenant has used up its {tokens_max} tokens of the day", until_s)
+        if money_max is not None and (spent.cost_nano_usd or 0) >= money_max:
+            raise Limited(f"the tenant has used up its {to_usd(money_max):g} USD of the day", until_s)
+
+    def count_usage(self, run: Run, before: Mapping[str, RunUsage], now: Mapping[str, RunUsage]) -> None:
+        """Count what each model of a run has used since the run was last stored."""
+        today = now_utc().date()
+        spent = self.spent.get((run.tenant, today), RunUsage())
+        for model, used in now.items():
+            earlier = before.get(model, RunUsage())
+            tokens_in = max(0, used.input_tokens - earlier.input_tokens)
+            tokens_out = max(0, used.output_tokens - earlier.output_tokens)
+            cost = used.cost_nano_usd and max(0, used.cost_nano_usd - (earlier.cost_nano_usd or 0))
+            spent = RunUsage(
+                spent.input_tokens + tokens_in,
+                spent.output_tokens + tokens_out,
+                (spent.cost_nano_usd or 0) + (cost or 0),
+            )
+            key = run.tenant, today, run.agent, model
+            added = UsageRow(tokens_in, tokens_out, tokens_in + tokens_out if cost is None else 0, cost)
+            if tokens_in or tokens_out or cost:
+                self.usage_days[key] = add_usage(self.usage_days.get(key, UsageRow(0, 0, 0, None)), added)
+        self.spent[run.tenant, today] = spent
 
     def check_size(
         self, tenant: TenantId, session: SessionRow, added: int, replaced: MessageRow | None

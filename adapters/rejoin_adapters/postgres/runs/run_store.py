@@ -33,10 +33,9 @@ from rejoin_adapters.store_types import (
     Owner,
     Regenerate,
     Run,
-    RunUsage,
     Submit,
-    parse_usage,
 )
+from rejoin_adapters.usage_types import RunUsage, parse_model_usage, parse_usage
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.events.steering import steering_ids
@@ -293,8 +292,8 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
 
     async def suspend(self, run: RunId, attempt: int, answer: MessageDict) -> RunRequest | None:
         """See `RunStore`."""
-        query = "select suspend_run($1, $2, $3, $4, $5, $6)"
-        arguments = run, attempt, json_text(answer), *_tokens(answer), steering_ids(answer)
+        query = "select suspend_run($1, $2, $3, $4, $5, $6, $7, $8)"
+        arguments = run, attempt, json_text(answer), *_tokens(answer), steering_ids(answer), *_costs(answer)
         return await self.database.find_json(RunRequest, query, *arguments)
 
     async def end(
@@ -305,7 +304,7 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
             raise ValueError(f"{state} is not a terminal state")
         return await self.database.find_json(
             RunRequest,
-            "select end_run($1, $2, $3, $4, $5, $6, $7, $8)",
+            "select end_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             run,
             attempt,
             state,
@@ -313,12 +312,24 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
             json_or_null(error),
             *_tokens(answer),
             steering_ids(answer),
+            *_costs(answer),
         )
 
 
 def _tokens(answer: MessageDict | None) -> tuple[int, int]:
     usage = parse_usage(answer) if answer is not None else RunUsage()
     return usage.input_tokens, usage.output_tokens
+
+
+def _costs(answer: MessageDict | None) -> tuple[int | None, str | None]:
+    """The cost, and what each model has used, as the column `model_usage` has it."""
+    if answer is None:
+        return None, None
+    models = {
+        name: (one.input_tokens, one.output_tokens, one.cost_nano_usd)
+        for name, one in parse_model_usage(answer).items()
+    }
+    return parse_usage(answer).cost_nano_usd, json_text(models)
 
 
 def _arguments(admission: Admission) -> tuple[Any, ...]:

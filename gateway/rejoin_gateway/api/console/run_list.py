@@ -20,6 +20,7 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import RUN_PREFIX, AgentName, MessageId, RunId, SessionId, UserId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.limits import ID_CHARS_MAX
+from rejoin_protocol.money import to_usd
 
 RUNS_DEFAULT = 50
 
@@ -34,6 +35,7 @@ class ListedUsage(msgspec.Struct, frozen=True, rename="camel"):
 class ListedRun(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A run. `attempts`: how often a runner has claimed it: again after an approval, and to take it over.
     `startedAt`: its first claim. `error`: why it failed. `runner`: the process that claimed it last.
+    `cost_usd`: what its model calls have cost, in US dollars; null if no model that answered has a price.
     """
 
     id: RunId
@@ -43,6 +45,7 @@ class ListedRun(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     message_id: MessageId
     attempts: int
     usage: ListedUsage
+    cost_usd: float | None = msgspec.field(name="cost_usd")
     created_at: datetime
     updated_at: datetime
     user_id: UserId | None = None
@@ -104,6 +107,7 @@ def _to_listed(summary: RunSummary) -> ListedRun:
         message_id=run.answer,
         attempts=run.attempt,
         usage=ListedUsage(run.usage.input_tokens, run.usage.output_tokens),
+        cost_usd=to_usd(run.usage.cost_nano_usd),
         created_at=summary.created_at,
         updated_at=summary.updated_at,
         user_id=run.user,

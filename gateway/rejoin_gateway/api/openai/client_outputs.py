@@ -5,7 +5,8 @@ from typing import Any
 
 from aiohttp import web
 
-from rejoin_adapters.store_types import Decision, Run, RunUsage
+from rejoin_adapters.store_types import Decision, Run
+from rejoin_adapters.usage_types import RunUsage
 from rejoin_gateway.api.openai import tool_calls
 from rejoin_gateway.api.openai.completion_format import CompletionMetadata
 from rejoin_gateway.api.openai.tool_calls import SentOutput, wire_call_id

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from rejoin_adapters.store_types import RunUsage
+from rejoin_adapters.usage_types import RunUsage
 from rejoin_gateway.api.openai.tool_calls import wire_call_id
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk

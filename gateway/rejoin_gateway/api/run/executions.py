@@ -32,6 +32,7 @@ from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId, parse_turn_id
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.limits import FreeObject, Reason, RepeatedText
+from rejoin_protocol.money import to_usd
 
 
 class PendingApproval(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -63,10 +64,11 @@ class ToolOutputBody(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class TokenCounts(msgspec.Struct, frozen=True, rename="camel"):
-    """Tokens of one run."""
+    """Tokens of one run, and their cost in US dollars; null if no model that answered has a price."""
 
     input_tokens: int
     output_tokens: int
+    cost_usd: float | None
 
 
 class Execution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -115,7 +117,9 @@ async def get_execution(request: web.Request) -> web.StreamResponse:
             created_at=summary.created_at,
             updated_at=summary.updated_at,
             pending_approvals=[to_pending_approval(approval) for approval in pending],
-            usage=TokenCounts(run.usage.input_tokens, run.usage.output_tokens),
+            usage=TokenCounts(
+                run.usage.input_tokens, run.usage.output_tokens, to_usd(run.usage.cost_nano_usd)
+            ),
             error=run.error,
             pending_tool_outputs=[_to_pending_output(one) for one in outputs],
         )

@@ -41,6 +41,7 @@ from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import RUN_PREFIX, MessageId, RunId
 from rejoin_protocol.limits import PAGE_WRITE_S_MAX, Id, Title
+from rejoin_protocol.money import to_usd
 
 MESSAGES = b'"messages":['
 
@@ -79,12 +80,15 @@ class SessionChanged(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class SessionUsageReport(msgspec.Struct, frozen=True, rename="camel"):
-    """Tokens of all runs of a session together, and the number of runs."""
+    """Tokens of all runs of a session together, the number of runs, and their cost in US dollars; null if no
+    model that answered has a price.
+    """
 
     input_tokens: int
     output_tokens: int
     total_tokens: int
     runs: int
+    cost_usd: float | None
 
 
 async def send_message(request: web.Request) -> web.StreamResponse:
@@ -222,7 +226,8 @@ async def get_usage(request: web.Request) -> web.StreamResponse:
     await session.summary()
     usage = await session.usage()
     total = usage.input_tokens + usage.output_tokens
-    return json_response(SessionUsageReport(usage.input_tokens, usage.output_tokens, total, usage.runs))
+    cost = to_usd(usage.cost_nano_usd)
+    return json_response(SessionUsageReport(usage.input_tokens, usage.output_tokens, total, usage.runs, cost))
 
 
 async def _session_of_agent(request: web.Request) -> AgentSession:

@@ -68,6 +68,7 @@ class AnswerReader:
         self.finish_reason: str | None = None
         self._origin = origin
         self._step = request.step
+        self._meter = request.meter
         self._thought_fields = service.thought_fields
         self._trims_start = service.trims_start
         self._splitter = ThinkTagSplitter(service.think_tags) if service.think_tags else None
@@ -91,6 +92,8 @@ class AnswerReader:
             self._usage.add(chunk.usage)
         if chunk.x_groq is not None and isinstance(chunk.x_groq, dict):
             self._usage.add(chunk.x_groq.get("usage"))
+        if self._meter is not None and isinstance(chunk.model, str):
+            self._meter.report_name(chunk.model)
         if not chunk.choices:
             return
         choice = chunk.choices[0]

@@ -54,6 +54,7 @@ class ChatChunk(msgspec.Struct):
     usage: Any = None
     x_groq: Any = None
     error: Any = None
+    model: Any = None
 
 
 _decoder = msgspec.json.Decoder(ChatChunk)

@@ -82,6 +82,8 @@ class LibraryWire:
                             begun = True
                             yield chunk
                     complete = _complete(response.get())
+            if request.meter is not None:
+                request.meter.report_name(complete.model_name)
             for item in translator.finish(complete):
                 yield item
         except Exception as fault:  # unexpected bytes make the library raise many types

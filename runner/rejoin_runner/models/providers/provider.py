@@ -167,6 +167,7 @@ def open_model(
                 keyless=keyless,
                 answer_timeout_s=answer_timeout_s,
                 retries_max=retries_max,
+                address=base_url,
             )
         )
     return models[0] if len(models) == 1 else Fallback(models)

@@ -23,6 +23,7 @@ from rejoin_runner.models.model import (
     ModelChunk,
     ModelError,
     ModelKeyLookup,
+    ModelName,
     ModelRequest,
 )
 from rejoin_runner.models.providers.conversation import Turn, build_conversation, call_names, system_texts
@@ -72,6 +73,7 @@ class ProviderModel:
     """A model of a real provider.
 
     `process_key` serves tenants for which `tenant_key_lookup` has no key. `keyless`: calls need no key.
+    `address`: the base URL, if it is not the provider's own.
     """
 
     def __init__(
@@ -84,9 +86,11 @@ class ProviderModel:
         keyless: bool,
         answer_timeout_s: float,
         retries_max: int,
+        address: str | None = None,
     ) -> None:
         self._wire = wire
         self._provider = provider
+        self.name = ModelName(provider, wire.origin.model, address)
         self._refused_files = RefusedFiles()
         self._process_key = process_key
         self._tenant_key_lookup = tenant_key_lookup
@@ -116,6 +120,7 @@ class ProviderModel:
             turns = build_conversation([*request.history, request.answer], origin, refused)
             if request.meter is not None:
                 request.meter.estimate = estimate.so_far
+                request.meter.model = self.name
             answer = self._wire.answer(
                 key, _complete_request(request, turns, origin), turns, origin, deadline - clock()
             )
