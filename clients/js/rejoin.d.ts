@@ -21,6 +21,9 @@ export interface RejoinMetadata {
   usage?: {
     inputTokens: number; outputTokens: number; totalTokens: number;
     cachedInputTokens?: number; reasoningTokens?: number; estimated?: true;
+    /** US dollars, of the models that have a price. */
+    costUsd?: number;
+    models?: Record<string, { inputTokens: number; outputTokens: number; costUsd?: number }>;
   };
 }
 

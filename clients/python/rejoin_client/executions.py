@@ -35,7 +35,7 @@ class PendingOutput(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Usage(msgspec.Struct, frozen=True, rename="camel"):
-    """Tokens that the run has used."""
+    """Tokens that the run has used, and what they cost in US dollars; None if no price is known."""
 
     input_tokens: int
     output_tokens: int
