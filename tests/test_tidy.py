@@ -43,6 +43,7 @@ LATE_IMPORTS = {
     "rejoin/pytest_plugin.py",
     "runner/rejoin_runner/app.py",
     "runner/rejoin_runner/models/chat_completions/request_body.py",
+    "runner/rejoin_runner/models/prices.py",
     "runner/rejoin_runner/models/providers/provider.py",
     "runner/rejoin_runner/mcp/remote_tool.py",
     "runner/rejoin_runner/tools/schema_fault.py",

@@ -76,10 +76,8 @@ async def open_worker(
     async with AsyncExitStack() as stack:
         connections = await stack.enter_async_context(ProviderConnections())
         mcp_tools = await stack.enter_async_context(_connect_mcp_servers(agents))
-        prices = Prices(parse_prices(settings.prices))
+        prices = await _open_prices(settings, agents)
         served = [_prepare_agent(agent, settings, connections, mcp_tools) for agent in agents]
-        if any(isinstance(one.model, str) for head in agents for one in collect_agents(head).values()):
-            await prices.load()
         broker = settings.broker(settings.nats_url)
         queue = await stack.enter_async_context(nats_connection.connect(broker, "runner-queue"))
         write = await stack.enter_async_context(nats_connection.connect(broker, "runner-log"))
@@ -91,9 +89,7 @@ async def open_worker(
         await migrate.check_schema(settings.database_url)
         store = await stack.enter_async_context(
             await run_store.open_run_store(
-                settings.database_url,
-                pool_max=settings.database_pool_max,
-                limits=settings.limits,
+                settings.database_url, pool_max=settings.database_pool_max, limits=settings.limits
             )
         )
         sealer = _build_sealer(settings)
@@ -124,6 +120,14 @@ async def open_worker(
             is_alone=is_alone,
             now_ms=_now_ms,
         )
+
+
+async def _open_prices(settings: RunnerSettings, agents: Sequence[Agent]) -> Prices:
+    """The prices, loaded if an agent has a model that is known by its name. Raises `Invalid`."""
+    prices = Prices(parse_prices(settings.prices))
+    if any(isinstance(one.model, str) for head in agents for one in collect_agents(head).values()):
+        await prices.load()
+    return prices
 
 
 def _build_sealer(settings: RunnerSettings) -> Sealer | None:

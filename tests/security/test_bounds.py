@@ -217,6 +217,7 @@ async def test_a_new_session_with_too_many_messages_is_refused(system: LocalSyst
 
 WITHOUT_A_BOUND: dict[str, str] = {
     "tenant_tokens_per_day": "what a token costs depends on the model",
+    "prices": "a list",
     "tenant_cost_per_day": "what people pay is theirs to say",
     "session_retention_s": "how long people want their conversations is theirs to say",
     "nats_url": "a name",

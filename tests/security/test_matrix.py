@@ -232,7 +232,7 @@ def lost_of(before: SideEffects, after: SideEffects) -> dict[str, Any]:
     lost = {
         table: [row for row in rows if row not in (after.hers[table] or ())]
         for table, rows in before.hers.items()
-        if isinstance(rows, list) and table != "spending"
+        if isinstance(rows, list) and table not in {"spending", "usage_days"}
     }
     return {table: rows for table, rows in lost.items() if rows}
 

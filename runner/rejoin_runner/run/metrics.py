@@ -8,8 +8,8 @@ from rejoin_adapters.process.metrics_server import ProcessMetrics
 from rejoin_protocol.money import NANO_USD_PER_USD
 from rejoin_runner.models.model import Usage
 
-MODELS_MAX = 100
-OTHER_MODELS = "(other)"
+MODEL_LABELS_MAX = 100
+OTHER_LABEL = "(other)"
 """The label of further models: an application's own loop may name any."""
 
 
@@ -114,9 +114,9 @@ class RunnerMetrics(ProcessMetrics):
 
     def money_spent(self, agent: str, model: str, nano_usd: int) -> None:
         """A model call with a price has ended."""
-        if len(self._models) < MODELS_MAX:
+        if len(self._models) < MODEL_LABELS_MAX:
             self._models.add(model)
-        known = model if model in self._models else OTHER_MODELS
+        known = model if model in self._models else OTHER_LABEL
         self._cost.labels(agent, known).inc(nano_usd / NANO_USD_PER_USD)
 
     def model_failed(self, agent: str, code: str) -> None:

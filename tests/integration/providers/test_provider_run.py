@@ -74,7 +74,7 @@ async def test_each_step_of_a_run_has_its_cost_in_log_history_lists_and_metrics(
             prices=f'{{"{model}": {{"input": 1, "output": 10}}}}',
         )
         base, session = await system.gateway(), system.fresh("s")
-        arguments = call(0, '{"path": "notes.txt"}', name="delete", call_id="call_a")
+        arguments = call(0, '{"file": "notes.txt"}', name="delete", call_id="call_a")
         provider.queue(
             ProviderReply([arguments, delta(finish="tool_calls"), usage(7, 3)]), text("It is ", "gone.")
         )

@@ -36,7 +36,9 @@ async def usage_of(system: LocalSystem, base: str, session: str) -> tuple[dict[s
     """The usage of the stored answer, and the tokens that the session has used."""
     at = f"{base}/api/agents/{system.agent}/{session}"
     metadata = (await system.get(at)).json["messages"][-1].get("metadata", {})
-    return metadata.get("usage", {}), (await system.get(f"{at}/usage")).json["totalTokens"]
+    usage = metadata.get("usage", {})
+    assert usage.pop("models", {}).keys() <= {"openai:fake"}
+    return usage, (await system.get(f"{at}/usage")).json["totalTokens"]
 
 
 @pytest.mark.parametrize("reply", UNREPORTED.values(), ids=UNREPORTED)

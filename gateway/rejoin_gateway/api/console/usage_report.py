@@ -18,8 +18,8 @@ from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.money import to_usd
 
-DAYS_DEFAULT = 30
-DAYS_MAX = 400
+REPORT_DAYS_DEFAULT = 30
+REPORT_DAYS_MAX = 400
 KEYS: tuple[UsageKey, ...] = get_args(UsageKey.__value__)
 
 
@@ -53,9 +53,9 @@ async def get_usage_report(request: web.Request) -> web.StreamResponse:
     if principal.owner.user is not None:
         raise NotFound("the usage report is the tenant's: use a key without a user")
     until = _parse_day(request, "until", datetime.now(UTC).date())
-    since = _parse_day(request, "since", until - timedelta(days=DAYS_DEFAULT - 1))
-    if not timedelta(0) <= until - since < timedelta(days=DAYS_MAX):
-        raise Invalid(f"since is a day up to {DAYS_MAX} days before until")
+    since = _parse_day(request, "since", until - timedelta(days=REPORT_DAYS_DEFAULT - 1))
+    if not timedelta(0) <= until - since < timedelta(days=REPORT_DAYS_MAX):
+        raise Invalid(f"since is a day up to {REPORT_DAYS_MAX} days before until")
     by = _parse_keys(request.query.get("by") or "day")
     wanted = UsageFilter(
         by=by, since=since, until=until, tenant=principal.owner.tenant, agent=principal.agent
@@ -102,7 +102,7 @@ ROUTES = (
             query={
                 "by": "What to sum up by: `day`, `agent`, `model`, or several separated by commas. "
                 "Default: `day`.",
-                "since": (f"The first day. Default: {DAYS_DEFAULT} days up to `until`.", date),
+                "since": (f"The first day. Default: {REPORT_DAYS_DEFAULT} days up to `until`.", date),
                 "until": ("The last day. Default: today.", date),
             },
             tag="operations",
