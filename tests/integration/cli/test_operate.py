@@ -113,6 +113,25 @@ async def test_top_shows_runs_queues_and_the_lag_of_processes(system: LocalSyste
 
 
 @pytest.mark.slow
+async def test_usage_and_a_limit_of_money_are_shown_and_set(system: LocalSystem) -> None:
+    await system.runner()
+    base = await system.gateway()
+    await system.post(base, system.chat(system.fresh("s"), "count 3"))
+    code, out, err = await run_rejoin(system, "usage", "--by", "agent", "--by", "model", "--json")
+    assert code == 0, err
+    [mine] = [one for one in lines_of(out) if one["agent"] == system.agent]
+    assert (mine["model"], mine["cost_usd"]) == ("", None)
+    assert mine["unpriced_tokens"] == mine["input_tokens"] + mine["output_tokens"] > 0
+    _, out, _ = await run_rejoin(system, "usage", "--tenant", "default")
+    assert out.splitlines()[0].split() == ["DAY", "INPUT", "OUTPUT", "COST", "WITHOUT", "PRICE"]
+    tenant = system.fresh("ten")
+    _, out, _ = await run_rejoin(system, "tenants", "limits", tenant, "--cost-per-day", "2.5")
+    assert "nano_usd_per_day     2500000000 ($2.5000)" in out
+    code, _, err = await run_rejoin(system, "tenants", "limits", tenant, "--cost-per-day", "0")
+    assert (code, "is not in the range" in err) == (2, True)
+
+
+@pytest.mark.slow
 async def test_everything_of_a_person_is_exported_and_nothing_of_others(
     system: LocalSystem, tmp_path: Path
 ) -> None:
