@@ -22,6 +22,8 @@ from tests.support.clients.reconnecting_client import DONE, cursor_of, split_fra
 from tests.support.system.observation import wait_until
 from tests.support.system.processes import HOST, Command, Dev, free_ports, has_exited, rejoin_dev
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"gateway": (), "runner": ("--demo",)}
 TAKEOVER_S_MAX = 8.0
 """Twice and more of what it takes on a machine with nothing else to do."""

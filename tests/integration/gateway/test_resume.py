@@ -65,7 +65,10 @@ async def interrupted(system: LocalSystem, gateways: list[str], text: str, *, ev
 
 
 @pytest.mark.feature("F66", "F69", "F82", "F83")
-@pytest.mark.parametrize(("count", "pause_ms", "events_max"), [(200, 0, 20), (200, 1, 20), (40, 20, 7)])
+@pytest.mark.parametrize(
+    ("count", "pause_ms", "events_max"),
+    [(200, 0, 20), pytest.param(200, 1, 20, marks=pytest.mark.slow), (40, 20, 7)],
+)
 async def test_a_hundred_cuts_over_two_gateways_lose_and_repeat_nothing(
     system: LocalSystem, count: int, pause_ms: int, events_max: int
 ) -> None:
