@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from rejoin_protocol.ids import TenantId, UserId
     from rejoin_runner.agent.agent import Agent
     from rejoin_runner.agent.agent_decorator import agent
+    from rejoin_runner.agent.callers import Callers
     from rejoin_runner.agent.custom_loop import LoopError, LoopOutput, RunInput
     from rejoin_runner.agent.status_settings import StatusUpdates, Summary
     from rejoin_runner.integrations.pydantic_ai import adapt_pydantic_ai
@@ -72,6 +73,7 @@ __all__ = (
     "AgentSessions",
     "ApprovalInput",
     "CallApproval",
+    "Callers",
     "ChatSession",
     "ClientTool",
     "Conflict",
@@ -161,6 +163,7 @@ _MODULES = {
     "rejoin_runner.agent.agent": ("Agent",),
     "rejoin_runner.agent.custom_loop": ("LoopError", "LoopOutput", "RunInput"),
     "rejoin_runner.agent.agent_decorator": ("agent",),
+    "rejoin_runner.agent.callers": ("Callers",),
     "rejoin_runner.agent.status_settings": ("StatusUpdates", "Summary"),
     "rejoin_runner.integrations.pydantic_ai": ("adapt_pydantic_ai",),
     "rejoin_runner.mcp.server_declaration": ("McpServer",),

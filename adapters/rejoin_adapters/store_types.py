@@ -13,6 +13,7 @@ from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import OperationSet
+from rejoin_protocol.request_options import RequestOptions
 from rejoin_protocol.request_tools import RequestTool
 from rejoin_protocol.run_request import RunRequest
 
@@ -114,8 +115,8 @@ class Admission(msgspec.Struct, frozen=True):
     caller's idempotency key within the session; repeating it is the same request or a conflict.
 
     `context` is sealed and opaque here. It is deleted when the run ends; with `remember` the session keeps a
-    copy for later runs that bring none. `request_tools`: the client tools that the request brings, for this
-    run only.
+    copy for later runs that bring none. For this run only: `request_tools`, the client tools that the request
+    brings, and `request_options`, what it sets besides.
     """
 
     owner: Owner
@@ -130,6 +131,7 @@ class Admission(msgspec.Struct, frozen=True):
     remember: bool = False
     operation_set: OperationSet = OperationSet.NONE
     request_tools: Sequence[RequestTool] = ()
+    request_options: RequestOptions = RequestOptions()
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -299,7 +301,7 @@ class Claim(msgspec.Struct, frozen=True):
     their open questions may still be answered. `history_cut`: older messages were left out.
     `history_bytes`: the size of the history as JSON; if it is not here yet, `RunStore.load_history` reads it
     from `history_from` on. `steering`: messages that steer the run, oldest first; its log may have some.
-    `request_tools`: see `Admission`.
+    `request_tools`, `request_options`: see `Admission`.
     """
 
     run: Run
@@ -313,6 +315,7 @@ class Claim(msgspec.Struct, frozen=True):
     history_from: int | None = None
     steering: Sequence[MessageDict] = ()
     request_tools: Sequence[RequestTool] = ()
+    request_options: RequestOptions = RequestOptions()
 
 
 class Loss(msgspec.Struct, frozen=True):

@@ -240,6 +240,7 @@ def _build_service(
         backend=backend,
         authenticator=authenticator,
         default_agent=AgentName(settings.default_agent) if settings.default_agent else None,
+        openai_strict=settings.openai_strict,
         disconnect_policy=DisconnectPolicy(
             settings.agent_chat_timeout_s, settings.agent_chat_cancel_on_disconnect
         ),

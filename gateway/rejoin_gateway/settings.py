@@ -29,6 +29,10 @@ class GatewaySettings(AuthSettings, frozen=True, kw_only=True):
     """
     default_agent: str | None = None
     """Agent of requests that name none."""
+    openai_strict: bool = False
+    """Whether fields of OpenAI's clients that would change an agent, or have no effect, are refused with a
+    400. Else agents take what their `callers` say, and the header `Rejoin-Ignored` names the rest.
+    """
     agent_cache_ttl_s: float = AGENT_CACHE_TTL_S
     """How long an agent's registry entry is cached."""
     nats_replicas: int = 1

@@ -23,7 +23,13 @@ class Forbidden(RejoinError):
 
 
 class NotFound(RejoinError):
-    """The object does not exist, or belongs to another user or tenant."""
+    """The object does not exist, or belongs to another user or tenant. `code`: what is missing, for
+    programs.
+    """
+
+    def __init__(self, detail: str, code: str = "not_found") -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 class Conflict(RejoinError):

@@ -146,6 +146,12 @@ REQUEST_TOOLS_MAX = 128
 """Tools that one request brings: as many as OpenAI takes."""
 REQUEST_TOOLS_BYTES_MAX = 128 * KIB
 """These, as JSON. They are stored with the run, and the model reads them in each step."""
+REQUEST_INSTRUCTIONS_BYTES_MAX = 128 * KIB
+"""Instructions that one request brings. They are stored with the run likewise."""
+STOPS_MAX = 4
+"""Texts at which an answer stops: as many as OpenAI takes."""
+STOP_CHARS_MAX = 256
+"""The length of each."""
 SCHEMA_NODES_MAX = 10_000
 """Values of the schema of such a tool, each reference replaced by what it leads to: a few lines of nested
 references can mean billions.

@@ -49,10 +49,20 @@ def parse_tool(name: Any, fields: Any, pointer: str) -> RequestTool:
             f"the parameters of tool {name} are a JSON schema of type object", f"{pointer}/parameters"
         )
     try:
-        _measure(parameters, parameters, {}, 0)
+        check_schema_size(parameters, f"{pointer}/parameters")
     except Invalid as fault:
-        raise Invalid(f"the parameters of tool {name}: {fault.detail}", f"{pointer}/parameters") from fault
+        raise Invalid(f"the parameters of tool {name}: {fault.detail}", fault.pointer) from fault
     return RequestTool(name, description or "", parameters)
+
+
+def check_schema_size(schema: dict[str, Any], pointer: str) -> None:
+    """Raises `Invalid` with `pointer` if a stranger's schema is too large with its references resolved, or
+    one of these leads out of it.
+    """
+    try:
+        _measure(schema, schema, {}, 0)
+    except Invalid as fault:
+        raise Invalid(fault.detail, pointer) from fault
 
 
 def check_tools(tools: Sequence[RequestTool], pointer: str) -> None:

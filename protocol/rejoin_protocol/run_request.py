@@ -6,6 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 from rejoin_protocol.ids import AgentName, RunId
+from rejoin_protocol.request_options import CallerOption
 
 SILENT_MS = 90_000
 """Time of three announcements: without one for so long, the runners of a deploy are gone."""
@@ -32,7 +33,7 @@ class AgentEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     time of the announcement. Both are milliseconds since 1970. `execution_mode`: whether the run API ends its
     response when a run waits for approvals (`durable`) or keeps it open (`classic`), for requests that do not
     say it. `takes_tools`: whether a request may bring tools; `reserved_tools`: the names that these must not
-    have, see `request_tools.find_reserved`.
+    have, see `request_tools.find_reserved`. `callers`: what the requests of OpenAI's clients may set.
     """
 
     name: AgentName
@@ -43,6 +44,7 @@ class AgentEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     execution_mode: ExecutionMode = "durable"
     takes_tools: bool = False
     reserved_tools: Sequence[str] = ()
+    callers: Sequence[CallerOption] = ()
 
     def yields_to(self, known: "AgentEntry") -> bool:
         """Whether the `known` entry is of a newer deploy that still has runners, and must not be replaced."""

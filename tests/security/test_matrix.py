@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from rejoin_adapters.embedded import Servers
+from rejoin_gateway.api.openai.completions import OPENAI_BASES
 from rejoin_gateway.app import ROUTES
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.routes import ErrorFormat, Route
@@ -110,17 +111,23 @@ EXAMPLES: dict[str, Example] = {
     "DELETE /run/v1/mcp": msgspec.structs.replace(MCP, body=None),
     "POST /v1/mcp": MCP,
     "DELETE /v1/mcp": msgspec.structs.replace(MCP, body=None),
-    "POST /run/v1/chat/completions": Example(
-        {"model": "{agent}", "messages": SAID, "metadata": {"conversation_id": "{session}"}}, makes=True
-    ),
-    "GET /run/v1/models": Example(lists=True),
-    "GET /run/v1/models/{agent}": Example(agents=True),
-    "POST /run/v1/responses": Example(
-        {"model": "{agent}", "input": "hello", "conversation": "{session}"}, makes=True
-    ),
-    "GET /run/v1/responses/{response}": HERE,
-    "GET /run/v1/responses/{response}/input_items": HERE,
-    "POST /run/v1/responses/{response}/cancel": HERE,
+}
+EXAMPLES |= {
+    route.format(base): example
+    for base in OPENAI_BASES
+    for route, example in {
+        "POST {}/chat/completions": Example(
+            {"model": "{agent}", "messages": SAID, "metadata": {"conversation_id": "{session}"}}, makes=True
+        ),
+        "GET {}/models": Example(lists=True),
+        "GET {}/models/{{agent}}": Example(agents=True),
+        "POST {}/responses": Example(
+            {"model": "{agent}", "input": "hello", "conversation": "{session}"}, makes=True
+        ),
+        "GET {}/responses/{{response}}": HERE,
+        "GET {}/responses/{{response}}/input_items": HERE,
+        "POST {}/responses/{{response}}/cancel": HERE,
+    }.items()
 }
 OPEN = [route for route in ROUTES if route.scope is None]
 CLOSED = [route for route in ROUTES if route.scope is not None]

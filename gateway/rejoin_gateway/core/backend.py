@@ -35,6 +35,7 @@ from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import OperationSet, View
+from rejoin_protocol.request_options import RequestOptions
 from rejoin_protocol.request_tools import RequestTool
 from rejoin_protocol.run_request import AgentEntry
 from rejoin_protocol.security.sealing import Sealer
@@ -99,6 +100,7 @@ class Backend(msgspec.Struct, frozen=True):
         context: SealedContext,
         operation_set: OperationSet,
         tools: Sequence[RequestTool],
+        options: RequestOptions,
     ) -> Run:
         """Store a run, then publish its request. Raises as `RunStore.admit`.
 
@@ -120,6 +122,7 @@ class Backend(msgspec.Struct, frozen=True):
             remember=context.remember,
             operation_set=operation_set,
             request_tools=tools,
+            request_options=options,
         )
         admitted = await self.store.admit(admission)
         await self._publish_admitted(admitted)

@@ -49,6 +49,7 @@ from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
 from rejoin_protocol.log.record import OperationSet, View
+from rejoin_protocol.request_options import RequestOptions
 from rejoin_protocol.request_tools import RequestTool
 
 log = structlog.get_logger("rejoin.sessions")
@@ -330,13 +331,14 @@ class Session(msgspec.Struct, frozen=True):
 
 class AgentSession(Session, frozen=True):
     """A session with one agent. `context` is where the agent's request context is read from. For new runs:
-    `operation_set`, the operations of their streams; `tools`, their client tools besides the agent's.
+    `operation_set`, the operations of their streams; `tools` and `options`, what their request brings.
     """
 
     agent: AgentName
     context: ContextInput = ContextInput()
     operation_set: OperationSet = OperationSet.NONE
     tools: Sequence[RequestTool] = ()
+    options: RequestOptions = RequestOptions()
 
     async def check_agent(self) -> None:
         """Raises `NotFound` if the session exists and belongs to another agent."""
@@ -450,7 +452,7 @@ class AgentSession(Session, frozen=True):
     async def _admit(
         self, ask: Submit | Regenerate, when_busy: WhenBusy, key: str | None, context: SealedContext
     ) -> Run:
-        named, more = (self.owner, self.id, self.agent), (self.operation_set, self.tools)
+        named, more = (self.owner, self.id, self.agent), (self.operation_set, self.tools, self.options)
         return await self.backend.admit(*named, ask, when_busy, key, context, *more)
 
     async def _seal_context(self) -> SealedContext:

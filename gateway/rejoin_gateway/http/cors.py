@@ -12,7 +12,7 @@ from yarl import URL
 
 EXPOSED_HEADERS = (
     "x-workflow-run-id, x-workflow-stream-tail-index, x-thread-id, x-conversation-id, x-request-id, "
-    "retry-after, mcp-session-id"
+    "retry-after, mcp-session-id, rejoin-ignored"
 )
 ALLOWED_HEADERS = (
     "authorization, content-type, last-event-id, x-agent-id, x-emit-operations, x-stream-start-index, "

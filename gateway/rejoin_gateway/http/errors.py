@@ -38,6 +38,9 @@ _STATUS: dict[type[RejoinError], tuple[HTTPStatus, str]] = {
 }
 MAPPED_ERRORS = tuple(_STATUS)
 """Errors whose text is written for the client. Any other error becomes a 500 without its text."""
+OPENAI_OFFER = "agents answer /v1/chat/completions and /v1/responses, and /v1/models lists them"
+OPENAI_CODES = {"unauthorized": "invalid_api_key", "too_many_requests": "rate_limit_exceeded"}
+"""Our codes → OpenAI's, where its clients know another word."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -58,6 +61,8 @@ def error_response(fault: RejoinError, format: ErrorFormat = ErrorFormat.PROBLEM
     headers: dict[str, str] = {}
     if isinstance(fault, Invalid):
         extra["errors"] = [{"detail": fault.detail, "pointer": fault.pointer}]
+    if isinstance(fault, NotFound):
+        code = fault.code
     if isinstance(fault, Unavailable | Limited):
         headers["Retry-After"] = str(fault.retry_after_s)
     if isinstance(fault, Limited):
@@ -67,12 +72,18 @@ def error_response(fault: RejoinError, format: ErrorFormat = ErrorFormat.PROBLEM
     return render_error(ErrorDetails(status, code, str(fault), headers, extra), format)
 
 
-def http_error_response(fault: web.HTTPException, format: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
-    """The response to an error that aiohttp raises: unknown route, wrong method, body too large."""
+def http_error_response(
+    fault: web.HTTPException, format: ErrorFormat = ErrorFormat.PROBLEM, path: str = ""
+) -> web.Response:
+    """The response to an error that aiohttp raises: unknown route, wrong method, body too large. `path`: what
+    was asked for.
+    """
     status = HTTPStatus(fault.status)
     headers = {name: fault.headers[name] for name in ("Allow",) if name in fault.headers}
-    detail = status.description or status.phrase
-    return render_error(ErrorDetails(status, status.name.lower(), detail, headers), format)
+    detail, code = status.description or status.phrase, status.name.lower()
+    if format is ErrorFormat.OPENAI and status is HTTPStatus.NOT_FOUND:
+        detail, code = f"there is no {path} here: {OPENAI_OFFER}", "unknown_url"
+    return render_error(ErrorDetails(status, code, detail, headers), format)
 
 
 def internal_error_response(incident: str, format: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
@@ -119,14 +130,19 @@ def _plain(problem: ErrorDetails) -> dict[str, Any]:
 
 
 def _openai(problem: ErrorDetails) -> dict[str, Any]:
-    is_client_error = problem.status < HTTPStatus.INTERNAL_SERVER_ERROR
     errors = problem.extra.get("errors", [{}])
     pointer = errors[0].get("pointer", "").lstrip("/").replace("/", ".")
     return {
         "error": {
             "message": problem.detail,
-            "type": "invalid_request_error" if is_client_error else "server_error",
+            "type": _openai_type(problem.status),
             "param": pointer or None,
-            "code": problem.code,
+            "code": OPENAI_CODES.get(problem.code, problem.code),
         }
     }
+
+
+def _openai_type(status: HTTPStatus) -> str:
+    if status is HTTPStatus.TOO_MANY_REQUESTS:
+        return "requests"
+    return "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"

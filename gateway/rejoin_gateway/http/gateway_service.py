@@ -43,6 +43,8 @@ class GatewayService(msgspec.Struct, frozen=True, kw_only=True):
     authenticator: Authenticator
     default_agent: AgentName | None = None
     """Answers requests that name no agent."""
+    openai_strict: bool = False
+    """Whether a request of OpenAI's clients that sets something without effect is refused."""
     rate: Rate | None = None
     """Rate limit of each credential; None: no limit."""
     user_rate: Rate | None = None

@@ -93,7 +93,8 @@ async def _respond_or_refuse(request: web.Request, handler: Handler, id: str) ->
             log.warning("service_unavailable", error=str(fault))
         return errors.error_response(fault, await _error_format(request))
     except web.HTTPException as fault:
-        return errors.http_error_response(fault, await _error_format(request))
+        path = request.path[:PATH_CHARS_MAX]
+        return errors.http_error_response(fault, await _error_format(request), path)
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception:

@@ -131,7 +131,7 @@ TAGS: Mapping[str, str] = {
     "run": "Single runs (executions), conversations, artifacts and logs.",
     "parts": "Threads, and decisions by run and thread.",
     "agent chat": "For tools of administrators.",
-    "openai": "For OpenAI's clients: set their base URL to `/run/v1`.",
+    "openai": "For OpenAI's clients: set their base URL to `/v1`.",
     "mcp": "For MCP clients.",
     "operations": "Pages, probes, metrics and this description.",
 }

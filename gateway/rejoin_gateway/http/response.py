@@ -70,7 +70,10 @@ async def stream_from_position(
 
 
 async def stream_replay(
-    request: web.Request, replay: Replay, translate: Translate | None = None
+    request: web.Request,
+    replay: Replay,
+    translate: Translate | None = None,
+    more_headers: Mapping[str, str] | None = None,
 ) -> web.StreamResponse:
     """Release the request's body and stream a replay, translated to another protocol by `translate`.
 
@@ -80,9 +83,10 @@ async def stream_replay(
     structlog.contextvars.bind_contextvars(session=replay.run.session, run=replay.run.id)
     if translate is None and wants_text(request):
         return await stream_text(request, replay)
+    headers = {**stream_headers(replay), **(more_headers or {})}
     if request.method == "HEAD":
-        return web.Response(headers=stream_headers(replay))
-    response = web.StreamResponse(headers=stream_headers(replay))
+        return web.Response(headers=headers)
+    response = web.StreamResponse(headers=headers)
     request_body.release_body(request)
     begin_response(request)
     if translate is None:

@@ -101,6 +101,8 @@ IDEMPOTENCY_HEADER: Parameters = {
         Annotated[str, Meta(pattern="^[!-~]{1,255}$")],
     )
 }
+OPENAI_PATHS = ("/v1/", "/run/v1/")
+"""Under these, OpenAI's clients also ask for what is not there, and read errors in OpenAI's format alone."""
 ROUTES: web.AppKey[Mapping[Handler, Route]] = web.AppKey("routes", dict)
 ERROR_FORMAT: web.RequestKey[ErrorFormat] = web.RequestKey("error_format", ErrorFormat)
 """Overrides the error format of the route. Set by a route that several families share."""
@@ -135,7 +137,9 @@ def error_format_of(request: web.Request) -> ErrorFormat:
     """The format of this request's error responses."""
     route = route_of(request)
     override: ErrorFormat | None = request.get(ERROR_FORMAT)
-    return override or (ErrorFormat.PROBLEM if route is None else route.error_format)
+    if route is None:
+        return ErrorFormat.OPENAI if request.path.startswith(OPENAI_PATHS) else ErrorFormat.PROBLEM
+    return override or route.error_format
 
 
 def operation_set_of(request: web.Request) -> OperationSet:

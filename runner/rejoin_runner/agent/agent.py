@@ -9,6 +9,7 @@ from typing_extensions import TypeVar
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, agent_name
 from rejoin_protocol.run_request import AgentEntry, ExecutionMode
+from rejoin_runner.agent.callers import NO_CALLERS, Callers
 from rejoin_runner.agent.custom_loop import CustomLoop
 from rejoin_runner.agent.output_type import OutputType, describe_output
 from rejoin_runner.agent.status_settings import StatusUpdates
@@ -44,7 +45,10 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
         tools: The tools, made by the decorator `tool`. Default: none.
         client_tools: Whether a request may bring client tools of its own (`request`), or the agent has only
             those in `tools` (`declared`). Requests to the agent that received the message may bring some; an
-            agent that works in the same run has them if it says the same. Default: `declared`.
+            agent that works in the same run has them if it says the same. OpenAI's clients may also bring
+            some if `callers` says so. Default: `declared`.
+        callers: What the requests of OpenAI's clients may set for their own run; None: nothing. An agent that
+            works in the same run says it for itself. Default: all, see `Callers`.
         mcp: MCP servers whose tools the agent has too, as `<server>_<tool>`, while the server is connected.
             Default: none.
         handoffs: Agents to which it may hand the conversation over, with the tool `transfer_to_<name>`. A
@@ -94,6 +98,7 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
     instructions: Instructions[C] = ""
     tools: Sequence[Tool[C]] = ()
     client_tools: Literal["declared", "request"] = "declared"
+    callers: Callers | None = Callers()
     mcp: Sequence[McpServer] = ()
     handoffs: Sequence["Agent | str"] = ()
     delegates: Sequence["Agent | str"] = ()
@@ -143,6 +148,8 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
             raise Invalid(f"agent {self.name}: its context is no subclass of msgspec.Struct")
         if not isinstance(self.model_settings, ModelSettings):
             raise Invalid(f"agent {self.name}: its model_settings are no ModelSettings")
+        if not isinstance(self.callers, Callers | None):
+            raise Invalid(f"agent {self.name}: its callers are no Callers")
         for tool in self.tools:
             if context is not None and tool.context_type is not None:
                 check_tool_context(self.name, tool, context)
@@ -219,6 +226,11 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
         return self.client_tools == "request"
 
     @property
+    def effective_callers(self) -> Callers:
+        """`callers` without what has no effect: a custom loop is given none of it."""
+        return NO_CALLERS if self.callers is None or self.custom_loop is not None else self.callers
+
+    @property
     def _reserved_tools(self) -> list[str]:
         """The names that the tools of a request must not have, see `request_tools.find_reserved`. A client
         tool that the agent declares is none of them: clients send every tool that they can run.
@@ -269,7 +281,10 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
             schema,
             execution_mode=self.execution_mode,
             takes_tools=self.takes_tools,
-            reserved_tools=self._reserved_tools if self.takes_tools else (),
+            reserved_tools=self._reserved_tools if self.takes_tools or self.effective_callers.tools else (),
+            callers=[
+                option for option in self.effective_callers.takes if option != "output" or self.output is None
+            ],
         )
 
 

@@ -10,16 +10,20 @@ from rejoin_protocol.events.partial_json import names_prototype
 from rejoin_protocol.json_types import from_json
 from rejoin_runner.models.model import OutputSpec
 from rejoin_runner.tools.argument_schema import object_schema
-from rejoin_runner.tools.schema_fault import find_fault_of_schema, find_schema_fault
+from rejoin_runner.tools.schema_fault import find_fault_of_schema, find_foreign_fault, find_schema_fault
 
 _ERROR_CHARS_MAX = 2_000
 
 
 class OutputType(msgspec.Struct, frozen=True):
-    """A type and how a model sees it. `type` is a JSON schema, or a type that JSON values are read as."""
+    """A type and how a model sees it. `type` is a JSON schema, or a type that JSON values are read as.
+    `is_foreign`: the schema is a stranger's, so answers are checked by it in bounded time, and no regular
+    expression of it is run.
+    """
 
     type: Any
     spec: OutputSpec
+    is_foreign: bool = False
 
     def find_fault(self, value: Any) -> str | None:
         """What is wrong with JSON values; None if they fit. Raises what a validator of the application
@@ -29,6 +33,8 @@ class OutputType(msgspec.Struct, frozen=True):
             return "it is no JSON object"
         if names_prototype(value):
             return "it has a key that clients refuse (__proto__ or constructor.prototype)"
+        if self.is_foreign:
+            return find_foreign_fault(value, self.type)
         if isinstance(self.type, Mapping):
             return find_schema_fault(value, self.type)
         try:

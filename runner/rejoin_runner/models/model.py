@@ -117,6 +117,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         temperature: Default: the provider's.
+        top_p: The share of the likeliest tokens from which one is drawn, up to 1. Default: the provider's.
+        stop: Texts at which the answer ends; they are not in it. Default: none.
         max_tokens: The most tokens of an answer, reasoning included. Default: the provider's.
         reasoning: How much the model thinks; `none` means as little as it can. The nearest level that the
             model knows is used. Default: the provider's.
@@ -131,6 +133,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     temperature: float | None = None
+    top_p: float | None = None
+    stop: Sequence[str] = ()
     max_tokens: int | None = None
     reasoning: ReasoningEffort | None = None
     thinking_budget: int | None = None

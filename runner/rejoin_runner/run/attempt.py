@@ -18,10 +18,11 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log.record import Audience
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.callers import NO_CALLERS, Callers
 from rejoin_runner.agent.output_type import OutputType
 from rejoin_runner.agent.team import AgentTeam, TeamMember
 from rejoin_runner.mcp.toolbox import OwnAndRequestTools
-from rejoin_runner.models.model import Model, ModelUsage, Usage, UsageMeter
+from rejoin_runner.models.model import Model, ModelSettings, ModelUsage, Usage, UsageMeter
 from rejoin_runner.models.prices import Prices
 from rejoin_runner.models.usage_total import UsageTotal
 from rejoin_runner.next_action import agent_stack
@@ -105,13 +106,24 @@ class Attempt:
         """The active agent's tools by name, with those that hand off and delegate, and those of the request
         if the agent takes them. The agent's own ones come first.
         """
-        own = self._member.tools
-        return OwnAndRequestTools(own, self._request_tools) if self.agent.takes_tools else own
+        own, of_openai = self._member.tools, self.claim.request_options.has_openai_tools
+        takes_them = self.agent.takes_tools or (of_openai and self.callers.tools)
+        return OwnAndRequestTools(own, self._request_tools) if takes_them else own
 
     @property
     def output(self) -> OutputType | None:
-        """The type of the active agent's answer. None: text."""
-        return self._member.output
+        """The type of the active agent's answer: its own, else the one of the request. None: text."""
+        return self._member.output or self.callers.output_type(self.claim.request_options)
+
+    @property
+    def callers(self) -> Callers:
+        """What the request may set for the active agent. A delegated one is asked by another agent."""
+        return self.agent.effective_callers if self.state.frames.top.call is None else NO_CALLERS
+
+    @property
+    def model_settings(self) -> ModelSettings:
+        """How the active agent's model answers."""
+        return self.callers.settings(self.agent.model_settings, self.claim.request_options)
 
     @property
     def fails_after_crash(self) -> bool:

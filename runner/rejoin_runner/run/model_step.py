@@ -245,7 +245,7 @@ async def _open_stream(attempt: Attempt) -> AsyncGenerator[ModelChunk | MessageC
         history=await fit_context_window(attempt, request.history),
         instructions=await run_inputs.build_instructions(attempt),
         tenant=attempt.run.tenant,
-        settings=attempt.agent.model_settings,
+        settings=attempt.model_settings,
     )
     if attempt.agent.custom_loop is None:
         return attempt.model.stream(request)

@@ -56,8 +56,8 @@ def open_context(claim: Claim, agent: Agent, sealer: Sealer | None) -> Any:
 
 
 async def build_instructions(attempt: Attempt) -> str:
-    """The active agent's instructions: what the application wrote, and nothing that a client sends. Raises
-    `ModelError` if the application's function raises.
+    """The active agent's instructions: what the application wrote, and behind it what the request adds if
+    the agent takes that. Raises `ModelError` if the application's function raises.
     """
     agent, run = attempt.agent, attempt.run
     text = agent.instructions
@@ -69,7 +69,7 @@ async def build_instructions(attempt: Attempt) -> str:
         except Exception as fault:
             log_exception(attempt.log, "instructions_failed", fault)
             raise ModelError(f"The agent's instructions failed ({type(fault).__name__}).") from fault
-    return json_input.well_formed(text)
+    return json_input.well_formed(attempt.callers.add_instructions(text, attempt.claim.request_options))
 
 
 def user_data(claim: Claim) -> list[dict[str, Any]]:

@@ -15,6 +15,14 @@ def find_schema_fault(value: Any, schema: Mapping[str, Any]) -> str | None:
     return None if fault is None else f"{fault.message[:SCHEMA_FAULT_CHARS_MAX]} at {fault.json_path}"
 
 
+def find_foreign_fault(value: Any, schema: Mapping[str, Any]) -> str | None:
+    """As `find_schema_fault`, for a stranger's schema. Raises `Invalid` if it has a broken reference."""
+    from rejoin_runner.mcp.schema_check import find_mismatches
+
+    faults = find_mismatches(schema, value)
+    return faults[0][:SCHEMA_FAULT_CHARS_MAX] if faults else None
+
+
 def find_fault_of_schema(schema: Mapping[str, Any]) -> str | None:
     """Why this is no JSON schema; None if it is one."""
     from jsonschema import Draft202012Validator

@@ -10,6 +10,7 @@ from rejoin_adapters.store_types import Regenerate
 from rejoin_adapters.usage_types import TOKENS_MAX, RunUsage, parse_usage
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import State
+from rejoin_protocol.request_options import AskedOutput, RequestOptions
 from rejoin_protocol.request_tools import RequestTool
 from tests.support.data.store_session import AGENT, DEFAULT, Chat, text_of
 
@@ -20,6 +21,14 @@ TOOLS = [
     RequestTool("locate", "Where is \u0000 the user? 🍲", {"type": "object", "properties": {"a": {}}}),
     RequestTool("confirm", "", {"type": "object"}),
 ]
+
+OPTIONS = RequestOptions(
+    "Be \u0000 kind. 🍲",
+    temperature=0.5,
+    stop=("END",),
+    output=AskedOutput("place", "", {"type": "object"}),
+    has_openai_tools=True,
+)
 
 
 async def test_a_run_has_the_context_it_came_with_and_the_next_one_has_none(chat: Chat) -> None:
@@ -194,6 +203,38 @@ async def test_of_a_run_that_is_over_no_tools_are_left(postgres: PostgresRunStor
     chat = Chat(postgres)
     run = (await chat.claim((await chat.submit("one", request_tools=TOOLS)).run)).run
     query = "select (request_tools is not null)::text from runs where id = $1"
+    assert await postgres.database.fetch_text(query, run.id) == "true"
+    await chat.end(run, state=end)
+    assert await postgres.database.fetch_text(query, run.id) == "false"
+
+
+async def test_a_run_has_the_options_of_its_request_and_the_next_one_has_none(chat: Chat) -> None:
+    """Also after a takeover and a suspension, and not those of a request that attaches."""
+    run = (await chat.submit("one", id="m", request_options=OPTIONS)).run
+    again = await chat.submit("one", id="m", request_options=RequestOptions("Other."))
+    assert (again.created, again.run) == (False, run)
+    assert (await chat.claim(run)).request_options == OPTIONS
+    taken = await chat.claim(run)  # taken over
+    assert (taken.request_options, list(taken.request_tools)) == (OPTIONS, [])
+    [question] = await chat.ask(taken.run)
+    await chat.store.suspend(taken.run.id, taken.run.attempt, chat.answer(taken.run, "?"))
+    decided = await chat.decide(question)
+    claim = await chat.claim(decided.run)
+    assert claim.request_options == OPTIONS
+    await chat.end(claim.run)
+    claim = await chat.claim(await chat.send("two"))
+    assert claim.request_options == RequestOptions()
+    await chat.end(claim.run)
+    both = await chat.admit(Regenerate(), request_tools=TOOLS, request_options=OPTIONS)
+    claim = await chat.claim(both.run)
+    assert (claim.request_options, list(claim.request_tools)) == (OPTIONS, TOOLS)
+
+
+@pytest.mark.parametrize("end", [State.COMPLETED, State.FAILED, State.CANCELLED])
+async def test_of_a_run_that_is_over_no_options_are_left(postgres: PostgresRunStore, end: State) -> None:
+    chat = Chat(postgres)
+    run = (await chat.claim((await chat.submit("one", request_options=OPTIONS)).run)).run
+    query = "select (request_options is not null)::text from runs where id = $1"
     assert await postgres.database.fetch_text(query, run.id) == "true"
     await chat.end(run, state=end)
     assert await postgres.database.fetch_text(query, run.id) == "false"

@@ -84,8 +84,8 @@ async def test_a_short_run_costs_so_many_round_trips(system: LocalSystem, counte
         assert answer.complete
     await wait_until(lambda: counted[ACKNOWLEDGED] >= RUNS, "the end of all runs")
     for exactly in (
-        "select with_request_tools",  # of `submit_run`
-        "select claim_with_tools",
+        "select with_request_options",  # of `submit_run`
+        "select claim_with_options",
         "select steering_of",  # before the end; before further steps too
         "select end_run",
         "request request.*.*.0",
@@ -159,7 +159,7 @@ async def test_a_fast_model_is_written_in_few_messages(system: LocalSystem, coun
     assert counted["request run.*.log"] < DELTAS / 20
     assert counted["write"] <= counted["request run.*.log"] + 1
     await wait_until(lambda: counted[ACKNOWLEDGED], "the end of the run")
-    assert counted["select claim_with_tools"] == counted["select end_run"] == 1
+    assert counted["select claim_with_options"] == counted["select end_run"] == 1
 
 
 async def written(runs: JetStreamRunLog, run: RunId, messages: int) -> None:

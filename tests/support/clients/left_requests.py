@@ -339,16 +339,25 @@ CHANGES: Mapping[str, Mapping[str, Prepare]] = {
         f"POST {path}": {"send": ask(path, lambda s, _: {"prompt": TEXT, "id": s})}
         for path in ("/api/completion", "/api/object")
     },
-    "POST /run/v1/chat/completions": {
-        "send": ask(
-            "/run/v1/chat/completions",
-            lambda s, agent: {"model": agent, "messages": SAID, "metadata": {"conversation_id": s}},
-        )
+    **{
+        f"POST {path}": {
+            "send": ask(
+                path,
+                lambda s, agent: {"model": agent, "messages": SAID, "metadata": {"conversation_id": s}},
+            )
+        }
+        for path in ("/run/v1/chat/completions", "/v1/chat/completions")
     },
-    "POST /run/v1/responses": {
-        "send": ask("/run/v1/responses", lambda s, agent: {"model": agent, "input": TEXT, "conversation": s})
+    **{
+        f"POST {path}": {
+            "send": ask(path, lambda s, agent: {"model": agent, "input": TEXT, "conversation": s})
+        }
+        for path in ("/run/v1/responses", "/v1/responses")
     },
-    "POST /run/v1/responses/{response}/cancel": {"cancel": stop("/run/v1/responses/{response}/cancel")},
+    **{
+        f"POST {path}": {"cancel": stop(path)}
+        for path in ("/run/v1/responses/{response}/cancel", "/v1/responses/{response}/cancel")
+    },
     **{
         f"POST {path}": {"call": call_tool(path), "cancel": cancel_call(path)}
         for path in ("/run/v1/mcp", "/v1/mcp")

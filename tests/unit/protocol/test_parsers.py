@@ -4,6 +4,7 @@ import string
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_gateway.api import agent_chat, aisdk
 from rejoin_gateway.api.openai import completions, request_input, responses
+from rejoin_gateway.api.openai.caller_options import read_options
 from rejoin_gateway.api.openai.response_format import parse_response_id
 from rejoin_gateway.api.parts import parts_chat, threads
 from rejoin_gateway.api.run import executions, run_chat
@@ -28,9 +30,11 @@ from rejoin_gateway.streaming import positions
 from rejoin_protocol import file_formats, file_ids, ids
 from rejoin_protocol.errors import Invalid, Unauthenticated
 from rejoin_protocol.log import cursor
+from rejoin_protocol.run_request import AgentEntry
 
 SIGNING = "a secret that both sides know, long enough for every algorithm that there is"
 SLOW_S = 5.0
+ANY_CALLER = AgentEntry(ids.AgentName("a"), callers=("instructions", "sampling", "output", "tools"))
 NAMES = (
     "type",
     "text",
@@ -218,10 +222,12 @@ def read(body: Any) -> None:
             refused(message_input.check_title, body.title)
             refused(message_input.check_metadata, body.metadata)
         case completions.ChatCompletionRequest():
-            asked(refused(request_input.from_chat_messages, body.messages))
+            asked(refused(partial(request_input.from_chat_messages, strict=False), body.messages))
+            refused(lambda one: read_options(one, [], ANY_CALLER), msgspec.structs.asdict(body))
         case responses.CreateResponseRequest():
             refused(request_input.parse_answers, body.input)
-            asked(refused(request_input.from_response_input, body.input))
+            asked(refused(partial(request_input.from_response_input, strict=False), body.input))
+            refused(lambda one: read_options(one, [], ANY_CALLER), msgspec.structs.asdict(body))
         case _:
             pass
 

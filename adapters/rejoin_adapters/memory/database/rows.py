@@ -29,6 +29,7 @@ from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, UserId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
 from rejoin_protocol.limits import PAGE_BYTES_MAX
+from rejoin_protocol.request_options import RequestOptions
 from rejoin_protocol.request_tools import RequestTool
 from rejoin_protocol.run_request import RunRequest
 
@@ -85,6 +86,7 @@ class RunRow(msgspec.Struct):
     ended_at: datetime | None = None
     context: bytes | None = None
     request_tools: Sequence[RequestTool] = ()
+    request_options: RequestOptions = RequestOptions()
     seen: dict[str, Any] | None = None
     released_attempt: int = 0
     losses: dict[int, Loss] = {}
@@ -368,7 +370,7 @@ class SessionRow(msgspec.Struct):
         for run in self.runs:
             if run.row.state is State.SUSPENDED and run.answer.position >= start:
                 run.change(state=next_state(run.row.state, LifecycleEvent.CANCEL))
-                run.context, run.request_tools = None, ()
+                run.context, run.request_tools, run.request_options = None, (), RequestOptions()
                 self.cancel_approvals(run)
 
     def steer(self, run: RunRow, message: MessageRow) -> None:

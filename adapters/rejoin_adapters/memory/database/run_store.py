@@ -38,6 +38,7 @@ from rejoin_protocol.events.steering import steering_ids
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import TERMINAL, LifecycleEvent, State, next_state
 from rejoin_protocol.limits import STEERING_MAX
+from rejoin_protocol.request_options import RequestOptions
 from rejoin_protocol.run_request import RunRequest
 
 _ENDS = {
@@ -199,7 +200,7 @@ class MemoryRunStore(MemoryRunQueries):
         run = RunRow(row, answer, asked, admission.key, now if ready else None, now, now)
         run.on_stop = self.database.queue_webhooks
         run.context = admission.context
-        run.request_tools = admission.request_tools
+        run.request_tools, run.request_options = admission.request_tools, admission.request_options
         if admission.remember:
             session.context = admission.context
         message.run = answer.run = self.database.runs[admission.run] = run
@@ -238,6 +239,7 @@ class MemoryRunStore(MemoryRunQueries):
             history_from=None,
             steering=steering,
             request_tools=list(run.request_tools),
+            request_options=run.request_options,
         )
 
     async def load_history(self, claim: Claim) -> Claim:
@@ -355,7 +357,7 @@ class MemoryRunStore(MemoryRunQueries):
         if mine.row.state is State.RUNNING:
             mine.change(state=next_state(mine.row.state, _ENDS[state]), error=error)
             mine.due_at = mine.context = None
-            mine.request_tools = ()
+            mine.request_tools, mine.request_options = (), RequestOptions()
             if answer is not None:
                 self._store_answer(mine, answer)
             session.cancel_approvals(mine)

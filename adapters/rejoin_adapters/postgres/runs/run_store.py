@@ -42,6 +42,7 @@ from rejoin_protocol.events.steering import steering_ids
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.limits import PAGE_BYTES_MAX
+from rejoin_protocol.request_options import RequestOptions
 from rejoin_protocol.request_tools import RequestTool
 from rejoin_protocol.run_request import RunRequest
 
@@ -86,10 +87,10 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
             case Regenerate(target):
                 return await self.database.fetch_json(
                     Admitted,
-                    "select with_request_tools("
+                    "select with_request_options("
                     "  regenerate_run("
-                    "    $3, $4, session_key($3, $4, $5), $6, $7, $8, $9, $10, $11, $12, $13),"
-                    "  $1, $2)",
+                    "    $4, $5, session_key($4, $5, $6), $7, $8, $9, $10, $11, $12, $13, $14),"
+                    "  $1, $2, $3)",
                     *_arguments(admission),
                     target,
                 )
@@ -97,11 +98,11 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
     async def _submit(self, admission: Admission, submit: Submit) -> Admitted:
         message = submit.user_message.message
         query = """
-            select with_request_tools(
+            select with_request_options(
               submit_run(
-                $3, $4, session_key($3, $4, $5), $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                $17, $18, $19),
-              $1, $2)
+                $4, $5, session_key($4, $5, $6), $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+                $18, $19, $20),
+              $1, $2, $3)
         """
         return await self.database.fetch_json(
             Admitted,
@@ -256,15 +257,18 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
         arguments = request.run, request.turn, runner, *msgspec.structs.astuple(bounds)
         found = await self.database.find_json(
             tuple[
-                tuple[tuple[Claim, list[MessageDict], int, int, bool], list[MessageDict]],
-                list[RequestTool],
+                tuple[
+                    tuple[tuple[Claim, list[MessageDict], int, int, bool], list[MessageDict]],
+                    list[RequestTool],
+                ],
+                RequestOptions,
             ],
-            "select claim_with_tools($1, $2, $3, $4, $5, $6)",
+            "select claim_with_options($1, $2, $3, $4, $5, $6)",
             *arguments,
         )
         if found is None:
             return None
-        ((claim, history, first, size, cut), steering), tools = found
+        (((claim, history, first, size, cut), steering), tools), options = found
         return msgspec.structs.replace(
             claim,
             history=history,
@@ -273,6 +277,7 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
             history_from=first if size > bounds.inline_bytes_max else None,
             steering=steering,
             request_tools=tools,
+            request_options=options,
         )
 
     async def load_history(self, claim: Claim) -> Claim:
@@ -336,6 +341,7 @@ def _arguments(admission: Admission) -> tuple[Any, ...]:
     return (
         admission.operation_set,
         json_text(admission.request_tools) if admission.request_tools else None,
+        json_text(admission.request_options) if admission.request_options != RequestOptions() else None,
         *owner_columns(admission.owner),
         admission.session,
         admission.agent,

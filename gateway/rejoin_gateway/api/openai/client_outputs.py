@@ -1,16 +1,17 @@
-"""Client tools in both of OpenAI's APIs: gives a session the tools of a request, and a run the outputs."""
+"""Client tools in both of OpenAI's APIs: gives a session what a request sets, and a run the outputs."""
 
 from collections.abc import Sequence
-from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from rejoin_adapters.store_types import Decision, Run
 from rejoin_adapters.usage_types import RunUsage
 from rejoin_gateway.api.openai import tool_calls
+from rejoin_gateway.api.openai.caller_options import CallerRequest
 from rejoin_gateway.api.openai.completion_format import CompletionMetadata
 from rejoin_gateway.api.openai.tool_calls import SentOutput, wire_call_id
-from rejoin_gateway.api.shared.client_tools import TOOLS, takes_tools, with_tools
+from rejoin_gateway.api.shared.client_tools import with_tools
 from rejoin_gateway.api.shared.lookup import find_run
 from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.core.tool_outputs import OUTPUT_KIND, to_decision
@@ -19,16 +20,10 @@ from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.lifecycle import BUSY
 
 
-async def with_functions(session: AgentSession, tools: Sequence[Any] | None, choice: Any) -> AgentSession:
-    """The session, whose new runs have the functions of a request as tools, unless its `tool_choice` is
-    `none`. Raises `Invalid`, also for an agent that takes no tools.
-    """
-    if not tools:
-        return session
-    if not await takes_tools(session):
-        raise Invalid("tools has no effect here: the agent has its own and takes no others", TOOLS)
-    functions = tool_calls.parse_functions(tools, TOOLS)
-    return await with_tools(session, [] if choice == "none" else functions)
+async def with_request(session: AgentSession, asked: CallerRequest) -> AgentSession:
+    """The session, whose new runs have the options and tools of a request. Raises `Invalid`."""
+    session = msgspec.structs.replace(session, options=asked.options)
+    return await with_tools(session, asked.tools) if asked.tools else session
 
 
 async def find_asking_run(request: web.Request, outputs: Sequence[SentOutput]) -> tuple[Run, Session]:

@@ -6,7 +6,7 @@ stored messages count. The protocol can neither resume a stream nor take text ba
 has sent text, the stream ends with an error, and the whole answer is in the session.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -16,11 +16,18 @@ from msgspec import Meta
 
 from rejoin_adapters.store_types import Run
 from rejoin_gateway.api.openai import request_input
+from rejoin_gateway.api.openai.caller_options import (
+    CallerFields,
+    CallerRequest,
+    TokenCount,
+    read_options,
+    read_tools,
+)
 from rejoin_gateway.api.openai.client_outputs import (
     find_asking_run,
     metadata_of_turn,
     output_decisions,
-    with_functions,
+    with_request,
 )
 from rejoin_gateway.api.openai.completion_format import (
     CompletionMetadata,
@@ -29,7 +36,7 @@ from rejoin_gateway.api.openai.completion_format import (
     pending_calls_in,
     stream_error,
 )
-from rejoin_gateway.api.openai.request_input import ChatMessage, Labels
+from rejoin_gateway.api.openai.request_input import ChatMessage
 from rejoin_gateway.api.openai.tool_calls import SentOutput
 from rejoin_gateway.api.shared.answers import decide_before, require_replay
 from rejoin_gateway.api.shared.lookup import directory_of
@@ -49,8 +56,8 @@ from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Conflict, Gone, Invalid, NotFound
 from rejoin_protocol.events.unfold import unfold
-from rejoin_protocol.ids import SessionId, from_header, session_id, to_header
-from rejoin_protocol.limits import MESSAGES_MAX, REQUEST_TOOLS_MAX, FreeObject, Name
+from rejoin_protocol.ids import AgentName, SessionId, from_header, session_id, to_header
+from rejoin_protocol.limits import MESSAGES_MAX, STOPS_MAX, FreeObject, Name
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 from rejoin_protocol.run_request import AgentEntry
@@ -68,16 +75,18 @@ class StreamOptions(msgspec.Struct, frozen=True):
     include_obfuscation: bool = False
 
 
-class ChatCompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields that have an effect. Others are accepted with values that change nothing."""
+class ChatCompletionRequest(CallerFields, frozen=True, kw_only=True):
+    """The fields that have an effect. Others are accepted, and named in the header `Rejoin-Ignored`."""
 
     model: Name
     messages: Annotated[list[ChatMessage], Meta(max_length=MESSAGES_MAX)]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    metadata: Labels | None = None
-    tools: Annotated[list[FreeObject], Meta(max_length=REQUEST_TOOLS_MAX)] | None = None
-    tool_choice: Name | FreeObject | None = None
+    max_tokens: TokenCount | None = None
+    max_completion_tokens: TokenCount | None = None
+    stop: Name | Annotated[list[Name], Meta(max_length=STOPS_MAX)] | None = None
+    response_format: FreeObject | None = None
+    n: int | None = None
 
 
 class ModelEntry(msgspec.Struct, frozen=True):
@@ -104,6 +113,7 @@ class _AdmittedCompletion(msgspec.Struct, frozen=True):
     metadata: CompletionMetadata
     stream: bool
     include_usage: bool
+    headers: Mapping[str, str]
 
 
 async def create_completion(request: web.Request) -> web.StreamResponse:
@@ -114,22 +124,28 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
         begin_response(request)
         return await _respond_complete(admitted)
     translate = _translate_stream(admitted)
-    return await stream_replay(request, admitted.replay, translate)
+    return await stream_replay(request, admitted.replay, translate, admitted.headers)
 
 
 async def _admit_completion(request: web.Request) -> _AdmittedCompletion:
-    body = await decode_checked_body(request, ChatCompletionRequest)
-    if body.stream_options is not None and not body.stream:
+    body, fields = await decode_checked_body(request, ChatCompletionRequest)
+    strict = request.app[SERVICE].openai_strict
+    if strict and body.stream_options is not None and not body.stream:
         raise Invalid("stream_options are for a stream", "/stream_options")
-    id, messages = _parse_conversation_id(request, body), request_input.from_chat_messages(body.messages)
+    if body.n not in (None, 1):
+        raise Invalid("an answer has one choice: n is 1", "/n")
+    id = _parse_conversation_id(request, body)
+    instructions, messages = request_input.split_instructions(
+        request_input.from_chat_messages(body.messages, strict=strict)
+    )
+    session = session_with_model(request, body.model, id)
+    asked = await read_request(request, session, fields, instructions)
     outputs = request_input.chat_outputs(body.messages, len(body.messages))
     if outputs:
         replay = await _continue_run(request, body, id, outputs)
         metadata = metadata_of_turn(replay)
     else:
-        session = await with_functions(
-            session_with_model(request, body.model, id), body.tools, body.tool_choice
-        )
+        session = await with_request(session, asked)
         if id is not None:
             await session.check_agent()
             before = request_input.chat_outputs(body.messages, len(body.messages) - 1)
@@ -137,7 +153,7 @@ async def _admit_completion(request: web.Request) -> _AdmittedCompletion:
         replay = await send_input(request, session, messages, "/messages")
         metadata = metadata_of_run(replay.run)
     options = body.stream_options or StreamOptions()
-    return _AdmittedCompletion(replay, metadata, bool(body.stream), options.include_usage)
+    return _AdmittedCompletion(replay, metadata, bool(body.stream), options.include_usage, asked.headers)
 
 
 async def _continue_run(
@@ -168,9 +184,9 @@ async def list_models(request: web.Request) -> web.StreamResponse:
 async def get_model(request: web.Request) -> web.StreamResponse:
     """One agent as a model. Raises `NotFound` for one that is not served or that the caller may not use."""
     name = request.match_info["agent"]
-    entry = await directory_of(request).find_agent(allowed_agent(request, name))
+    entry = await directory_of(request).find_agent(_agent_of_model(request, name))
     if entry is None:
-        raise NotFound(f"there is no agent {name!r}")
+        raise _no_model(name)
     return json_response(_to_model(entry))
 
 
@@ -178,11 +194,36 @@ def _to_model(entry: AgentEntry) -> ModelEntry:
     return ModelEntry(entry.name, entry.deployed_at_ms // 1000, entry.description)
 
 
-async def decode_checked_body[T: msgspec.Struct](request: web.Request, kind: type[T]) -> T:
-    """The body as `kind`. Raises `Invalid` for a field that has no effect here, and as `decode_body`."""
+async def decode_checked_body[T: CallerFields](
+    request: web.Request, kind: type[T]
+) -> tuple[T, dict[str, Any]]:
+    """The body as `kind`, and all of its fields by name. Raises as `decode_body`; a strict gateway also
+    raises `Invalid` for a field that has no effect.
+    """
     fields = await decode_body(request, dict[str, Any])
-    request_input.check_fields(fields, kind.__struct_fields__)
-    return convert_body(fields, kind)
+    if request.app[SERVICE].openai_strict:
+        request_input.check_fields(fields, request_input.STRICT_FIELDS.intersection(kind.__struct_fields__))
+    body = convert_body(fields, kind)
+    known = fields.keys() & kind.__struct_fields__
+    return body, fields | {name: getattr(body, name) for name in known}
+
+
+async def read_request(
+    request: web.Request,
+    session: AgentSession,
+    fields: Mapping[str, Any],
+    instructions: Sequence[request_input.InputMessage],
+) -> CallerRequest:
+    """What a request sets for its run. To a strict gateway it brings tools at most, and only to an agent with
+    `client_tools="request"`. Raises `NotFound` if there is no such agent, and `Invalid`.
+    """
+    try:
+        entry = await session.backend.agent(session.agent)
+    except NotFound:
+        raise _no_model(session.agent) from None
+    if request.app[SERVICE].openai_strict:
+        return read_tools(fields, entry)
+    return read_options(fields, instructions, entry)
 
 
 def session_with_model(request: web.Request, model: str, id: str | None) -> AgentSession:
@@ -190,7 +231,7 @@ def session_with_model(request: web.Request, model: str, id: str | None) -> Agen
 
     Raises `NotFound` for an agent that cannot exist or that the credential may not use.
     """
-    agent, owner = allowed_agent(request, model), request[PRINCIPAL].owner
+    agent, owner = _agent_of_model(request, model), request[PRINCIPAL].owner
     session = SessionId(id or new_session_id(key_of(request), owner))
     backend, context = request.app[SERVICE].backend, ContextInput(request.headers)
     return AgentSession(backend, owner, session, agent, context)
@@ -219,6 +260,17 @@ async def send_input(
     return await require_replay(session, sent, V6)
 
 
+def _agent_of_model(request: web.Request, model: str) -> AgentName:
+    try:
+        return allowed_agent(request, model)
+    except NotFound:
+        raise _no_model(model) from None
+
+
+def _no_model(name: str) -> NotFound:
+    return NotFound(f"there is no model {name[:64]!r}: a model is an agent's name", "model_not_found")
+
+
 def metadata_of_run(run: Run, turn: int = 0) -> CompletionMetadata:
     """The metadata of a run in the answer that begins with a turn."""
     return CompletionMetadata(run.id, run.session, run.agent, turn)
@@ -240,7 +292,11 @@ def _parse_conversation_id(request: web.Request, body: ChatCompletionRequest) ->
 async def _respond_complete(admitted: _AdmittedCompletion) -> web.StreamResponse:
     replay = admitted.replay
     answer = await collect_answer(msgspec.structs.replace(replay, view=View()))
-    headers = {"x-conversation-id": to_header(replay.run.session), "x-workflow-run-id": replay.run.id}
+    headers = {
+        "x-conversation-id": to_header(replay.run.session),
+        "x-workflow-run-id": replay.run.id,
+        **admitted.headers,
+    }
     if answer.error is not None:
         headers |= NO_RETRY
         status = HTTPStatus.INTERNAL_SERVER_ERROR
@@ -279,57 +335,58 @@ def sse_frame(value: Any) -> bytes:
     return b"data: %b\n\n" % msgspec.json.encode(value)
 
 
-ROUTES = (
-    Route(
-        "POST",
-        "/run/v1/chat/completions",
-        create_completion,
-        Scope.CHAT,
-        RouteDoc(
-            "Create a chat completion",
-            description="OpenAI's chat completions for agents: set the client's base URL to `/run/v1` and "
-            "`model` to an agent's name. Each request starts a conversation of its own, unless the header "
-            "`x-conversation-id` or `metadata.conversation_id` names one. Returns a completion, or its "
-            "chunks with `stream: true`. Fields that would have no effect (`temperature`, …) are "
-            "refused, unless they ask for what happens anyway. `tools` are taken by agents with "
-            '`client_tools="request"`: the model\'s calls end the completion with `tool_calls`, and a '
-            "request whose last messages have the role `tool` continues it.",
-            body=ChatCompletionRequest,
-            responses={200: (dict[str, Any], "text/event-stream")},
-            headers={
-                "x-conversation-id": "The conversation to continue. Only the last message is sent to it.",
-                **IDEMPOTENCY_HEADER,
-            },
-            takes_context=True,
-            tag="openai",
-            example={"model": "demo", "messages": [{"role": "user", "content": "hello"}]},
+OPENAI_BASES = ("/run/v1", "/v1")
+"""The paths under which OpenAI's APIs are served: some clients know only the second one."""
+ROUTES = tuple(
+    Route(method, f"{base}{path}", handler, Scope.CHAT, doc, ErrorFormat.OPENAI)
+    for base in OPENAI_BASES
+    for method, path, handler, doc in (
+        (
+            "POST",
+            "/chat/completions",
+            create_completion,
+            RouteDoc(
+                "Create a chat completion",
+                description="OpenAI's chat completions for agents: set the client's base URL to `/v1` and "
+                "`model` to an agent's name. Each request starts a conversation of its own, unless the "
+                "header `x-conversation-id` or `metadata.conversation_id` names one. Returns a "
+                "completion, or its chunks with `stream: true`. System messages, sampling, "
+                "`response_format` and `tools` apply to this answer as far as the agent's `callers` allow; "
+                "the header `Rejoin-Ignored` names the fields that have no effect. The model's calls of "
+                "`tools` end the completion with `tool_calls`, and a request whose last messages have the "
+                "role `tool` continues it.",
+                body=ChatCompletionRequest,
+                responses={200: (dict[str, Any], "text/event-stream")},
+                headers={
+                    "x-conversation-id": "The conversation to continue. Only the last message is sent to it.",
+                    **IDEMPOTENCY_HEADER,
+                },
+                takes_context=True,
+                tag="openai",
+                example={"model": "demo", "messages": [{"role": "user", "content": "hello"}]},
+            ),
         ),
-        ErrorFormat.OPENAI,
-    ),
-    Route(
-        "GET",
-        "/run/v1/models",
-        list_models,
-        Scope.CHAT,
-        RouteDoc(
-            "List models",
-            description="Returns the agents that the credential may use, each as a model of OpenAI's API.",
-            responses={200: ModelList},
-            tag="openai",
+        (
+            "GET",
+            "/models",
+            list_models,
+            RouteDoc(
+                "List models",
+                description="Returns the agents that the credential may use, each as a model.",
+                responses={200: ModelList},
+                tag="openai",
+            ),
         ),
-        ErrorFormat.OPENAI,
-    ),
-    Route(
-        "GET",
-        "/run/v1/models/{agent}",
-        get_model,
-        Scope.CHAT,
-        RouteDoc(
-            "Get a model",
-            description="Returns one agent as a model of OpenAI's API.",
-            responses={200: ModelEntry},
-            tag="openai",
+        (
+            "GET",
+            "/models/{agent}",
+            get_model,
+            RouteDoc(
+                "Get a model",
+                description="Returns one agent as a model of OpenAI's API.",
+                responses={200: ModelEntry},
+                tag="openai",
+            ),
         ),
-        ErrorFormat.OPENAI,
-    ),
+    )
 )

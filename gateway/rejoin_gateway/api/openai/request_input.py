@@ -1,10 +1,12 @@
 """Reads the requests of OpenAI's clients (OpenAI API reference): checks fields, converts messages. Pure.
 
-An agent has its own instructions, tools and settings, and its tools run here. A field that would change them
-has no effect, so it is refused by name, unless its value is what happens anyway (`n: 1`, `null`). System and
-developer messages are refused for the same reason. Two things are dropped silently: earlier turns of a
-session that exists, because the stored ones count, and what a client sends back about calls that were made
-here, except the outputs at the end of a request.
+System and developer messages are instructions, which are kept apart from the conversation. Two things are
+dropped silently: earlier turns of a session that exists, because the stored ones count, and what a client
+sends back about calls, except the outputs at the end of a request.
+
+`strict`: an agent has its own instructions and settings, and its tools run here. A field that would change
+them has no effect, so it is refused by name, unless its value is what happens anyway (`n: 1`, `null`). System
+and developer messages are refused for the same reason, and calls that were not made here.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,14 +20,7 @@ from rejoin_gateway.core.answered_calls import AnsweredCall
 from rejoin_gateway.core.message_input import ClientMessage, parse_reason
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import ApprovalId
-from rejoin_protocol.limits import (
-    OBJECT_KEYS_MAX,
-    PARTS_MAX,
-    Name,
-    Reason,
-    RepeatedParts,
-    RepeatedText,
-)
+from rejoin_protocol.limits import PARTS_MAX, RepeatedParts, RepeatedText
 
 IDLE = frozenset(
     {"parallel_tool_calls", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
@@ -61,8 +56,18 @@ OUTPUT_ITEM = "function_call_output"
 DECISION_ITEM = "mcp_approval_response"
 ANSWER_ITEMS = frozenset({OUTPUT_ITEM, DECISION_ITEM})
 """Items that answer what a response waits for."""
+SYSTEM_ROLES = ("system", "developer")
+CONVERSATION = "conversation_id"
+"""The key of `metadata` that names the session."""
 SYSTEM_REFUSED = "the agent has its own instructions: messages with role {} are not taken"
 SHOWN_NAME_CHARS_MAX = 64
+
+
+STRICT_FIELDS = frozenset(
+    {"model", "messages", "input", "stream", "stream_options", "background", "metadata", "tools"}
+    | {"tool_choice", "previous_response_id", "conversation"}
+)
+"""Fields that have an effect for a strict gateway."""
 
 
 def check_fields(fields: Mapping[str, Any], taken: Collection[str]) -> None:
@@ -75,10 +80,6 @@ def check_fields(fields: Mapping[str, Any], taken: Collection[str]) -> None:
         allowed = " or ".join(msgspec.json.encode(value).decode() for value in NEUTRAL.get(name, ()))
         detail = f"{shown} has no effect here" + (f": only {allowed} is taken" if allowed else "")
         raise Invalid(detail, f"/{shown}")
-
-
-type Labels = Annotated[dict[Name, Reason], Meta(max_length=OBJECT_KEYS_MAX)]
-"""A client's own labels of a request."""
 
 
 class InputMessage(msgspec.Struct, frozen=True):
@@ -142,20 +143,30 @@ class ChatMessage(msgspec.Struct, frozen=True):
     function_call: Any = None
 
 
-def from_chat_messages(messages: Sequence[ChatMessage]) -> list[InputMessage]:
+def from_chat_messages(messages: Sequence[ChatMessage], *, strict: bool) -> list[InputMessage]:
     """The messages of a chat completion, without outputs of tools. Raises `Invalid`."""
     converted = []
     for number, message in enumerate(messages):
         place = f"/messages/{number}"
         if message.role == "tool":
-            parse_call_id(message.tool_call_id, f"{place}/tool_call_id")
+            if strict:
+                parse_call_id(message.tool_call_id, f"{place}/tool_call_id")
             continue
-        _check_role(message.role, place)
-        check_calls(message.tool_calls or (), f"{place}/tool_calls")
-        if message.function_call:
+        if message.role == "function" and not strict:
+            continue
+        _check_role(message.role, place, strict=strict)
+        if strict:
+            check_calls(message.tool_calls or (), f"{place}/tool_calls")
+        if strict and message.function_call:
             raise Invalid("only tool_calls are taken", f"{place}/function_call")
         converted.append(_convert_message(message.role, message.content, place, _chat_part))
     return converted
+
+
+def split_instructions(messages: Sequence[InputMessage]) -> tuple[list[InputMessage], list[InputMessage]]:
+    """The instructions among the messages, and the conversation."""
+    instructions = [message for message in messages if message.role in SYSTEM_ROLES]
+    return instructions, [message for message in messages if message.role not in SYSTEM_ROLES]
 
 
 def chat_outputs(messages: Sequence[ChatMessage], end: int) -> list[SentOutput]:
@@ -169,7 +180,7 @@ def chat_outputs(messages: Sequence[ChatMessage], end: int) -> list[SentOutput]:
     ]
 
 
-def from_response_input(input: str | Sequence[dict[str, Any]]) -> list[InputMessage]:
+def from_response_input(input: str | Sequence[dict[str, Any]], *, strict: bool) -> list[InputMessage]:
     """The messages in a response's `input`. Raises `Invalid`."""
     if isinstance(input, str):
         return [_convert_message("user", input, "", _input_part, root="/input")]
@@ -180,13 +191,16 @@ def from_response_input(input: str | Sequence[dict[str, Any]]) -> list[InputMess
             case {"type": str(kind)} if kind in OWN_ITEMS:
                 continue
             case {"type": "function_call" | "function_call_output"}:
-                parse_call_id(item.get("call_id"), f"{place}/call_id")
+                if strict:
+                    parse_call_id(item.get("call_id"), f"{place}/call_id")
                 continue
             case {"role": str(role), "content": str() | list() as content} if (
                 item.get("type", "message") == "message"
             ):
-                _check_role(role, place)
+                _check_role(role, place, strict=strict)
                 converted.append(_convert_message(role, content, place, _input_part))
+            case {"type": str(kind)} if kind != "message" and kind not in ANSWER_ITEMS and not strict:
+                continue
             case _:
                 raise Invalid("an input item is a message; an mcp_approval_response stands alone", place)
     return converted
@@ -245,13 +259,15 @@ def _parse_decision(item: dict[str, Any], place: str) -> AnsweredCall:
             raise Invalid("an approval response needs approval_request_id and approve", place)
 
 
-def _check_role(role: str, place: str) -> None:
-    if role in ("system", "developer"):
-        raise Invalid(SYSTEM_REFUSED.format(role), f"{place}/role")
+def _check_role(role: str, place: str, *, strict: bool) -> None:
+    if role in SYSTEM_ROLES:
+        if strict:
+            raise Invalid(SYSTEM_REFUSED.format(role), f"{place}/role")
+        return
     if role == "function":
         raise Invalid("only outputs in messages of role tool are taken", f"{place}/role")
     if role not in ("user", "assistant"):
-        raise Invalid("a role is user or assistant", f"{place}/role")
+        raise Invalid("a role is user, assistant, system, developer or tool", f"{place}/role")
 
 
 def _convert_message(

@@ -42,7 +42,8 @@ RESPONSE_ID_PREFIX = "resp_"
 _RESPONSE_ID = re.compile(
     rf"{RESPONSE_ID_PREFIX}([0-9A-Za-z]{{26}}(?:-[0-9]{{1,3}})?)(?:_([1-9][0-9]{{0,8}}))?"
 )
-INCOMPLETE = {"length": "max_output_tokens", "content-filter": "content_filter", "tool-calls": "max_steps"}
+INCOMPLETE = {"length": "max_output_tokens", "content-filter": "content_filter", "tool-calls": None}
+"""Our reasons for an early end → OpenAI's. It has no word for the end of the steps: `rejoin` says it."""
 FINAL_EVENTS = frozenset({"response.completed", "response.failed", "response.incomplete"})
 CREATED = "response.created"
 
@@ -139,6 +140,7 @@ class ResponseStream:
         """The response object as of now. `fault`: why it failed; `reason`: why it is incomplete."""
         for index in self._open.values():
             self._settle_item(index)
+        usage = self._usage()  # left out while it is not known: OpenAI's schema has no null for it
         return {
             "id": RESPONSE_ID_PREFIX + self._run.ulid,
             "object": "response",
@@ -158,7 +160,7 @@ class ResponseStream:
             "text": {"format": {"type": "text"}},
             "truncation": "disabled",
             "conversation": {"id": self._run.session},
-            "usage": self._usage(),
+            **({} if usage is None else {"usage": usage}),
             "rejoin": rejoin_extension(self._run, self._pending_calls, self._metadata),
         }
 
@@ -187,10 +189,10 @@ class ResponseStream:
             case str(fault):
                 type, self.final = "response.failed", self.body("failed", fault=fault)
             case _ if self._aborted:
-                type, self.final = "response.incomplete", self.body("cancelled", reason="cancelled")
+                type, self.final = "response.incomplete", self.body("cancelled")
             case _ if self._pending_calls.pending:
                 self.suspended_at = self.number
-                type, self.final = "response.incomplete", self.body("incomplete", reason="approval_required")
+                type, self.final = "response.completed", self.body("completed")
             case _ if self.is_over:
                 type, self.final = "response.completed", self.body("completed")
             case _ if reason in INCOMPLETE:
@@ -256,7 +258,11 @@ class ResponseStream:
         """The fields that name the item and the part that an event is about."""
         item = self._items[index]
         inner = "summary_index" if item["type"] == "reasoning" else "content_index"
-        return {"item_id": item["id"], "output_index": index, inner: 0}
+        return {**self._item_at(index), inner: 0}
+
+    def _item_at(self, index: int) -> dict[str, Any]:
+        """The fields that name the item that an event is about."""
+        return {"item_id": self._items[index]["id"], "output_index": index}
 
     def _append_delta(self, index: int, delta: str) -> ResponseEvent:
         self._deltas.setdefault(index, []).append(delta)
@@ -318,35 +324,40 @@ class ResponseStream:
             case chunks.ToolInputAvailable(tool_call_id=call, tool_name=name, input=input) if (
                 call not in self._calls
             ):
-                return [self._open_call(call, name, input)]
+                return self._open_call(call, name, input)
             case chunks.ToolInputError(tool_call_id=call, tool_name=name, input=input, error_text=text):
-                opened = [] if call in self._calls else [self._open_call(call, name, input)]
-                return [*opened, self._close_call(call, status="failed", error=text)]
+                opened = [] if call in self._calls else self._open_call(call, name, input)
+                return [*opened, *self._fail_call(call, text)]
             case chunks.ToolApprovalRequest(approval_id=id, tool_call_id=call) if call in self._calls:
                 return self._request_approval(id, self._items[self._calls[call]])
             case chunks.ToolOutputAvailable(tool_call_id=call, output=output, preliminary=preliminary) if (
                 call in self._calls and preliminary is not True
             ):
-                return [self._close_call(call, status="completed", output=_text(output))]
+                return self._close_call(call, status="completed", output=_text(output))
             case chunks.ToolOutputError(tool_call_id=call, error_text=text) if call in self._calls:
-                return [self._close_call(call, status="failed", error=text)]
+                return self._fail_call(call, text)
             case chunks.ToolOutputDenied(tool_call_id=call) if call in self._calls:
-                return [self._close_call(call, status="failed", error="denied")]
+                return self._fail_call(call, "denied")
             case _:
                 return []
 
-    def _open_call(self, call: str, name: str, input: Any) -> ResponseEvent:
+    def _open_call(self, call: str, name: str, input: Any) -> list[ResponseEvent]:
         item = {"type": "mcp_call", "status": "in_progress", "server_label": self._run.agent, "name": name}
-        self._calls[call], added = self._add(
-            "mcp", item | {"arguments": _text(input), "output": None, "error": None}
-        )
-        return added
+        index, added = self._add("mcp", item | {"arguments": "", "output": None, "error": None})
+        self._calls[call], arguments, at = index, _text(input), self._item_at(index)
+        self._items[index]["arguments"] = arguments
+        return [
+            added,
+            self._event("response.mcp_call.in_progress", **at),
+            self._event("response.mcp_call_arguments.delta", **at, delta=arguments),
+            self._event("response.mcp_call_arguments.done", **at, arguments=arguments),
+        ]
 
     def _add_function_call(self, call: ClientCall) -> list[ResponseEvent]:
         item = {"type": "function_call", "status": "in_progress", "name": call.tool, "arguments": ""}
         index, added = self._add("fc", item | {"call_id": wire_call_id(self._run.run, call.call)})
         self._items[index] |= {"status": "completed", "arguments": call.arguments}
-        at = {"item_id": self._items[index]["id"], "output_index": index}
+        at = self._item_at(index)
         return [
             added,
             self._event("response.function_call_arguments.delta", **at, delta=call.arguments),
@@ -356,10 +367,14 @@ class ResponseStream:
             self._done(index),
         ]
 
-    def _close_call(self, call: str, **outcome: str) -> ResponseEvent:
+    def _fail_call(self, call: str, text: str) -> list[ResponseEvent]:
+        error = {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": text}]}
+        return self._close_call(call, status="failed", error=error)
+
+    def _close_call(self, call: str, *, status: str, **outcome: Any) -> list[ResponseEvent]:
         index = self._calls[call]
-        self._items[index] |= outcome
-        return self._done(index)
+        self._items[index] |= {"status": status, **outcome}
+        return [self._event(f"response.mcp_call.{status}", **self._item_at(index)), self._done(index)]
 
     def _request_approval(self, id: str, call: dict[str, Any]) -> list[ResponseEvent]:
         shown = {field: call[field] for field in ("server_label", "name", "arguments")}

@@ -3,13 +3,13 @@
 `previous_response_id` continues the session of that response, in a fork if the session has newer messages;
 `conversation` names a session. Every response is durable: `background` only means that the request does not
 wait, and a closed connection stops nothing. Metadata is not stored, except `conversation_id`. A response that
-waits for approvals is `incomplete` with the reason `approval_required`. It continues under the same id after
+waits for approvals is `completed` and has `mcp_approval_request` items. It continues under the same id after
 `mcp_approval_response` items for all approvals that it asks for. One that calls client tools is `completed`;
 `function_call_output` items for all of these calls continue its run in another response.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
@@ -18,23 +18,26 @@ from aiohttp import web
 from msgspec import Meta
 
 from rejoin_gateway.api.openai import request_input
+from rejoin_gateway.api.openai.caller_options import CallerFields, TokenCount
 from rejoin_gateway.api.openai.client_outputs import (
     find_asking_run,
     metadata_of_turn,
     output_decisions,
-    with_functions,
+    with_request,
 )
 from rejoin_gateway.api.openai.completion_format import CompletionMetadata
 from rejoin_gateway.api.openai.completions import (
+    OPENAI_BASES,
     V6,
     decode_checked_body,
     metadata_of_run,
+    read_request,
     send_input,
     session_with_model,
     sse_frame,
 )
 from rejoin_gateway.api.openai.items import to_item, to_page
-from rejoin_gateway.api.openai.request_input import InputAnswers, Labels
+from rejoin_gateway.api.openai.request_input import InputAnswers
 from rejoin_gateway.api.openai.response_format import (
     FINAL_EVENTS,
     ResponseEvent,
@@ -61,7 +64,7 @@ from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions
 from rejoin_gateway.core.message_input import new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import request_body
-from rejoin_gateway.http.gateway_service import PRINCIPAL, begin_response
+from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, begin_response
 from rejoin_gateway.http.request import key_of
 from rejoin_gateway.http.response import Translate, json_response, stream_replay
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Parameters, Route, RouteDoc
@@ -72,7 +75,6 @@ from rejoin_protocol.ids import ApprovalId, MessageId, SessionId, is_approval_of
 from rejoin_protocol.limits import (
     MESSAGES_MAX,
     OBJECT_KEYS_MAX,
-    REQUEST_TOOLS_MAX,
     FreeObject,
     Id,
     Name,
@@ -94,8 +96,8 @@ class ConversationRef(msgspec.Struct, frozen=True):
     id: Id
 
 
-class CreateResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields that have an effect. Others are accepted with values that change nothing."""
+class CreateResponseRequest(CallerFields, frozen=True, kw_only=True):
+    """The fields that have an effect. Others are accepted, and named in the header `Rejoin-Ignored`."""
 
     model: Name
     input: Text | Annotated[list[Part], Meta(max_length=MESSAGES_MAX)]
@@ -104,9 +106,9 @@ class CreateResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool | None = False
     stream_options: Annotated[dict[Name, bool], Meta(max_length=OBJECT_KEYS_MAX)] | None = None
     background: bool | None = False
-    metadata: Labels | None = None
-    tools: Annotated[list[FreeObject], Meta(max_length=REQUEST_TOOLS_MAX)] | None = None
-    tool_choice: Name | FreeObject | None = None
+    instructions: Text | None = None
+    max_output_tokens: TokenCount | None = None
+    text: FreeObject | None = None
 
 
 class _AdmittedResponse(msgspec.Struct, frozen=True):
@@ -119,6 +121,7 @@ class _AdmittedResponse(msgspec.Struct, frozen=True):
     metadata: CompletionMetadata
     stream: bool
     background: bool
+    headers: Mapping[str, str]
     after: int | None = None
 
 
@@ -126,30 +129,42 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     """Answer the last message of an input, or continue a response with decisions."""
     admitted = await _admit_response(request)
     if admitted.stream:
-        return await _stream_events(request, admitted.replay, admitted.metadata, admitted.after)
+        return await _stream_events(
+            request, admitted.replay, admitted.metadata, admitted.after, admitted.headers
+        )
     if admitted.background:
         status = RESPONSE_STATUS[admitted.replay.run.state]
-        return json_response(ResponseStream(admitted.metadata).body(status))
-    request_body.release_body(request)
-    begin_response(request)
-    return json_response(await await_final(admitted.replay, admitted.metadata))
+        body = ResponseStream(admitted.metadata).body(status)
+    else:
+        request_body.release_body(request)
+        begin_response(request)
+        body = await await_final(admitted.replay, admitted.metadata)
+    response = json_response(body)
+    response.headers.update(admitted.headers)
+    return response
 
 
 async def _admit_response(request: web.Request) -> _AdmittedResponse:
-    body = await decode_checked_body(request, CreateResponseRequest)
-    stream, background = bool(body.stream), bool(body.background)
+    body, fields = await decode_checked_body(request, CreateResponseRequest)
     answers = request_input.parse_answers(body.input)
-    if answers.are_last and answers.outputs:
+    strict, continues = request.app[SERVICE].openai_strict, answers.are_last and bool(answers.outputs)
+    instructions, messages = request_input.split_instructions(
+        () if continues or answers.decisions else request_input.from_response_input(body.input, strict=strict)
+    )
+    model = session_with_model(request, body.model, None)
+    asked, after = await read_request(request, model, fields, instructions), None
+    if continues:
         replay = await _give_outputs(request, body, answers)
-        return _AdmittedResponse(replay, metadata_of_turn(replay), stream, background)
-    if answers.decisions:
+        metadata = metadata_of_turn(replay)
+    elif answers.decisions:
         replay, turn, after = await _decide_approvals(request, body.previous_response_id, answers.decisions)
-        return _AdmittedResponse(replay, metadata_of_run(replay.run, turn), stream, background, after)
-    messages = request_input.from_response_input(body.input)
-    session = await with_functions(await _find_session(request, body), body.tools, body.tool_choice)
-    await decide_before(request, session, (), [one.output for one in answers.outputs])
-    replay = await send_input(request, session, messages, "/input", joins_user_messages=True)
-    return _AdmittedResponse(replay, metadata_of_run(replay.run), stream, background)
+        metadata = metadata_of_run(replay.run, turn)
+    else:
+        session = await with_request(await _find_session(request, body), asked)
+        await decide_before(request, session, (), [one.output for one in answers.outputs])
+        replay = await send_input(request, session, messages, "/input", joins_user_messages=True)
+        metadata = metadata_of_run(replay.run)
+    return _AdmittedResponse(replay, metadata, bool(body.stream), bool(body.background), asked.headers, after)
 
 
 async def get_response(request: web.Request) -> web.StreamResponse:
@@ -306,7 +321,11 @@ async def _give_outputs(request: web.Request, body: CreateResponseRequest, answe
 
 
 async def _stream_events(
-    request: web.Request, replay: Replay, metadata: CompletionMetadata, after: int | None
+    request: web.Request,
+    replay: Replay,
+    metadata: CompletionMetadata,
+    after: int | None,
+    headers: Mapping[str, str] | None = None,
 ) -> web.StreamResponse:
     """The events behind number `after`. Raises `Gone` if that number is void or not in the log yet."""
     void: Sequence[SequenceRange] = ()
@@ -317,7 +336,7 @@ async def _stream_events(
     # The replay must not skip void events: they count for the numbers.
     all_events = msgspec.structs.replace(replay, view=View())
     translate = _translate_stream(metadata, -1 if after is None else after, void)
-    return await stream_replay(request, all_events, translate)
+    return await stream_replay(request, all_events, translate, headers)
 
 
 def _check_after(after: int | None, log: ResponseLog) -> None:
@@ -376,7 +395,6 @@ def _parse_starting_after(request: web.Request) -> int | None:
     return int(text)
 
 
-_RESPONSE = "/run/v1/responses/{response}"
 _STREAM_QUERY: Parameters = {
     "stream": ("`true`: return the events as a stream.", Literal["true", "false"]),
     "starting_after": (
@@ -390,19 +408,22 @@ _PAGE_QUERY: Parameters = {
     "order": ("`asc`: oldest first. `desc`: newest first.", Literal["asc", "desc"]),
 }
 ROUTES = tuple(
-    Route(method, path, handler, Scope.CHAT, doc, ErrorFormat.OPENAI)
+    Route(method, f"{base}/responses{path}", handler, Scope.CHAT, doc, ErrorFormat.OPENAI)
+    for base in OPENAI_BASES
     for method, path, handler, doc in (
         (
             "POST",
-            "/run/v1/responses",
+            "",
             create_response,
             RouteDoc(
                 "Create a response",
-                description="OpenAI's responses for agents: set the client's base URL to `/run/v1` and "
+                description="OpenAI's responses for agents: set the client's base URL to `/v1` and "
                 "`model` to an agent's name. Continue a conversation by `previous_response_id` or "
-                "`conversation`. Tool calls that wait for approval end the response as `incomplete`; send "
-                '`mcp_approval_response` items to continue it. Agents with `client_tools="request"` take '
-                "`tools`; `function_call_output` items for the model's calls lead to the next response. "
+                "`conversation`. `instructions`, sampling, `text.format` and `tools` apply to this response "
+                "as far as the agent's `callers` allow; the header `Rejoin-Ignored` names the fields that "
+                "have no effect. Tool calls that wait for approval end the response with "
+                "`mcp_approval_request` items; send `mcp_approval_response` items to continue it. "
+                "`function_call_output` items for calls of `tools` lead to the next response. "
                 "Returns a response, or its events with `stream: true`.",
                 body=CreateResponseRequest,
                 responses={200: (dict[str, Any], "text/event-stream")},
@@ -414,7 +435,7 @@ ROUTES = tuple(
         ),
         (
             "GET",
-            _RESPONSE,
+            "/{response}",
             get_response,
             RouteDoc(
                 "Read a response or resume its stream",
@@ -427,7 +448,7 @@ ROUTES = tuple(
         ),
         (
             "GET",
-            f"{_RESPONSE}/input_items",
+            "/{response}/input_items",
             list_input_items,
             RouteDoc(
                 "List a response's input items",
@@ -439,7 +460,7 @@ ROUTES = tuple(
         ),
         (
             "POST",
-            f"{_RESPONSE}/cancel",
+            "/{response}/cancel",
             cancel_response,
             RouteDoc(
                 "Cancel a response",

@@ -23,7 +23,7 @@ from rejoin_protocol.log.record import View
 RESPONSE_STATUS = {
     State.QUEUED: "queued",
     State.RUNNING: "in_progress",
-    State.SUSPENDED: "incomplete",
+    State.SUSPENDED: "completed",  # as OpenAI's that asks for approvals; it may be continued
     State.COMPLETED: "completed",
     State.FAILED: "failed",
     State.CANCELLED: "cancelled",

@@ -47,10 +47,11 @@ def parse_functions(tools: Sequence[Any], place: str) -> list[RequestTool]:
     """The tools of a request: `{type: function, function: {name, …}}` in chat completions, `{type: function,
     name, …}` in responses. Raises `Invalid`.
     """
-    return [_parse_function(tool, f"{place}/{number}") for number, tool in enumerate(tools)]
+    return [parse_function(tool, f"{place}/{number}") for number, tool in enumerate(tools)]
 
 
-def _parse_function(tool: Any, place: str) -> RequestTool:
+def parse_function(tool: Any, place: str) -> RequestTool:
+    """One of these. Raises `Invalid`."""
     if not isinstance(tool, dict) or tool.get("type") != FUNCTION:
         raise Invalid("only tools of type function are taken", f"{place}/type")
     fields = tool.get(FUNCTION, tool)

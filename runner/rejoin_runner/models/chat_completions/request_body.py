@@ -126,8 +126,13 @@ class BodyBuilder:
 
     def _settings(self, settings: ModelSettings, *, has_tools: bool) -> dict[str, Any]:
         takes_new_name = self._profile.get("openai_chat_supports_max_completion_tokens", True)
-        named = {
-            "temperature": None if is_reasoning(self._profile, settings.reasoning) else settings.temperature,
+        sampling = {
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "stop": list(settings.stop) or None,
+        }
+        named: dict[str, Any] = {
+            **({} if is_reasoning(self._profile, settings.reasoning) else sampling),
             "max_completion_tokens" if takes_new_name else "max_tokens": settings.max_tokens,
             "parallel_tool_calls": settings.parallel_tool_calls if has_tools else None,
         }

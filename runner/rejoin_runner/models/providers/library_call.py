@@ -120,6 +120,8 @@ def _settings(model: LibraryModel, provider: str, requested: ModelSettings) -> L
     named = {
         "max_retries": None if "max_retries" in model.unsupported_settings else 0,
         "temperature": requested.temperature,
+        "top_p": requested.top_p,
+        "stop_sequences": list(requested.stop) or None,
         "max_tokens": requested.max_tokens,
         "parallel_tool_calls": requested.parallel_tool_calls,
         "thinking": False if requested.reasoning == "none" else requested.reasoning,

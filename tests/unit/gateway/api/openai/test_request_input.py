@@ -67,14 +67,14 @@ def test_content_is_a_string_or_parts() -> None:
         IMAGE,
         {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA", "filename": "a.pdf"}},
     ]
-    (said,) = from_chat_messages([ChatMessage("user", parts)])
+    (said,) = from_chat_messages([ChatMessage("user", parts)], strict=True)
     assert said.parts == [
         {"type": "text", "text": "look"},
         {"type": "image", "image": "https://example.org/a.png"},
         {"type": "image", "image": "data:application/pdf;base64,AA", "filename": "a.pdf"},
     ]
     assert said.places == [f"/messages/0/content/{number}" for number in range(3)]
-    (plain,) = from_chat_messages([ChatMessage("user", "look")])
+    (plain,) = from_chat_messages([ChatMessage("user", "look")], strict=True)
     assert plain.parts == [{"type": "text", "text": "look"}]
 
 
@@ -82,9 +82,10 @@ def test_content_is_a_string_or_parts() -> None:
 def test_only_users_and_assistants_speak(role: str) -> None:
     """The agent has its own instructions, and its tools run here."""
     assert (
-        refused(from_chat_messages, [ChatMessage("user", "hi"), ChatMessage(role, "x")]) == "/messages/1/role"
+        refused(from_chat_messages, [ChatMessage("user", "hi"), ChatMessage(role, "x")], strict=True)
+        == "/messages/1/role"
     )
-    assert refused(from_response_input, [{"role": role, "content": "x"}]) == "/input/0/role"
+    assert refused(from_response_input, [{"role": role, "content": "x"}], strict=True) == "/input/0/role"
 
 
 @pytest.mark.feature("F104")
@@ -92,16 +93,18 @@ def test_calls_that_were_not_made_here_are_refused() -> None:
     """An assistant's words are imported, never its calls; those that were made here are in their session."""
     for id in ("call_1", "", None, 7, f"call_{'0' * 26}", f"call_{'0' * 26}x", f"call_{'é' * 26}_1"):
         calling = ChatMessage("assistant", None, tool_calls=[{"id": id}])
-        assert refused(from_chat_messages, [calling]) == "/messages/0/tool_calls/0/id"
+        assert refused(from_chat_messages, [calling], strict=True) == "/messages/0/tool_calls/0/id"
         item = {"type": "function_call_output", "call_id": id, "output": "x"}
         assert refused(parse_answers, [item]) == "/input/0/call_id"
-        assert refused(from_response_input, [item]) == "/input/0/call_id"
-    assert refused(from_chat_messages, [ChatMessage("tool", "x")]) == "/messages/0/tool_call_id"
+        assert refused(from_response_input, [item], strict=True) == "/input/0/call_id"
+    assert refused(from_chat_messages, [ChatMessage("tool", "x")], strict=True) == "/messages/0/tool_call_id"
     run = RunId("run_" + "0" * 26 + "-12")
     ours = wire_call_id(run, CallId("call_1\n🍲"))
     said = [ChatMessage("assistant", "I ask.", tool_calls=[{"id": ours}]), ChatMessage("tool", "Oslo")]
     said[1] = msgspec.structs.replace(said[1], tool_call_id=ours)
-    assert [one.parts for one in from_chat_messages(said)] == [[{"type": "text", "text": "I ask."}]]
+    assert [one.parts for one in from_chat_messages(said, strict=True)] == [
+        [{"type": "text", "text": "I ask."}]
+    ]
     [output] = chat_outputs(said, 2)
     assert (output.run, output.output.call, output.output.output) == (run, "call_1\n🍲", "Oslo")
     assert chat_outputs(said, 1) == []
@@ -136,13 +139,16 @@ def test_an_output_is_a_text_or_parts_of_one() -> None:
 @pytest.mark.parametrize("part", [{"type": "input_audio"}, {"type": "text"}, "look", {}])
 def test_a_part_that_is_not_known_is_named(part: Any) -> None:
     """In either API."""
-    assert refused(from_chat_messages, [ChatMessage("user", [part])]) == "/messages/0/content/0"
-    assert refused(from_response_input, [{"role": "user", "content": [part]}]) == "/input/0/content/0"
+    assert refused(from_chat_messages, [ChatMessage("user", [part])], strict=True) == "/messages/0/content/0"
+    assert (
+        refused(from_response_input, [{"role": "user", "content": [part]}], strict=True)
+        == "/input/0/content/0"
+    )
 
 
 def test_an_input_is_a_string_or_items() -> None:
     """A client may send output items back. Items of tools have no effect."""
-    (said,) = from_response_input("hello")
+    (said,) = from_response_input("hello", strict=True)
     assert (said.role, said.parts, said.places) == ("user", [{"type": "text", "text": "hello"}], ["/input"])
     items: list[dict[str, Any]] = [
         {"role": "user", "content": "hello"},
@@ -151,7 +157,7 @@ def test_an_input_is_a_string_or_items() -> None:
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "hi"}]},
         {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,AA"}]},
     ]
-    said, answer, image = from_response_input(items)
+    said, answer, image = from_response_input(items, strict=True)
     assert answer.parts == [{"type": "text", "text": "hi"}]
     assert image.parts == [{"type": "image", "image": "data:image/png;base64,AA"}]
 
@@ -159,7 +165,7 @@ def test_an_input_is_a_string_or_items() -> None:
 @pytest.mark.parametrize("item", [{"type": "computer_call"}, {"type": "item_reference", "id": "x"}, {}])
 def test_an_item_that_is_not_known_is_named(item: dict[str, Any]) -> None:
     """Nothing is dropped silently."""
-    assert refused(from_response_input, [item]) == "/input/0"
+    assert refused(from_response_input, [item], strict=True) == "/input/0"
 
 
 def test_the_users_messages_at_the_end_are_one() -> None:
@@ -170,7 +176,8 @@ def test_the_users_messages_at_the_end_are_one() -> None:
             ChatMessage("assistant", "two"),
             ChatMessage("user", "three"),
             ChatMessage("user", [IMAGE]),
-        ]
+        ],
+        strict=True,
     )
     last = split_last_turn(said, "msg_1", "/messages", joins_user_messages=False)
     assert (last.message.parts, len(last.earlier)) == (said[3].parts, 3)
@@ -187,11 +194,11 @@ def test_the_users_messages_at_the_end_are_one() -> None:
 def test_the_last_word_is_the_users() -> None:
     """No message, an answer that is begun, and a message without content are refused."""
     assert refused(split_last_turn, [], "m", "/messages", joins_user_messages=True) == "/messages"
-    begun = from_chat_messages([ChatMessage("user", "hi"), ChatMessage("assistant", "I th")])
+    begun = from_chat_messages([ChatMessage("user", "hi"), ChatMessage("assistant", "I th")], strict=True)
     assert refused(split_last_turn, begun, "m", "/messages", joins_user_messages=True) == "/messages"
     contents: tuple[Any, ...] = ("", [], None)
     for content in contents:
-        empty = from_chat_messages([ChatMessage("user", content)])
+        empty = from_chat_messages([ChatMessage("user", content)], strict=True)
         assert (
             refused(split_last_turn, empty, "m", "/messages", joins_user_messages=True)
             == "/messages/0/content"

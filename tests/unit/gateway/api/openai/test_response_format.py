@@ -34,6 +34,11 @@ def types(events: list[ResponseEvent]) -> list[str]:
     return [event.type.removeprefix("response.") for event in events]
 
 
+def failure(text: str) -> dict[str, Any]:
+    """The error of a call."""
+    return {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": text}]}
+
+
 def final(*events: Chunk) -> dict[str, Any]:
     response, _ = fed(*events)
     assert response.final is not None
@@ -108,16 +113,25 @@ def test_reasoning_is_a_summary() -> None:
     ("end", "status", "output", "fault"),
     [
         (chunks.ToolOutputAvailable("call_1", {"n": 1}), "completed", '{"n":1}', None),
-        (chunks.ToolOutputError("call_1", "broken"), "failed", None, "broken"),
-        (chunks.ToolOutputDenied("call_1"), "failed", None, "denied"),
+        (chunks.ToolOutputError("call_1", "broken"), "failed", None, failure("broken")),
+        (chunks.ToolOutputDenied("call_1"), "failed", None, failure("denied")),
     ],
 )
 def test_a_tool_that_ran_here_is_an_mcp_call(
-    end: Chunk, status: str, output: str | None, fault: str | None
+    end: Chunk, status: str, output: str | None, fault: dict[str, Any] | None
 ) -> None:
     """A function call would ask the client to run it. A preliminary output does not complete the call."""
     preliminary = chunks.ToolOutputAvailable("call_1", "so far", preliminary=True)
-    item = final(*BEGIN, CALL, preliminary, end, *END[1:])["output"][0]
+    _, events = fed(*BEGIN, CALL, preliminary, end, *END[1:])
+    assert types(events)[2:-1] == [
+        "output_item.added",
+        "mcp_call.in_progress",
+        "mcp_call_arguments.delta",
+        "mcp_call_arguments.done",
+        f"mcp_call.{status}",
+        "output_item.done",
+    ]
+    [item] = events[-1].body["response"]["output"]
     assert (item["type"], item["name"], item["arguments"]) == ("mcp_call", "delete", '{"file":"a"}')
     assert (item["status"], item["output"], item["error"]) == (status, output, fault)
 
@@ -126,18 +140,18 @@ def test_arguments_that_do_not_fit_are_a_failed_call() -> None:
     """The call was never available."""
     misfit = chunks.ToolInputError("call_1", "delete", {"fil": 1}, "there is no fil")
     _, events = fed(*BEGIN, misfit)
-    assert types(events)[2:] == ["output_item.added", "output_item.done"]
-    assert events[-1].body["item"]["error"] == "there is no fil"
+    assert types(events)[-2:] == ["mcp_call.failed", "output_item.done"]
+    assert events[-1].body["item"]["error"] == failure("there is no fil")
 
 
 def test_a_question_ends_the_response_and_an_answer_goes_on_with_it() -> None:
     """Under the same id; what said that it waits keeps its number."""
     asking: list[Chunk] = [*BEGIN, CALL, ASK, chunks.FinishStep(), chunks.Finish("tool-calls")]
     waiting, before = fed(*asking)
-    assert types(before)[-1] == "incomplete"
+    assert types(before)[-1] == "completed"
     assert waiting.suspended_at == before[-1].number
     assert waiting.final is not None
-    assert waiting.final["incomplete_details"] == {"reason": "approval_required"}
+    assert waiting.final["status"] == "completed"
     assert [item["type"] for item in waiting.final["output"]] == ["mcp_call", "mcp_approval_request"]
     assert waiting.final["output"][1]["id"] == "apr_1"
     assert waiting.final["rejoin"]["pending_approvals"][0]["approval_id"] == "apr_1"
@@ -153,14 +167,14 @@ def test_a_question_ends_the_response_and_an_answer_goes_on_with_it() -> None:
     again = visible_events(events, -1, ())
     assert types(again).count("created") == 1, "a stream of the whole is created once"
     rest = visible_events(events, whole.suspended_at, ())
-    assert types(rest)[:3] == ["created", "in_progress", "output_item.done"]
+    assert types(rest)[:4] == ["created", "in_progress", "mcp_call.completed", "output_item.done"]
 
 
 @pytest.mark.parametrize(
     ("events", "status", "details"),
     [
         ([chunks.Error("It failed."), chunks.Finish("error")], "failed", None),
-        ([chunks.Abort("stopped"), chunks.Finish("other")], "cancelled", {"reason": "cancelled"}),
+        ([chunks.Abort("stopped"), chunks.Finish("other")], "cancelled", None),
         ([chunks.Finish("length")], "incomplete", {"reason": "max_output_tokens"}),
         ([CALL, chunks.ToolOutputAvailable("call_1", 1), chunks.Finish("tool-calls")], "incomplete", None),
     ],
@@ -169,19 +183,19 @@ def test_every_end_has_a_status(events: list[Chunk], status: str, details: Any) 
     """And an item that was open then is incomplete."""
     ended = final(*BEGIN, *HELLO, *events)
     assert ended["status"] == status
-    assert details is None or ended["incomplete_details"] == details
+    assert ended["incomplete_details"] == details
     assert ended["output"][0]["status"] == "incomplete"
     assert ended["output"][0]["content"][0]["text"] == "Hello"
     assert (ended["error"] is not None) == (status == "failed")
 
 
 def test_usage_is_the_runs() -> None:
-    """Null until the run reports it."""
+    """Left out until the run reports it."""
     used = {"inputTokens": 3, "outputTokens": 2, "reasoningTokens": 1}
     said = final(*BEGIN, chunks.MessageMetadata({"usage": used}), *END[1:])["usage"]
     assert (said["input_tokens"], said["output_tokens"], said["total_tokens"]) == (3, 2, 5)
     assert said["output_tokens_details"] == {"reasoning_tokens": 1}
-    assert final(*BEGIN, *END[1:])["usage"] is None
+    assert "usage" not in final(*BEGIN, *END[1:])
 
 
 def test_what_is_voided_keeps_its_numbers_and_is_not_shown() -> None:
@@ -192,7 +206,7 @@ def test_what_is_voided_keeps_its_numbers_and_is_not_shown() -> None:
     response, events = fed(*first, *torn, *again)
     (void,) = response.voided
     _, before = fed(*first)
-    assert void == SequenceRange(len(before), len(before) + 5)
+    assert void == SequenceRange(len(before), len(before) + 8)
     corrected = visible_events(events, -1, response.voided)
     assert corrected[: len(before)] == before
     assert corrected[len(before)].number == void.end

@@ -13,7 +13,7 @@ from rejoin_gateway.api.openai.response_format import parse_response_id
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol import file_formats, file_ids
 from rejoin_runner.agent.agent import Agent
-from tests.integration.gateway.test_openai_completions import client_of, gateway, param
+from tests.integration.openai.test_completions import client_of, gateway, param
 from tests.support.clients.attachments import PNG, RecordingModel
 from tests.support.faults.takeover import ACK_WAIT_S, FIRST, SECOND, SILENT_RUNNER
 from tests.support.models.scripted_models import CallingModel, GatedModel, ShellTools
@@ -34,6 +34,14 @@ async def base(system: LocalSystem) -> str:
 @pytest.fixture
 async def client(base: str) -> AsyncIterator[AsyncOpenAI]:
     async with client_of(base) as one:
+        yield one
+
+
+@pytest.fixture
+async def strict_client(system: LocalSystem) -> AsyncIterator[AsyncOpenAI]:
+    """A client of a gateway that refuses what has no effect."""
+    await system.runner()
+    async with client_of(await gateway(system, openai_strict=True)) as one:
         yield one
 
 
@@ -243,12 +251,13 @@ async def test_the_response_of_another_user_is_not_found(
         ({"conversation": "a", "previous_response_id": "resp_b"}, "conversation"),
     ],
 )
-async def test_an_unsupported_parameter_is_refused_by_name(
-    system: LocalSystem, client: AsyncOpenAI, request_: dict[str, Any], name: str
+async def test_a_strict_gateway_refuses_an_unsupported_parameter_by_name(
+    system: LocalSystem, strict_client: AsyncOpenAI, request_: dict[str, Any], name: str
 ) -> None:
     """In OpenAI's error shape."""
+    fields: dict[str, Any] = {"model": system.agent, "input": "hi"} | request_
     with pytest.raises(openai.BadRequestError) as fault:
-        await client.responses.create(**({"model": system.agent, "input": "hi"} | request_))
+        await strict_client.responses.create(**fields)
     assert param(fault.value) == name
 
 
@@ -300,10 +309,10 @@ async def test_an_approval_goes_on_with_the_same_response(system: LocalSystem) -
     async with client_of(await gateway(system)) as client:
         before = await created(client, model=system.agent, input="go")
         last = before[-1]
-        assert last.type == "response.incomplete"
+        assert last.type == "response.completed"
         waiting = await client.responses.retrieve(last.response.id)
         assert waiting == last.response
-        assert (waiting.status, shell.ran) == ("incomplete", [])
+        assert (waiting.status, shell.ran) == ("completed", [])
         asked = [item for item in waiting.output if item.type == "mcp_approval_request"]
         answers: Any = [
             {"type": "mcp_approval_response", "approval_request_id": one.id, "approve": one.name == "rm"}
@@ -354,7 +363,7 @@ async def test_an_approval_goes_on_where_the_log_has_expired(system: LocalSystem
         run, _ = parse_response_id(waiting.id)
         assert run is not None
         await system.apps[0][SERVICE].backend.log.purge(run)
-        assert (await client.responses.retrieve(waiting.id)).status == "incomplete"
+        assert (await client.responses.retrieve(waiting.id)).status == "completed"
         asked = next(item for item in waiting.output if item.type == "mcp_approval_request")
         answer: Any = {"type": "mcp_approval_response", "approval_request_id": asked.id, "approve": True}
         events = await created(client, model=system.agent, input=[answer], previous_response_id=waiting.id)

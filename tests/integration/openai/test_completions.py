@@ -29,9 +29,9 @@ def client_of(base: str, user: str = "ann") -> AsyncOpenAI:
     return AsyncOpenAI(base_url=f"{base}/run/v1", api_key=token(user), max_retries=0)
 
 
-async def gateway(system: LocalSystem) -> str:
+async def gateway(system: LocalSystem, **settings: Any) -> str:
     """A gateway that accepts OpenAI's client, which always sends a key."""
-    return await system.gateway(jwt_key=SIGNING, jwt_algorithms="HS256")
+    return await system.gateway(jwt_key=SIGNING, jwt_algorithms="HS256", **settings)
 
 
 @pytest.fixture
@@ -43,6 +43,14 @@ async def base(system: LocalSystem) -> str:
 @pytest.fixture
 async def client(base: str) -> AsyncIterator[AsyncOpenAI]:
     async with client_of(base) as one:
+        yield one
+
+
+@pytest.fixture
+async def strict_client(system: LocalSystem) -> AsyncIterator[AsyncOpenAI]:
+    """A client of a gateway that refuses what has no effect."""
+    await system.runner()
+    async with client_of(await gateway(system, openai_strict=True)) as one:
         yield one
 
 
@@ -184,12 +192,13 @@ async def test_an_unknown_model_is_404(system: LocalSystem, client: AsyncOpenAI)
         ({"stream_options": {"include_usage": True}}, "stream_options"),
     ],
 )
-async def test_an_unsupported_parameter_is_refused_by_name(
-    system: LocalSystem, client: AsyncOpenAI, request_: dict[str, Any], name: str
+async def test_a_strict_gateway_refuses_an_unsupported_parameter_by_name(
+    system: LocalSystem, strict_client: AsyncOpenAI, request_: dict[str, Any], name: str
 ) -> None:
     """In OpenAI's error shape, so that its client raises the right exception with the field."""
+    fields: dict[str, Any] = {"model": system.agent, "messages": user("hi")} | request_
     with pytest.raises(openai.BadRequestError) as fault:
-        await client.chat.completions.create(**({"model": system.agent, "messages": user("hi")} | request_))
+        await strict_client.chat.completions.create(**fields)
     assert param(fault.value) == name
     assert fault.value.type == "invalid_request_error"
 
@@ -229,7 +238,7 @@ async def test_no_credential_no_answer(system: LocalSystem, base: str) -> None:
             assert len(stored["data"]["messages"]) == 2
         with pytest.raises(openai.AuthenticationError) as fault:
             await ann.with_options(api_key="sk-nobody").chat.completions.create(**ask)
-    assert fault.value.code == "unauthorized"
+    assert fault.value.code == "invalid_api_key"
 
 
 @pytest.mark.feature("F45")
