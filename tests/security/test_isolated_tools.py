@@ -126,7 +126,26 @@ async def test_a_call_that_takes_too_long_is_killed_with_what_it_has_started(tmp
     with pytest.raises(TimeoutError):
         await call(isolated.hang, mark=str(mark))
     pids = [int(pid) for pid in mark.read_text().split()]
-    await wait_until(lambda: all(map(is_gone, pids)), "the end of both")
+    assert len(pids) == 4
+    assert [pid for pid in pids if not is_gone(pid)] == []
+
+
+async def test_what_a_call_has_started_ends_with_it(tmp_path: Path) -> None:
+    """Also what has left the group of its process, and if the process kills itself."""
+    mark, others = tmp_path / "mark", set(psutil.Process().children(recursive=True))
+    left = await call(isolated.leave, how="return")
+    with pytest.raises(ToolError, match="SIGKILL"):
+        await call(isolated.leave, how=str(mark))
+    left += [int(pid) for pid in mark.read_text().split()]
+    assert len(left) == 6
+    assert [pid for pid in left if not is_gone(pid)] == []
+    assert set(psutil.Process().children(recursive=True)) <= others
+
+
+async def test_a_keeper_that_does_not_answer_is_killed() -> None:
+    """The tool has stopped it: the call ends all the same, with the process."""
+    pid = await call(isolated.stop_keeper)
+    await wait_until(lambda: is_gone(pid), "the end of the process")
 
 
 async def test_a_call_that_is_cancelled_is_killed(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ from rejoin_runner.tools.tool_context import CallApproval, ToolContext
 from rejoin_runner.tools.tool_error import ToolError
 
 PROCESSES_MAX = 8
+END_S_MAX = 2.0
+"""Seconds in which a process ends what it has started."""
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 PLACES = threading.BoundedSemaphore(PROCESSES_MAX)
 """The processes of all event loops of this runner together."""
@@ -207,7 +209,7 @@ def _death(limits: Isolation, code: int) -> ToolError:
 async def _process() -> AsyncIterator[
     tuple[asyncio.subprocess.Process, asyncio.StreamReader, asyncio.StreamWriter]
 ]:
-    """The tool's process, which is killed with its children at the end."""
+    """The tool's process, which is killed with all that it has started at the end."""
     own_end, tool_end = socket.socketpair()
     try:
         process = await asyncio.create_subprocess_exec(
@@ -227,9 +229,20 @@ async def _process() -> AsyncIterator[
         yield process, reader, writer
     finally:
         writer.close()
+        await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """On Linux the process is the keeper of the tool's process, and ends all of its family."""
+    if sys.platform == "linux":
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+            process.terminate()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_S_MAX):
+                await process.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 def _send(writer: asyncio.StreamWriter, message: CallStart | EmissionAnswer) -> None:

@@ -1,14 +1,13 @@
 """The process of one isolated call: `python -m rejoin_runner.tools.isolated_process FD PARENT`.
 
 Sets its limits, imports the tool's module, calls the function, and sends what comes of it. It dies with its
-parent.
+parent, and so does all that it has started: on Linux by a keeper, elsewhere by its process group.
 """
 
 import asyncio
 import os
 import pickle
 import resource
-import signal
 import socket
 import sys
 import time
@@ -18,7 +17,6 @@ from typing import Any
 
 import msgspec
 
-from rejoin_adapters.embedded import launch
 from rejoin_adapters.process.exception_report import report_exception
 from rejoin_adapters.process.overload import die_first
 from rejoin_protocol.events import chunks
@@ -26,6 +24,7 @@ from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_protocol.json_input import well_formed
 from rejoin_protocol.log.record import Audience
+from rejoin_runner.tools import process_family
 from rejoin_runner.tools.isolated_calls import (
     CallStart,
     Emission,
@@ -142,7 +141,7 @@ async def call(start: CallStart, runner: socket.socket) -> bytes:
 def main(fd: int, parent: int) -> None:
     """Make the call and send what comes of it."""
     if sys.platform == "linux":
-        launch.die_with_owner(parent, signal.SIGKILL)
+        process_family.divide(parent, fd)
         die_first()
     with socket.socket(fileno=fd) as runner:
         start = msgspec.msgpack.decode(receive_frame(runner), type=CallStart)

@@ -159,10 +159,11 @@ async def test_the_process_of_an_isolated_call_ends_with_its_runner_and_the_call
     async with asyncio.TaskGroup() as group:
         asked = group.create_task(ask(dev, "apart", "rest_apart 5"))
         await wait_until(partial(is_called, dev, "rest_apart", 1), "the call")
-        [first] = apart(dev)
+        first = apart(dev)
+        assert len(first) == 2, "the process, and the one that it has started"
         dev.kill_runners()
         await wait_until(partial(is_called, dev, "rest_apart", 2), "the second execution")
-        assert has_exited(first)
+        assert all(map(has_exited, first))
     answer = asked.result()
     assert (answer.complete, error(answer), answer.text) == (True, "", "rested")
     assert executions(dev, "rest_apart") == 2
@@ -172,8 +173,10 @@ async def test_the_process_of_an_isolated_call_ends_with_its_runner_and_the_call
 
 
 def apart(dev: Dev) -> list[psutil.Process]:
-    """The living processes of isolated calls, also those of a runner that was killed."""
-    pids = [int(line.split()[1]) for line in calls(dev) if line.startswith("rest_apart")]
+    """The living processes of isolated calls and what these have started, also those of a runner that was
+    killed.
+    """
+    pids = [int(pid) for line in calls(dev) if line.startswith("rest_apart") for pid in line.split()[1:3]]
     found = []
     for pid in pids:
         with suppress(psutil.NoSuchProcess):

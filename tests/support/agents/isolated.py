@@ -17,6 +17,8 @@ from rejoin_runner.tools.tool_decorator import tool
 from rejoin_runner.tools.tool_error import ToolError
 
 MEMORY_BYTES_MAX = 512 * 1024**2
+SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+DAEMON = f"import subprocess; print(subprocess.Popen({SLEEP!r}, start_new_session=True, stdout=-3).pid)"
 
 
 class Shop(msgspec.Struct):
@@ -79,14 +81,30 @@ def burn() -> str:
         pass
 
 
+def leave_processes() -> list[int]:
+    """Start processes that never end: a child, a child in a session of its own, and a daemon of that kind."""
+    children = [subprocess.Popen(SLEEP, start_new_session=own) for own in (False, True)]
+    daemon = subprocess.run([sys.executable, "-S", "-c", DAEMON], stdout=subprocess.PIPE, check=True)
+    return [*(child.pid for child in children), int(daemon.stdout)]
+
+
 @tool(isolate=True, timeout_s=2.0)
 def hang(mark: str) -> str:
-    """Never return, and start a process that never does."""
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    Path(mark).write_text(f"{os.getpid()} {child.pid}")
+    """Never return, and start processes that never do."""
+    Path(mark).write_text(" ".join(map(str, [os.getpid(), *leave_processes()])))
     signal.pause()
     time.sleep(600)
     return "back"
+
+
+@tool(isolate=True)
+def leave(how: str) -> list[int]:
+    """Start processes that never end, then return, or end by a signal."""
+    pids = leave_processes()
+    if how != "return":
+        Path(how).write_text(" ".join(map(str, pids)))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return pids
 
 
 @tool(isolate=True)
@@ -95,3 +113,10 @@ async def wait(mark: str) -> str:
     Path(mark).write_text(str(os.getpid()))  # noqa: ASYNC240 - nothing else runs here
     await asyncio.Event().wait()
     return "back"
+
+
+@tool(isolate=True)
+async def stop_keeper() -> int:
+    """Stop the process that ends this one."""
+    os.kill(os.getppid(), signal.SIGSTOP)
+    return os.getpid()

@@ -17,6 +17,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
+from tests.support.agents.isolated import SLEEP
 
 CALLS = "TEST_CALLS"
 
@@ -73,8 +74,9 @@ async def rest(context: ToolContext[None], seconds: float) -> str:
 
 @tool(isolate=True)
 async def rest_apart(context: ToolContext[None], seconds: float) -> str:
-    """Take a while, in a process of its own."""
-    _count(context, f"rest_apart {os.getpid()}")
+    """Take a while, in a process of its own that starts another one in a session of its own."""
+    child = await asyncio.create_subprocess_exec(*SLEEP, start_new_session=True)
+    _count(context, f"rest_apart {os.getpid()} {child.pid}")
     await asyncio.sleep(seconds)
     return "rested"
 
