@@ -22,6 +22,7 @@ PAUSES = {
     "tests/security/test_full_disks.py": "a broker that could go on by itself, and does not",
     "tests/security/test_images.py": "work that takes longer than its limit",
     "tests/security/test_json_shapes.py": "the poll of a loop's pauses",
+    "tests/security/test_schemas.py": "the turns of an event loop",
     "tests/support/agents/aisdk.py": "slow tools and models",
     "tests/support/agents/chaos.py": "slow tools",
     "tests/support/agents/greedy.py": "a tool that blocks the event loop",

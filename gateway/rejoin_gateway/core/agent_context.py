@@ -4,7 +4,7 @@ Reads a context from headers, checks it against the agent's JSON Schema (from th
 encrypts it. Errors name the field and never quote the value: a context holds credentials.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +19,7 @@ from rejoin_protocol.security.sealing import Sealer, UnsealError
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
+type Check = Callable[..., Awaitable[Any]]
 BOOLEANS = {"true": True, "false": False}
 QUOTABLE_RULES = (
     "type",
@@ -60,18 +61,19 @@ class SealedContext(msgspec.Struct, frozen=True):
     remember: bool = False
 
 
-def seal_context(
+async def seal_context(
     received: ContextInput,
     schema: dict[str, Any] | None,
     sealer: Sealer | None,
     tenant: TenantId,
     session: SessionId,
     remembered: bytes | None,
+    check: Check,
 ) -> SealedContext:
     """The context to store with a run. Header values override the remembered ones, field by field.
 
-    `schema` is the agent's; None: it takes no context. `remembered` is the session's sealed context. Raises
-    `Invalid` and `SealingUnavailable`.
+    `schema` is the agent's; None: it takes no context. `remembered` is the session's sealed context.
+    `check`: as `Backend.check`. Raises `Invalid` and `SealingUnavailable`.
     """
     if schema is None:
         return SealedContext()
@@ -83,13 +85,16 @@ def seal_context(
         )
     redaction.hide(received.body)
     if received.body is not None:
-        return SealedContext(sealer.seal(validate_context(received.body, schema), tenant, session))
+        return SealedContext(
+            sealer.seal(await check(tenant, validate_context, received.body, schema), tenant, session)
+        )
     from_headers = context_from_headers(received.headers, schema)
     redaction.hide(from_headers)
     remembered_context = _open_remembered(remembered, sealer, tenant, session)
     if from_headers is None and remembered_context is not None:
         return SealedContext()  # the session's context is used as it is
-    value = validate_context({**(remembered_context or {}), **(from_headers or {})}, schema)
+    merged = {**(remembered_context or {}), **(from_headers or {})}
+    value = await check(tenant, validate_context, merged, schema)
     return SealedContext(sealer.seal(value, tenant, session), remember=True)
 
 
@@ -140,7 +145,8 @@ def _types_of(schema: Any) -> set[str]:
 
 
 def validate_context(value: Any, schema: dict[str, Any]) -> dict[str, Any]:
-    """The value with the schema's names, if it satisfies the schema. Fields may be in camelCase.
+    """The value with the schema's names, if it satisfies the schema. Fields may be in camelCase. Takes a
+    second at the most.
 
     Raises `Invalid` for the most relevant violation.
     """
@@ -149,11 +155,14 @@ def validate_context(value: Any, schema: dict[str, Any]) -> dict[str, Any]:
     size = len(msgspec.json.encode(value))
     if size > CONTEXT_BYTES_MAX:
         raise Invalid(f"context: at most {CONTEXT_BYTES_MAX} bytes as JSON, not {size}", "/context")
-    from jsonschema import Draft202012Validator  # loads with the first agent that takes a context
-    from jsonschema.exceptions import best_match
+    from rejoin_adapters.process import schema_check  # loads with the first agent that takes a context
 
     context: dict[str, Any] = context_names.with_schema_names(value, schema, schema)
-    fault = best_match(Draft202012Validator(schema).iter_errors(context))
+    try:
+        fault = schema_check.find_mismatch(context, schema)
+    except schema_check.CheckTimeout:
+        most = f"{schema_check.CHECK_S:g} s"
+        raise Invalid(f"context: checking it takes more than {most}: send less", "/context") from None
     if fault is not None:
         raise Invalid(*_describe_fault(fault, value))
     return context

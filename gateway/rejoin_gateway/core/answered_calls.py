@@ -137,7 +137,7 @@ async def to_decisions(session: Session, answers: Sequence[AnsweredCall]) -> lis
     asked: Sequence[Approval] = ()
     if edited:
         asked = await session.backend.store.pending_approvals(session.owner, session.id, edited)
-    return _build_decisions(session, found, _by_id(asked))
+    return await _build_decisions(session, found, _by_id(asked))
 
 
 async def open_decisions(session: Session, answers: Sequence[AnsweredCall]) -> list[Decision]:
@@ -153,14 +153,14 @@ async def open_decisions(session: Session, answers: Sequence[AnsweredCall]) -> l
         id = answer.approval or (None if answer.call is None else by_call.get(answer.call))
         if id in requests:
             found.append(msgspec.structs.replace(answer, approval=id))
-    return _build_decisions(session, found, requests)
+    return await _build_decisions(session, found, requests)
 
 
 def _by_id(approvals: Sequence[Approval]) -> dict[ApprovalId, ApprovalRequest]:
     return {one.request.id: one.request for one in approvals}
 
 
-def _build_decisions(
+async def _build_decisions(
     session: Session, answers: Sequence[AnsweredCall], requests: Mapping[ApprovalId, ApprovalRequest]
 ) -> list[Decision]:
     """`requests`: at least those whose arguments are changed, unless they are unknown."""
@@ -170,12 +170,21 @@ def _build_decisions(
             answer.approval,
             answer.approved,
             answer.reason,
-            input=check_edit(requests.get(answer.approval), answer.approved, answer.input, answer.pointer),
+            input=await _check_edit(session, answer, requests.get(answer.approval)),
             by=by,
         )
         for answer in answers
         if answer.approval is not None
     ]
+
+
+async def _check_edit(
+    session: Session, answer: AnsweredCall, request: ApprovalRequest | None
+) -> dict[str, Any] | None:
+    if answer.input is None:
+        return None
+    edit = request, answer.approved, answer.input, answer.pointer
+    return await session.backend.check(session.owner.tenant, check_edit, *edit)
 
 
 def _decider(session: Session) -> str | None:

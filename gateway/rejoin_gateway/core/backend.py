@@ -3,6 +3,7 @@
 Holds no state of its own, so any gateway can answer for any session. Knows nothing of HTTP.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -18,6 +19,7 @@ from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.ports.run_queue import RunQueue
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.ports.session_store import SessionStore
+from rejoin_adapters.process.fair_share import FairShare
 from rejoin_adapters.store_types import Admission, Admitted, Owner, Regenerate, Run, Submit, WhenBusy
 from rejoin_gateway.broker_watch import BrokerWatch, unwatched
 from rejoin_gateway.core.agent_context import SealedContext
@@ -32,13 +34,16 @@ from rejoin_gateway.streaming.resume_point import find_resume_point
 from rejoin_protocol import ids
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId
+from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import OperationSet, View
 from rejoin_protocol.request_options import RequestOptions
 from rejoin_protocol.request_tools import RequestTool
 from rejoin_protocol.run_request import AgentEntry
 from rejoin_protocol.security.sealing import Sealer
+
+CHECKS_MAX = 4
+"""Threads that check values by schemas at the same time. One tenant gets two of them."""
 
 log = structlog.get_logger("rejoin.sessions")
 
@@ -81,6 +86,23 @@ class Backend(msgspec.Struct, frozen=True):
     metrics: GatewayMetrics = msgspec.field(default_factory=GatewayMetrics)
     stream_heartbeat_s: float = HEARTBEAT_S
     broker: BrokerWatch = msgspec.field(default_factory=unwatched)
+    checks: FairShare = msgspec.field(default_factory=lambda: FairShare(CHECKS_MAX))
+    """The threads of `check`."""
+
+    async def check[**Given, Result](
+        self,
+        tenant: TenantId,
+        function: Callable[Given, Result],
+        *given: Given.args,
+        **options: Given.kwargs,
+    ) -> Result:
+        """Call a function that checks a client's values by a schema, which takes up to a second. In a thread,
+        so that other requests are served meanwhile; tenants share the threads fairly.
+        """
+        place = await self.checks.take(tenant)
+        work = asyncio.get_running_loop().run_in_executor(None, partial(function, *given, **options))
+        work.add_done_callback(lambda _: place.release())  # not before its thread is free
+        return await asyncio.shield(work)
 
     async def agent(self, name: AgentName) -> AgentEntry:
         """The entry that runners have announced for an agent. Raises `NotFound`."""

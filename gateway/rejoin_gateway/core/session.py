@@ -461,7 +461,8 @@ class AgentSession(Session, frozen=True):
         if schema is None:
             return SealedContext()
         remembered = await self.backend.store.session_context(self.owner, self.id)
-        return seal_context(self.context, schema, self.backend.sealer, self.owner.tenant, self.id, remembered)
+        where = self.backend.sealer, self.owner.tenant, self.id
+        return await seal_context(self.context, schema, *where, remembered, self.backend.check)
 
     async def _read_files(self, turn: ImportedTurn) -> list[ReceivedFile]:
         files = file_parts(turn)

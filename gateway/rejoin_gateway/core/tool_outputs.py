@@ -58,12 +58,14 @@ async def open_outputs(session: Session, outputs: Sequence[ToolOutput]) -> list[
     if not outputs:
         return []
     waiting = {one.request.call: one.request for one in await session.pending_tool_outputs()}
-    return [to_decision(waiting[one.call], one) for one in outputs if one.call in waiting]
+    return [await checked_decision(session, waiting[one.call], one) for one in outputs if one.call in waiting]
 
 
 async def require_outputs(session: Session, outputs: Sequence[ToolOutput]) -> list[Decision]:
     """The outputs, each for a call that waits or has waited for one. Raises `NotFound` and `Invalid`."""
-    return [to_decision(await find_output_request(session, one.call), one) for one in outputs]
+    return [
+        await checked_decision(session, await find_output_request(session, one.call), one) for one in outputs
+    ]
 
 
 async def repeated_outputs(session: Session, outputs: Sequence[ToolOutput]) -> list[Decision]:
@@ -72,7 +74,7 @@ async def repeated_outputs(session: Session, outputs: Sequence[ToolOutput]) -> l
     for one in outputs:
         stored = await session.find_call(one.call)
         if stored is not None and stored.request.kind == OUTPUT_KIND and stored.decision is not None:
-            decisions.append(to_decision(stored.request, one))
+            decisions.append(await checked_decision(session, stored.request, one))
     return decisions
 
 
@@ -82,6 +84,11 @@ async def find_output_request(session: Session, call: CallId) -> ApprovalRequest
     if stored is None or stored.request.kind != OUTPUT_KIND:
         raise NotFound(f"call {call[:64]!r} does not wait for an output")
     return stored.request
+
+
+async def checked_decision(session: Session, request: ApprovalRequest, given: ToolOutput) -> Decision:
+    """See `to_decision`."""
+    return await session.backend.check(session.owner.tenant, to_decision, request, given)
 
 
 def to_decision(request: ApprovalRequest, given: ToolOutput) -> Decision:
@@ -112,11 +119,15 @@ class SchemaFault(NamedTuple):
 
 
 def schema_fault(schema: dict[str, Any], value: Any) -> SchemaFault | None:
-    """Why a value does not fit a JSON schema; None if it fits."""
-    from jsonschema import Draft202012Validator  # loads with the first value that has a schema
-    from jsonschema.exceptions import best_match
+    """Why a value does not fit a JSON schema; None if it fits. Takes a second at the most: see
+    `Backend.check`.
+    """
+    from rejoin_adapters.process import schema_check  # loads with the first value that has a schema
 
-    fault = best_match(Draft202012Validator(schema).iter_errors(value))
+    try:
+        fault = schema_check.find_mismatch(value, schema)
+    except schema_check.CheckTimeout:
+        return SchemaFault(f"checking it takes more than {schema_check.CHECK_S:g} s: send less", "")
     if fault is None:
         return None
     names = (str(name).replace("~", "~0").replace("/", "~1") for name in fault.absolute_path)

@@ -9,17 +9,15 @@ billions of comparisons. The server should check what is left unchecked here. Im
 """
 
 from collections.abc import Iterable, Mapping
-from contextvars import ContextVar
 from functools import cache
-from time import thread_time
 from typing import Any
 
-import attrs
 import jsonschema
 from jsonschema.protocols import Validator
-from jsonschema.validators import extend, validator_for
+from jsonschema.validators import validator_for
 from referencing import Registry
 
+from rejoin_adapters.process.schema_check import CheckTimeout, begin, bounded
 from rejoin_protocol.errors import Invalid
 
 MISMATCHES_MAX = 3
@@ -34,20 +32,13 @@ INVERTING = ("not", "disallow", "if", "contains")
 valid values; these keywords are not checked.
 """
 
-_deadline: ContextVar[float] = ContextVar("deadline")
-"""In `thread_time` seconds."""
-
-
-class CheckTimeout(Exception):
-    """The CPU time is used up."""
-
 
 def check_schema(schema: dict[str, Any]) -> None:
     """Check a schema against its draft's meta-schema, in at most `SCHEMA_CHECK_S`.
 
     Raises `Invalid` if it is not a valid schema, or takes too long to check.
     """
-    _deadline.set(thread_time() + SCHEMA_CHECK_S)
+    begin(SCHEMA_CHECK_S)
     try:
         draft = _draft(schema)
         error = next(iter(_validator(draft, draft.META_SCHEMA).iter_errors(schema)), None)
@@ -64,7 +55,7 @@ def find_mismatches(schema: Mapping[str, Any], value: Any) -> list[str]:
 
     Raises `Invalid` if the schema has a broken reference.
     """
-    _deadline.set(thread_time() + ARGUMENTS_CHECK_S)
+    begin(ARGUMENTS_CHECK_S)
     errors = []
     try:
         for error in _validator(_draft(schema), schema).iter_errors(value):
@@ -112,33 +103,4 @@ def _bounded_class(draft: type[Validator]) -> type[Validator]:
     if "oneOf" in draft.VALIDATORS:
         # Several partly checked subschemas may accept the value, so `oneOf` is relaxed to `anyOf`.
         keywords["oneOf"] = draft.VALIDATORS["anyOf"]
-    bounded: type[Validator] = extend(draft, keywords)  # type: ignore[no-untyped-call]
-    bounded.evolve = _evolve  # type: ignore[method-assign,assignment]
-    _require_bounds(bounded)
-    return bounded
-
-
-def _evolve(validator: Any, **changes: Any) -> Any:
-    """The validator of a subschema. The library's own `evolve` would switch to its unbounded class where a
-    subschema names its draft.
-    """
-    if thread_time() > _deadline.get():
-        raise CheckTimeout
-    return attrs.evolve(validator, **changes)
-
-
-def _require_bounds(bounded: type[Validator]) -> None:
-    """Raises `TypeError` unless the class calls `_evolve` for subschemas.
-
-    `jsonschema` calls `evolve` and builds its validators with `attrs`, but documents neither.
-    """
-    previous_deadline = _deadline.get()
-    _deadline.set(0.0)
-    try:
-        list(bounded({"properties": {"x": {}}}).iter_errors({"x": 1}))
-    except CheckTimeout:
-        if attrs.has(bounded):
-            return
-    finally:
-        _deadline.set(previous_deadline)
-    raise TypeError("this version of jsonschema cannot be bounded")
+    return bounded(draft, keywords)

@@ -8,10 +8,12 @@ SCHEMA_FAULT_CHARS_MAX = 500
 
 def find_schema_fault(value: Any, schema: Mapping[str, Any]) -> str | None:
     """Why the value does not fit the schema, and where; None if it fits."""
-    from jsonschema import Draft202012Validator  # loads with the first type that is a schema
-    from jsonschema.exceptions import best_match
+    from rejoin_adapters.process import schema_check  # loads with the first type that is a schema
 
-    fault = best_match(Draft202012Validator(schema).iter_errors(value))
+    try:
+        fault = schema_check.find_mismatch(value, schema)
+    except schema_check.CheckTimeout:
+        return f"checking them takes more than {schema_check.CHECK_S:g} s"
     return None if fault is None else f"{fault.message[:SCHEMA_FAULT_CHARS_MAX]} at {fault.json_path}"
 
 

@@ -14,7 +14,7 @@ from rejoin_gateway.api.openai.tool_calls import SentOutput, wire_call_id
 from rejoin_gateway.api.shared.client_tools import with_tools
 from rejoin_gateway.api.shared.lookup import find_run
 from rejoin_gateway.core.session import AgentSession, Session
-from rejoin_gateway.core.tool_outputs import OUTPUT_KIND, to_decision
+from rejoin_gateway.core.tool_outputs import OUTPUT_KIND, checked_decision
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.lifecycle import BUSY
@@ -53,7 +53,7 @@ async def _to_decision(session: Session, run: Run, sent: SentOutput) -> Decision
     if asked is None or asked.request.kind != OUTPUT_KIND:
         raise NotFound(f"call {wire_call_id(run.id, sent.output.call)[:64]!r} does not wait for an output")
     try:
-        return to_decision(asked.request, sent.output)
+        return await checked_decision(session, asked.request, sent.output)
     except Invalid as fault:
         raise Invalid(fault.detail, sent.place) from fault
 

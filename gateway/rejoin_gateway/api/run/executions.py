@@ -22,7 +22,7 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions
 from rejoin_gateway.core.message_input import SeenAnswer
 from rejoin_gateway.core.session import Session
-from rejoin_gateway.core.tool_outputs import OUTPUT_KIND, ToolOutput, to_decision
+from rejoin_gateway.core.tool_outputs import OUTPUT_KIND, ToolOutput, checked_decision
 from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import decode_body, view_of
 from rejoin_gateway.http.response import json_response, stream_replay
@@ -164,7 +164,7 @@ async def add_tool_output(request: web.Request) -> web.StreamResponse:
         raise NotFound(f"call {call[:64]!r} of run {summary.run.id} waits for no output")
     error = None if body.error_text is UNSET else body.error_text
     given = ToolOutput(call, None if body.output is UNSET else body.output, error)
-    await session.approve([to_decision(stored.request, given)], view_of(request))
+    await session.approve([await checked_decision(session, stored.request, given)], view_of(request))
     return json_response(Acknowledgement())
 
 

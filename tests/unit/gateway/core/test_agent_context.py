@@ -136,31 +136,43 @@ def test_a_fault_does_not_name_the_value() -> None:
     assert "hunter2" not in str(told.value)
 
 
-def test_an_agent_that_wants_none_gets_none() -> None:
-    assert (
-        seal_context(ContextInput({"tenant-id": "a"}, {"b": 1}), None, None, *WHERE, None) == SealedContext()
-    )
+async def at_once(_: TenantId, function: Any, *given: Any) -> Any:
+    return function(*given)
 
 
-def test_headers_are_remembered_and_a_body_is_not() -> None:
-    by_headers = seal_context(ContextInput({"tenant-id": "a"}), SCHEMA, SEALER, *WHERE, None)
+async def seal(
+    received: ContextInput,
+    remembered: bytes | None,
+    schema: dict[str, Any] | None = SCHEMA,
+    sealer: Sealer | None = SEALER,
+) -> SealedContext:
+    return await seal_context(received, schema, sealer, *WHERE, remembered, at_once)
+
+
+async def test_an_agent_that_wants_none_gets_none() -> None:
+    given = ContextInput({"tenant-id": "a"}, {"b": 1})
+    assert await seal(given, None, schema=None, sealer=None) == SealedContext()
+
+
+async def test_headers_are_remembered_and_a_body_is_not() -> None:
+    by_headers = await seal(ContextInput({"tenant-id": "a"}), None)
     assert (opened(by_headers), by_headers.remember) == ({"tenant_id": "a"}, True)
-    by_body = seal_context(ContextInput({"tenant-id": "a"}, {"tenant_id": "b"}), SCHEMA, SEALER, *WHERE, None)
+    by_body = await seal(ContextInput({"tenant-id": "a"}, {"tenant_id": "b"}), None)
     assert (opened(by_body), by_body.remember) == ({"tenant_id": "b"}, False)
 
 
-def test_a_later_turn_needs_no_headers_and_may_change_some() -> None:
-    first = seal_context(ContextInput({"tenant-id": "a", "seats": "2"}), SCHEMA, SEALER, *WHERE, None)
-    assert seal_context(ContextInput(), SCHEMA, SEALER, *WHERE, first.sealed) == SealedContext()
-    later = seal_context(ContextInput({"seats": "3"}), SCHEMA, SEALER, *WHERE, first.sealed)
+async def test_a_later_turn_needs_no_headers_and_may_change_some() -> None:
+    first = await seal(ContextInput({"tenant-id": "a", "seats": "2"}), None)
+    assert await seal(ContextInput(), first.sealed) == SealedContext()
+    later = await seal(ContextInput({"seats": "3"}), first.sealed)
     assert opened(later) == {"tenant_id": "a", "seats": 3}
 
 
-def test_what_does_not_open_any_more_is_asked_for_again() -> None:
+async def test_what_does_not_open_any_more_is_asked_for_again() -> None:
     with pytest.raises(Invalid, match="tenant_id is required"):
-        seal_context(ContextInput(), SCHEMA, SEALER, *WHERE, b"\x01\x03oldxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx")
+        await seal(ContextInput(), b"\x01\x03oldxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx")
 
 
-def test_without_keys_no_context_is_taken() -> None:
+async def test_without_keys_no_context_is_taken() -> None:
     with pytest.raises(SealingUnavailable):
-        seal_context(ContextInput({"tenant-id": "a"}), SCHEMA, None, *WHERE, None)
+        await seal(ContextInput({"tenant-id": "a"}), None, sealer=None)

@@ -1,0 +1,179 @@
+"""Checks JSON values against JSON schemas in bounded CPU time.
+
+`jsonschema` takes what it takes: it compares each item with all others for `uniqueItems`, runs patterns by
+`re`, which may backtrack for ever, and finds every mismatch of a value. The value is a stranger's: 40 KB of
+distinct objects would hold up a process for 20 s. So a check stops after a time, and these three are replaced
+here.
+
+For an application's schema, which is trusted, use `find_mismatch`. The parts below it serve those who check
+by a schema that is not trusted either (`rejoin_runner.mcp.schema_check`). Imported only where needed: its
+libraries take a while to load.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from functools import cache
+from itertools import islice
+from time import thread_time
+from typing import Any
+
+import attrs
+import regex
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+from jsonschema.protocols import Validator
+from jsonschema.validators import extend
+
+CHECK_S = 1.0
+"""CPU seconds for one value. The largest tool result takes 0.7 s if it consists of the smallest values."""
+COMPARED_MAX = 100
+"""The most relevant one of so many first mismatches is told."""
+
+_deadline: ContextVar[float] = ContextVar("deadline")
+"""In `thread_time` seconds."""
+
+
+class CheckTimeout(Exception):
+    """The CPU time is used up, or the value is nested deeper than Python can follow."""
+
+
+def find_mismatch(value: Any, schema: Mapping[str, Any]) -> ValidationError | None:
+    """The most relevant mismatch of a value with an application's schema; None if it fits.
+
+    Raises `CheckTimeout` if that is not found out in `CHECK_S`.
+    """
+    begin(CHECK_S)
+    try:
+        errors = _class_for_applications()(schema).iter_errors(value)
+        found: ValidationError | None = best_match(islice(errors, COMPARED_MAX))
+    except RecursionError as fault:
+        raise CheckTimeout from fault
+    return found
+
+
+def begin(seconds: float) -> None:
+    """Give the check that follows in this thread so much CPU time."""
+    _deadline.set(thread_time() + seconds)
+
+
+def require_time() -> float:
+    """The CPU seconds that are left. Raises `CheckTimeout` if there are none."""
+    left_s = _deadline.get() - thread_time()
+    if left_s < 0:
+        raise CheckTimeout
+    return left_s
+
+
+def bounded(draft: type[Validator], keywords: Mapping[str, Callable[..., Iterable[Any]]]) -> type[Validator]:
+    """The draft's validator class with these keywords in place of its own, which stops when the time is used
+    up.
+
+    Raises `TypeError` if the installed `jsonschema` cannot be bounded.
+    """
+    made: type[Validator] = extend(draft, keywords)  # type: ignore[no-untyped-call]
+    made.evolve = _evolve  # type: ignore[method-assign,assignment]
+    _require_bounds(made)
+    return made
+
+
+def _evolve(validator: Any, **changes: Any) -> Any:
+    """The validator of a subschema. The library's own `evolve` would switch to its unbounded class where a
+    subschema names its draft.
+    """
+    require_time()
+    return attrs.evolve(validator, **changes)
+
+
+def _require_bounds(made: type[Validator]) -> None:
+    """Raises `TypeError` unless the class calls `_evolve` for subschemas.
+
+    `jsonschema` calls `evolve` and builds its validators with `attrs`, but documents neither.
+    """
+    previous_deadline = _deadline.get()
+    _deadline.set(0.0)
+    try:
+        list(made({"properties": {"x": {}}}).iter_errors({"x": 1}))
+    except CheckTimeout:
+        if attrs.has(made):
+            return
+    finally:
+        _deadline.set(previous_deadline)
+    raise TypeError("this version of jsonschema cannot be bounded")
+
+
+@cache
+def _class_for_applications() -> type[Validator]:
+    return bounded(
+        Draft202012Validator,
+        {
+            "pattern": _check_pattern,
+            "patternProperties": _check_pattern_properties,
+            "additionalProperties": _check_additional_properties,
+            "uniqueItems": _check_unique_items,
+        },
+    )
+
+
+def _matches(pattern: str, text: str) -> bool:
+    try:
+        return regex.search(pattern, text, timeout=require_time(), concurrent=True) is not None
+    except TimeoutError as fault:
+        raise CheckTimeout from fault
+
+
+def _check_pattern(validator: Any, pattern: str, value: Any, _: Any) -> Iterator[ValidationError]:
+    if validator.is_type(value, "string") and not _matches(pattern, value):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+def _check_pattern_properties(
+    validator: Any, patterns: Mapping[str, Any], value: Any, _: Any
+) -> Iterator[ValidationError]:
+    if validator.is_type(value, "object"):
+        for pattern, subschema in patterns.items():
+            for name, one in value.items():
+                if _matches(pattern, name):
+                    yield from validator.descend(one, subschema, path=name, schema_path=pattern)
+
+
+def _check_additional_properties(
+    validator: Any, allowed: Any, value: Any, schema: Mapping[str, Any]
+) -> Iterator[ValidationError]:
+    if not validator.is_type(value, "object"):
+        return
+    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    for name, one in value.items():
+        if name in known or any(_matches(pattern, name) for pattern in patterns):
+            continue
+        if allowed is False:
+            yield ValidationError(f"Additional properties are not allowed ({name!r} was unexpected)")
+        elif allowed is not True:
+            yield from validator.descend(one, allowed, path=name)
+
+
+def _check_unique_items(validator: Any, wanted: Any, value: Any, _: Any) -> Iterator[ValidationError]:
+    if not wanted or not validator.is_type(value, "array"):
+        return
+    seen = set()
+    for item in value:
+        require_time()
+        key = _identity(item)
+        if key in seen:
+            yield ValidationError(f"{value!r} has non-unique elements")
+            return
+        seen.add(key)
+
+
+def _identity(value: Any) -> Any:
+    """Equal for equal JSON values: 1 is 1.0, and is not true."""
+    match value:
+        case dict():
+            return frozenset((name, _identity(one)) for name, one in value.items())
+        case list():
+            return tuple(map(_identity, value))
+        case bool():
+            return "bool", value
+        case str():
+            return "text", value
+        case _:
+            return value
