@@ -51,6 +51,7 @@ from rejoin_runner.worker.configuration import (
     WorkerPorts,
     WorkerSignals,
 )
+from rejoin_runner.worker.probes import open_probe_socket
 from rejoin_runner.worker.quarantine import BEGUN, Quarantine, RunnerLink
 from rejoin_runner.worker.webhook_sender import HEADERS, SENDS_MAX, WebhookLimits, WebhookSender
 from rejoin_runner.worker.worker import Worker
@@ -68,6 +69,7 @@ async def open_worker(
     *,
     quarantine: Quarantine | None = None,
     is_alone: bool = False,
+    probes: socket.socket | None = None,
 ) -> AsyncIterator[Worker]:
     """A worker with its connections, which are closed at the end of the context.
 
@@ -118,6 +120,7 @@ async def open_worker(
             signals=signals,
             quarantine=quarantine,
             is_alone=is_alone,
+            probes=probes,
             now_ms=_now_ms,
         )
 
@@ -196,8 +199,11 @@ async def serve(
     raise_open_file_limit()
     return_large_blocks()
     asyncio.get_running_loop().set_task_factory(application_code.make_task)
-    with tracing.export_spans("rejoin-runner", settings.otlp_endpoint):
-        async with open_worker(settings, agents, quarantine=quarantine) as worker:
+    with (
+        tracing.export_spans("rejoin-runner", settings.otlp_endpoint),
+        open_probe_socket(settings.health_host, settings.health_port) as probes,
+    ):
+        async with open_worker(settings, agents, quarantine=quarantine, probes=probes) as worker:
             registry = worker.metrics.registry
 
             def stop() -> None:

@@ -69,6 +69,10 @@ class RunnerSettings(LimitSettings, frozen=True, kw_only=True):
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     """The port of the Prometheus metrics. Default: none."""
+    health_host: str = "127.0.0.1"
+    """Address of the port for probes."""
+    health_port: int | None = None
+    """Port for probes: `/health/live` and `/health/ready`. Default: none."""
     otlp_endpoint: str | None = None
     """Where spans are sent, `http://…/v1/traces`; needs the extra `otel`. Default: nowhere."""
     log_level: str = "info"

@@ -70,6 +70,11 @@ class JetStreamHeartbeatLink:
     def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
 
+    @property
+    def is_connected(self) -> bool:
+        """See `HeartbeatLink`."""
+        return self._connection.connected
+
     async def keep(self, receipt: str) -> None:
         """See `HeartbeatLink`."""
         await self._connection.send(receipt, b"+WPI")

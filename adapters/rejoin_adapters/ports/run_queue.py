@@ -53,6 +53,11 @@ class Delivery(Protocol):
 class HeartbeatLink(Protocol):
     """A link to the queue that keeps deliveries. It belongs to the event loop that opens it."""
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the queue can be reached now."""
+        ...
+
     async def keep(self, receipt: str) -> None:
         """Extend a delivery by another ack wait. Raises `Unavailable`."""
         ...

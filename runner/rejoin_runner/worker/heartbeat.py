@@ -12,6 +12,7 @@ log line.
 
 import asyncio
 import os
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -28,6 +29,7 @@ from rejoin_protocol.errors import Unavailable
 from rejoin_runner.application_code import RunningCode
 from rejoin_runner.worker.lease import RunLease
 from rejoin_runner.worker.loop_watch import LoopWatch
+from rejoin_runner.worker.probes import RunnerHealth, answering_probes
 
 BEATS_PER_ACK_WAIT = 3
 REPORT_TIMEOUT_S = 3.0
@@ -52,6 +54,7 @@ class Heartbeat:
 
     `report` is called in the thread before a run is given up whose code blocks the event loop. `is_alone`:
     the process has one run and no heartbeats of its own, so that it ends instead of giving the run up.
+    `probes`: a listening socket on which the thread answers probes.
     """
 
     def __init__(
@@ -63,8 +66,11 @@ class Heartbeat:
         is_silent: Callable[[Delivery], bool] = lambda _: False,
         report: Report = ignore_block,
         is_alone: bool = False,
+        probes: socket.socket | None = None,
     ) -> None:
         self._queue = queue
+        self._probes = probes
+        self.health = RunnerHealth(late_s=blocked_s_max, stuck_s=blocked_s_max * ALL_FACTOR)
         self._ack_wait_s = ack_wait_s
         self._period_s = ack_wait_s / BEATS_PER_ACK_WAIT
         self._blocked_s_max = blocked_s_max
@@ -112,13 +118,19 @@ class Heartbeat:
     async def _watch_forever(self, watch: LoopWatch, connected: asyncio.Future[None]) -> None:
         """Beat, and look at the watched loop after each beat. Runs in the thread."""
         # Beats go on while a block is reported, which takes a connection to the database.
-        async with self._queue.open_link() as link, asyncio.TaskGroup() as group:
+        async with (
+            answering_probes(self._probes, self.health),
+            self._queue.open_link() as link,
+            asyncio.TaskGroup() as group,
+        ):
             watch.loop.call_soon_threadsafe(connected.set_result, None)
             last_s = monotonic()
             while True:
                 await self._beat(link)
                 stood_s, last_s = monotonic() - last_s, monotonic()
                 blocked_s = watch.look()
+                self.health.loop_seen(blocked_s)
+                self.health.is_connected = link.is_connected
                 if max(stood_s, blocked_s) > self._ack_wait_s:
                     watch.call_when_free(self._queue.discard_late_arrivals)
                 for leases, report in self._find_blocked(watch, blocked_s):

@@ -5,6 +5,7 @@ request; `maintenance` does the periodic work.
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -63,6 +64,7 @@ class Worker:
         signals: WorkerSignals = WorkerSignals(),  # noqa: B008 - it is frozen
         quarantine: Quarantine | None = None,
         is_alone: bool = False,
+        probes: socket.socket | None = None,
         now_ms: Callable[[], int],
     ) -> None:
         self.ports = ports
@@ -85,6 +87,7 @@ class Worker:
             is_silent=signals.is_silent,
             report=self._report_block,
             is_alone=is_alone,
+            probes=probes,
         )
         self._draining = asyncio.Event()
         self._agent_work = DetachedTasks()
@@ -117,6 +120,7 @@ class Worker:
 
     def drain(self) -> None:
         """Pull no more requests; `serve` returns when the running runs have ended or are handed over."""
+        self._heartbeat.health.phase = "draining"
         self.metrics.draining()
         self._draining.set()
 
@@ -128,6 +132,8 @@ class Worker:
             self._agent_work,
         ):
             await self.maintenance.announce()
+            if not self._draining.is_set():
+                self._heartbeat.health.phase = "serving"
             on_ready()
             log.info(
                 "serving", agents=sorted(self._agents), max_concurrent_runs=self._limits.max_concurrent_runs

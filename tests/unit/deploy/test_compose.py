@@ -68,7 +68,7 @@ def test_every_service_has_limits_a_pinned_image_and_a_health_check(compose: dic
         assert limits.keys() == {"cpus", "memory"}, name
         assert service.get("build") or re.search(r":\d+(\.\d+)*-", service["image"]), name
         assert service["restart"] == "unless-stopped" or name in SHORT_LIVED, name
-        assert "healthcheck" in service or name in {"runner", *SHORT_LIVED}, name
+        assert "healthcheck" in service or name in SHORT_LIVED, name
         assert service["read_only"] is True, name
         assert "no-new-privileges:true" in service["security_opt"], name
         assert service["cap_drop"] == ["ALL"], name

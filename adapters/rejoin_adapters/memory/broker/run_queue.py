@@ -40,6 +40,8 @@ class MemoryDelivery:
 class MemoryHeartbeatLink:
     """`HeartbeatLink` in memory."""
 
+    is_connected = True
+
     def __init__(self, queue: "MemoryRunQueue") -> None:
         self._queue = queue
 
