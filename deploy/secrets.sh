@@ -1,5 +1,6 @@
 #!/bin/sh
-# Generates the secrets of compose.yaml in deploy/secrets, or in the directory of the first argument. An existing
+# Generates the secrets of compose.yaml in deploy/secrets, or in the directory of the first argument. NATS_SERVERS: the
+# hosts of the NATS servers, unless they are compose.yaml's. An existing
 # file is kept. Only the owner can enter the directory. The files are readable for all, because the containers run
 # as other users; each container gets only the files that compose.yaml lists for it.
 set -eu
@@ -10,7 +11,8 @@ cd "${1:-secrets}"
 
 random_word() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 write_once() { [ -e "$1" ] || { cat >"$1.new" && chmod 0444 "$1.new" && mv "$1.new" "$1"; }; }
-nats_urls() { echo "nats://$1@nats-1:4222,nats://$1@nats-2:4222,nats://$1@nats-3:4222"; }
+servers=${NATS_SERVERS:-nats-1 nats-2 nats-3}
+nats_urls() { printf "nats://$1@%s:4222\n" $servers | paste -s -d , -; }
 
 if [ ! -e nats_passwords ]; then
   admin=$(random_word) gateway=$(random_word) runner=$(random_word) route=$(random_word)
@@ -24,9 +26,7 @@ gateway_password: "$gateway"
 runner_password: "$runner"
 route_password: "$route"
 routes: [
-  "nats-route://route:$route@nats-1:6222"
-  "nats-route://route:$route@nats-2:6222"
-  "nats-route://route:$route@nats-3:6222"
+$(printf "  \"nats-route://route:$route@%s:6222\"\n" $servers)
 ]
 EOF
 fi

@@ -36,7 +36,9 @@ class ListeningNats(NatsServer):
 
 
 class Node(ListeningNats):
-    """One of them. `cluster`: its port for routes, and those of all servers, if it is not alone."""
+    """One of them. `cluster`: its port for routes, and those of all servers, if it is not alone. `monitor`:
+    its port for monitoring; 0 for none.
+    """
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Node(ListeningNats):
         cluster: tuple[int, Sequence[int]],
         tls: str = "",
         shards: int = 1,
+        monitor: int = 0,
     ) -> None:
         path.mkdir(parents=True)
         super().__init__(ServerOptions(path, durable=True, report=lambda _: None), port)
@@ -53,6 +56,7 @@ class Node(ListeningNats):
         self._cluster = cluster
         self._tls = tls
         self._shards = shards
+        self.monitor = monitor
 
     @override
     def config(self, port: int) -> str:
@@ -74,7 +78,7 @@ class Node(ListeningNats):
             f'server_tags: ["name:{self.options.path.name}"]',
             "0.0.0.0:4222": f"{HOST}:{port}",
             "0.0.0.0:6222": f"{HOST}:{own}",
-            'http: "127.0.0.1:8222"': "",
+            'http: "127.0.0.1:8222"': f'http: "{HOST}:{self.monitor}"' if self.monitor else "",
             "../../run/secrets/nats_passwords": given.name,
             '"/data"': f'"{self.options.path / "nats"}"',
         }.items():
@@ -101,9 +105,11 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(path: Path, count: int = 1, *, tls: str = "", shards: int = 1) -> AsyncIterator[Cluster]:
+async def cluster(
+    path: Path, count: int = 1, *, tls: str = "", shards: int = 1, monitored: bool = False
+) -> AsyncIterator[Cluster]:
     """Start `count` servers that form a cluster. They listen; they may have no leader yet. `shards`: for so
-    many the users have permissions.
+    many the users have permissions. `monitored`: each has a port for monitoring.
     """
     passwords = secrets.token_hex(12)
     first = free_ports(2 * count)
@@ -116,6 +122,7 @@ async def cluster(path: Path, count: int = 1, *, tls: str = "", shards: int = 1)
             (routes[number], routes if count > 1 else ()),
             tls,
             shards,
+            free_ports(1) if monitored else 0,
         )
         for number in range(count)
     ]

@@ -12,7 +12,8 @@ from rejoin_protocol.broker import subjects as names
 from rejoin_protocol.broker.broker_permissions import BrokerPermissions, BrokerRole, CrossAccountService
 from rejoin_protocol.ids import AgentName, RunId, new_run_id
 
-CONFIG = Path(__file__).parents[4] / "deploy" / "nats.conf"
+DEPLOY = Path(__file__).parents[4] / "deploy"
+CONFIGS = (DEPLOY / "nats.conf", DEPLOY / "kubernetes" / "everything" / "nats.conf")
 NAMES = names.DEFAULT
 PERMISSIONS = BrokerPermissions(NAMES)
 ROLES = (PERMISSIONS.gateway, PERMISSIONS.runner)
@@ -28,11 +29,10 @@ def may(subjects: tuple[str, ...], subject: str) -> bool:
     return any(covers(pattern, subject) for pattern in subjects)
 
 
-def test_the_servers_file_is_what_the_code_renders() -> None:
-    _, line, rendered = CONFIG.read_text().partition("# The rest is generated")
-    assert line + rendered == PERMISSIONS.render(), (
-        "replace the end of deploy/nats.conf by PERMISSIONS.render()"
-    )
+@pytest.mark.parametrize("config", CONFIGS, ids=["compose", "kubernetes"])
+def test_the_servers_file_is_what_the_code_renders(config: Path) -> None:
+    _, line, rendered = config.read_text().partition("# The rest is generated")
+    assert line + rendered == PERMISSIONS.render(), f"replace the end of {config} by PERMISSIONS.render()"
 
 
 def test_only_a_runner_writes_logs_and_only_it_says_what_runners_serve() -> None:
