@@ -276,11 +276,9 @@ def test_pods_get_the_time_that_they_need_to_stop(manifests: dict[tuple[str, str
     ):
         pod = pod_of(manifests["Deployment", name])
         assert pod is not None
-        needed_s = float(env_of(pod["containers"][0])[variable]) + more_s
-        assert pod["terminationGracePeriodSeconds"] > needed_s
-    ready = container_of(manifests, "gateway")["readinessProbe"]
-    noticed_s = ready["periodSeconds"] * ready["failureThreshold"]
-    assert float(env_of(container_of(manifests, "gateway"))["REJOIN_SHUTDOWN_DELAY_S"]) > noticed_s
+        [container] = pod["containers"]
+        served_s = container["lifecycle"]["preStop"]["sleep"]["seconds"] if name == "gateway" else 0
+        assert pod["terminationGracePeriodSeconds"] > served_s + float(env_of(container)[variable]) + more_s
 
 
 def test_a_gateway_has_the_memory_for_what_it_admits(manifests: dict[tuple[str, str], Manifest]) -> None:
