@@ -84,9 +84,6 @@ async def open_worker(
         queue = await stack.enter_async_context(nats_connection.connect(broker, "runner-queue"))
         write = await stack.enter_async_context(nats_connection.connect(broker, "runner-log"))
         files = await stack.enter_async_context(nats_connection.connect(broker, "runner-files"))
-        stream_settings = setup.StreamSettings(
-            settings.nats_replicas, settings.run_log_retention_s, settings.ack_wait_s
-        )
         await setup.require_streams(queue)
         await migrate.check_schema(settings.database_url)
         store = await stack.enter_async_context(
@@ -102,7 +99,7 @@ async def open_worker(
             WorkerPorts(
                 store=store,
                 run_log=JetStreamRunLog(write, write),
-                queue=JetStreamRunQueue(queue, stream_settings),
+                queue=JetStreamRunQueue(queue, _stream_settings(settings)),
                 control=NatsRunControl(queue),
                 registry=JetStreamAgentRegistry(queue),
                 files=JetStreamFileStore(JetStreamChunkStore(files), PostgresFileIndex(store.database)),
@@ -131,6 +128,10 @@ async def _open_prices(settings: RunnerSettings, agents: Sequence[Agent]) -> Pri
     if any(isinstance(one.model, str) for head in agents for one in collect_agents(head).values()):
         await prices.load()
     return prices
+
+
+def _stream_settings(settings: RunnerSettings) -> setup.StreamSettings:
+    return setup.StreamSettings(settings.nats_replicas, settings.run_log_retention_s, settings.ack_wait_s)
 
 
 def _build_sealer(settings: RunnerSettings) -> Sealer | None:

@@ -19,7 +19,7 @@ import msgspec
 from rejoin_protocol.errors import Invalid
 
 LIVE, READY = "/health/live", "/health/ready"
-OK = "ok"
+PROBE_OK = "ok"
 PORT_MAX = 65_535
 PROBES_MAX = 16
 """Open connections of probes. Further ones are closed at once."""
@@ -57,14 +57,14 @@ class RunnerHealth:
     def check_ready(self) -> dict[str, str]:
         """By check: `ok`, or why no request is pulled now."""
         return {
-            "runner": OK if self.phase == "serving" else self.phase,
+            "runner": PROBE_OK if self.phase == "serving" else self.phase,
             "event loop": self._check_loop(self._late_s),
-            "broker": OK if self.is_connected else "the broker cannot be reached",
+            "broker": PROBE_OK if self.is_connected else "the broker cannot be reached",
         }
 
     def _check_loop(self, seconds_max: float) -> str:
         blocked_s = self._blocked_s + monotonic() - self._seen_s  # grows too if nobody looks any more
-        return OK if blocked_s <= seconds_max else f"blocked for {blocked_s:.0f} s"
+        return PROBE_OK if blocked_s <= seconds_max else f"blocked for {blocked_s:.0f} s"
 
 
 @contextmanager
@@ -145,12 +145,12 @@ def _respond(head: bytes, health: RunnerHealth) -> bytes:
     if method != b"GET":
         return _format(HTTPStatus.METHOD_NOT_ALLOWED, {})
     found = checks()
-    is_ok = all(result == OK for result in found.values())
+    is_ok = all(result == PROBE_OK for result in found.values())
     return _format(HTTPStatus.OK if is_ok else HTTPStatus.SERVICE_UNAVAILABLE, found)
 
 
 def _format(status: HTTPStatus, checks: dict[str, str]) -> bytes:
-    words = {HTTPStatus.OK: OK, HTTPStatus.SERVICE_UNAVAILABLE: "unavailable"}
+    words = {HTTPStatus.OK: PROBE_OK, HTTPStatus.SERVICE_UNAVAILABLE: "unavailable"}
     report = {"status": words.get(status, status.phrase.lower()), "checks": checks}
     body = msgspec.json.encode(report)
     allow = "Allow: GET\r\n" if status is HTTPStatus.METHOD_NOT_ALLOWED else ""

@@ -1,3 +1,5 @@
+"""What a runner answers to probes, and what it does with connections that are none."""
+
 import asyncio
 import socket
 from collections.abc import AsyncIterator
