@@ -32,8 +32,9 @@ class AgentEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     `deployed_at_ms` distinguishes deploys: during a rolling deploy the later one wins. `announced_at_ms`:
     time of the announcement. Both are milliseconds since 1970. `execution_mode`: whether the run API ends its
     response when a run waits for approvals (`durable`) or keeps it open (`classic`), for requests that do not
-    say it. `takes_tools`: whether a request may bring tools; `reserved_tools`: the names that these must not
-    have, see `request_tools.find_reserved`. `callers`: what the requests of OpenAI's clients may set.
+    say it. `suggestions`: messages that clients may offer to send. `takes_tools`: whether a request may bring
+    tools; `reserved_tools`: the names that these must not have, see `request_tools.find_reserved`. `callers`:
+    what the requests of OpenAI's clients may set.
     """
 
     name: AgentName
@@ -43,6 +44,7 @@ class AgentEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     announced_at_ms: int = 0
     execution_mode: ExecutionMode = "durable"
     takes_tools: bool = False
+    suggestions: Sequence[str] = ()
     reserved_tools: Sequence[str] = ()
     callers: Sequence[CallerOption] = ()
 

@@ -9,6 +9,7 @@ from rejoin_runner.tools.tool_decorator import tool
 from rejoin_runner.tools.tool_error import ToolError
 
 SLEEP_MAX_S = 3_600
+SUGGESTIONS = ("count 60 every 150 ms", "weather Paris", "delete notes.txt", "think", "sleep 5", "fail")
 
 
 @tool
@@ -42,4 +43,5 @@ def build_demo_agent(model: Model | str | None = None) -> Agent:
         tools=[weather, delete, sleep],
         text_interval_s=0,  # every number is an event, to make resuming visible
         description="Counts, tells the weather, deletes files if you let it.",
+        suggestions=SUGGESTIONS,
     )

@@ -23,6 +23,8 @@ from rejoin_runner.tools.tool import NeedsApproval, Tool
 from rejoin_runner.tools.tool_context import RunContext, ToolContext
 
 TEXT_INTERVAL_S = 0.04
+SUGGESTIONS_MAX = 8
+SUGGESTION_CHARS_MAX = 200
 
 type Instructions[C] = str | Callable[[RunContext[C]], str | Awaitable[str]]
 C = TypeVar("C", default=Any)
@@ -77,6 +79,8 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
         max_steps: How many times the model may be called in one turn. Default: 20.
         description: What the agent does, for the clients that list agents and for agents that reach it.
             Default: empty.
+        suggestions: What one may ask it: messages of up to 200 characters that a chat page offers before the
+            first one, at most 8. Default: none.
         needs_approval: By tool name, whether a person must approve a call, for tools that do not say it
             themselves: True, False, or a function of the arguments and the `ToolContext`, which may be async.
             Default: no tool needs approval.
@@ -116,6 +120,7 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
     custom_loop: CustomLoop | None = None
     max_steps: int = 20
     description: str = ""
+    suggestions: Sequence[str] = ()
     needs_approval: Mapping[str, NeedsApproval[Any]] = {}
     approval_timeout_s: float | None = None
     execution_mode: ExecutionMode = "durable"
@@ -159,6 +164,16 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
             raise Invalid(f"agent {self.name}: a custom loop has its own tools, so no request brings any")
         if self.max_steps < 1:
             raise Invalid(f"agent {self.name}: max_steps is at least 1")
+        self._check_suggestions()
+
+    def _check_suggestions(self) -> None:
+        suggestions: object = self.suggestions
+        if isinstance(suggestions, str) or not all(isinstance(one, str) for one in self.suggestions):
+            raise Invalid(f"agent {self.name}: suggestions is a list of texts")
+        if len(self.suggestions) > SUGGESTIONS_MAX:
+            raise Invalid(f"agent {self.name}: it has at most {SUGGESTIONS_MAX} suggestions")
+        if not all(0 < len(one.strip()) <= len(one) <= SUGGESTION_CHARS_MAX for one in self.suggestions):
+            raise Invalid(f"agent {self.name}: a suggestion has 1 to {SUGGESTION_CHARS_MAX} characters")
 
     def _check_tool_names(self) -> None:
         if duplicate := _first_duplicate([tool.name for tool in self.tools]):
@@ -281,6 +296,7 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
             schema,
             execution_mode=self.execution_mode,
             takes_tools=self.takes_tools,
+            suggestions=tuple(self.suggestions),
             reserved_tools=self._reserved_tools if self.takes_tools or self.effective_callers.tools else (),
             callers=[
                 option for option in self.effective_callers.takes if option != "output" or self.output is None

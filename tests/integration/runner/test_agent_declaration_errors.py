@@ -139,6 +139,18 @@ TABLE = {
         "agent a: its model_settings are no ModelSettings",
     ),
     "no steps": ("agent = Agent(name='a', model=model, max_steps=0)", "agent a: max_steps is at least 1"),
+    "a suggestion that is none": (
+        "agent = Agent(name='a', model=model, suggestions=['  '])",
+        "agent a: a suggestion has 1 to 200 characters",
+    ),
+    "a text for suggestions": (
+        "agent = Agent(name='a', model=model, suggestions='Hello')",
+        "agent a: suggestions is a list of texts",
+    ),
+    "too many suggestions": (
+        "agent = Agent(name='a', model=model, suggestions=['Hello'] * 9)",
+        "agent a: it has at most 8 suggestions",
+    ),
     "no agent": ("agent = 'a'", "expected an Agent or a list of Agents"),
     "nothing": ("", "has no agent"),
 }

@@ -1,5 +1,6 @@
 """`GET /api/agents`: the agents that runners have announced."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,18 +15,24 @@ from rejoin_gateway.http.routes import Route, RouteDoc
 
 
 class AgentInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """An agent. `contextSchema`: JSON Schema of the request context; absent if the agent takes none."""
+    """An agent. `contextSchema`: JSON Schema of the request context; absent if the agent takes none.
+    `suggestions`: messages that a chat page may offer to send.
+    """
 
     name: str
     description: str = ""
     context_schema: dict[str, Any] | None = None
+    suggestions: Sequence[str] = ()
 
 
 async def list_agents(request: web.Request) -> web.StreamResponse:
     """The agents that the caller may use, the default agent first, then by name."""
     entries = sort_default_first(await directory_of(request).agents(), request.app[SERVICE].default_agent)
     return json_response(
-        [AgentInfo(entry.name, entry.description, entry.context_schema) for entry in entries]
+        [
+            AgentInfo(entry.name, entry.description, entry.context_schema, entry.suggestions)
+            for entry in entries
+        ]
     )
 
 
