@@ -89,6 +89,8 @@ export declare class RejoinChatTransport<M extends UIMessage = UIMessage> implem
 /** The server understood, and said no. */
 export declare class Refused extends Error {
   readonly status: number;
+  /** JSON pointer to what is wrong with the request, or empty. */
+  readonly pointer: string;
 }
 
 export type RejoinEvent =

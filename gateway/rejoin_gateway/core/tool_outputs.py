@@ -22,13 +22,15 @@ FAULT_CHARS_MAX = 500
 
 class ToolOutput(msgspec.Struct, frozen=True):
     """The output of a call, or the text of its error. `is_text`: the client's protocol has texts only, so
-    that a tool which declares what it returns returns the JSON in the text.
+    that a tool which declares what it returns returns the JSON in the text. `pointer`: where the output is in
+    the request's body.
     """
 
     call: CallId
     output: Any = None
     error: str | None = None
     is_text: bool = False
+    pointer: str = ""
 
     def value_for(self, request: ApprovalRequest) -> Any:
         """The output as the tool declares it. Raises `Invalid` for a text that should be JSON."""
@@ -107,7 +109,9 @@ def to_decision(request: ApprovalRequest, given: ToolOutput) -> Decision:
         raise Invalid(f"the output of {request.tool} has a key that names a JavaScript prototype")
     fault = None if request.output_schema is None else schema_fault(request.output_schema, output)
     if fault is not None:
-        raise Invalid(f"the output of {request.tool} does not fit: {fault.text}")
+        # Without the place of the output itself no client could find the field.
+        pointer = given.pointer and given.pointer + fault.pointer
+        raise Invalid(f"the output of {request.tool} does not fit: {fault.text}", pointer)
     return Decision(request.id, approved=True, kind=OUTPUT_KIND, output=output)
 
 

@@ -5,9 +5,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rejoin import Agent, client_tool, testing
@@ -116,6 +118,23 @@ async def test_an_output_holds_once_and_another_one_is_a_conflict(open_chat: Ope
         for other in ({"output": {"city": "Rome"}}, {"error": "no"}):
             with pytest.raises(Conflict):
                 await chat.session.tool_output(id, **other)
+
+
+async def test_the_error_for_an_output_names_the_field(system: LocalSystem) -> None:
+    base, session = await system.gateway(), system.fresh("s")
+    await system.runner([msgspec.structs.replace(agent, name=system.agent, model=ScriptedModel(LOCATE))])
+    asked = await system.post(base, system.chat(session, "Where am I?"))
+    run = f"{base}/run/api/executions/{asked.headers['x-workflow-run-id']}"
+    [waiting] = (await system.get(run)).json["pendingToolOutputs"]
+    call_id, wrong = waiting["toolCallId"], {"output": {"city": 5}}
+    by_session = {"type": "tool-output", "toolCallId": call_id, **wrong}
+    for url, body in (
+        (f"{run}/tool-outputs/{call_id}", wrong),
+        (f"{base}/api/agents/{system.agent}/{session}", by_session),
+    ):
+        async with system.http.post(url, json=body) as response:
+            assert response.status == HTTPStatus.BAD_REQUEST
+            assert (await response.json())["errors"][0]["pointer"] == "/output/city"
 
 
 async def test_an_output_that_does_not_fit_is_refused_and_the_call_stays_open(open_chat: OpenChat) -> None:

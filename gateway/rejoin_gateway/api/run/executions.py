@@ -163,7 +163,7 @@ async def add_tool_output(request: web.Request) -> web.StreamResponse:
     if stored is None or stored.request.kind != OUTPUT_KIND:
         raise NotFound(f"call {call[:64]!r} of run {summary.run.id} waits for no output")
     error = None if body.error_text is UNSET else body.error_text
-    given = ToolOutput(call, None if body.output is UNSET else body.output, error)
+    given = ToolOutput(call, None if body.output is UNSET else body.output, error, pointer="/output")
     await session.approve([await checked_decision(session, stored.request, given)], view_of(request))
     return json_response(Acknowledgement())
 
@@ -247,7 +247,8 @@ ROUTES = (
             "Add the output of a client's tool",
             description="For a call in `pendingToolOutputs`: `output`, or `errorText` in its place. After "
             "the last open call the run continues; read its stream for what follows. The same output again "
-            "changes nothing, another one is a 409.",
+            "changes nothing, another one is a 409. The error for an output that does not fit names the "
+            "field.",
             body=ToolOutputBody,
             responses={200: Acknowledgement},
             tag="run",

@@ -104,7 +104,7 @@ def _parse_output(item: dict[str, Any], pointer: str) -> ToolOutput:
         case {"toolCallId": str(call), "errorText": str(error)}:
             return ToolOutput(CallId(call), error=error)
         case {"toolCallId": str(call), "output": output}:
-            return ToolOutput(CallId(call), output)
+            return ToolOutput(CallId(call), output, pointer=f"{pointer}/output")
         case _:
             raise Invalid("an output of a tool needs `toolCallId`, and `output` or `errorText`", pointer)
 

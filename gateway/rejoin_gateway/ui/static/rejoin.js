@@ -10,11 +10,11 @@ const READ_TIMEOUT_MS = 30_000; // a gateway sends something every ten seconds
 const RETRY_FOR_MS = 10 * 60_000;
 const AWAY = [408, 429, 502, 503, 504]; // from a proxy or an overloaded gateway: send the request again
 
-/** The server refused the request. */
+/** The server refused the request. `pointer`: JSON pointer to what is wrong with it, or empty. */
 export class Refused extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, pointer = '') {
     super(detail);
-    Object.assign(this, { name: 'Refused', status });
+    Object.assign(this, { name: 'Refused', status, pointer });
   }
 }
 
@@ -55,7 +55,7 @@ async function refusal(response) {
     said = {};
   }
   const detail = said.detail ?? said.error?.message ?? said.error;
-  return new Refused(response.status, typeof detail === 'string' ? detail : text || `The server answered ${response.status}.`);
+  return new Refused(response.status, typeof detail === 'string' ? detail : text || `The server answered ${response.status}.`, said.errors?.[0]?.pointer);
 }
 
 /**
