@@ -12,6 +12,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from rejoin_adapters.ports.run_log import LogPage
+from rejoin_adapters.store_types import Approval
 from rejoin_gateway.api.run.executions import find_execution
 from rejoin_gateway.api.shared.lookup import summary_in_path
 from rejoin_gateway.api.shared.paging import parse_limit
@@ -19,12 +20,20 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.ids import MessageId, RunId, SessionId
+from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Audience, Mark, Record, split_events
 
 RECORDS_MAX = 256
 _SEQUENCE_DIGITS_MAX = 18
+_RESPONSE = b'{"type":"tool-approval-response"'
+
+
+class _Response(msgspec.Struct, rename="camel"):
+    approval_id: ApprovalId
+
+
+_decode_response = msgspec.json.Decoder(_Response).decode
 
 
 class LogEvent(msgspec.Struct, frozen=True, rename="camel"):
@@ -46,9 +55,18 @@ class LogBatch(msgspec.Struct, frozen=True, rename="camel"):
     events: Sequence[LogEvent]
 
 
+class LogDecision(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Who decided an approval. `by`: the user, or else the credential; absent if nobody did in time."""
+
+    approval_id: ApprovalId
+    by: str | None = None
+    at: datetime | None = None
+
+
 class RunLogPage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A page of a run's log, oldest first. `next`: the `after` of the following page; 0 on the last one.
     `answers`: the events of answers that the run was given while it waits for others. The log has them later.
+    `decisions`: of the approvals whose `tool-approval-response` is on the page.
     """
 
     id: RunId
@@ -61,6 +79,7 @@ class RunLogPage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     records: Sequence[LogBatch]
     next: int = 0
     answers: list[msgspec.Raw] = []
+    decisions: list[LogDecision] = []
 
 
 class RunWithMessage(msgspec.Struct, frozen=True, rename="camel"):
@@ -84,6 +103,9 @@ async def get_log(request: web.Request) -> web.StreamResponse:
     run = summary.run
     after, limit = _parse_after(request), parse_limit(request, RECORDS_MAX, RECORDS_MAX)
     page = await session.read_log(run, after=after, records_max=limit)
+    answers = await session.backend.given_answers(run)
+    ids = _decided_in([*_events_of(page), *answers])
+    decided = await session.backend.store.pending_approvals(session.owner, session.id, ids) if ids else []
     return json_response(
         RunLogPage(
             id=run.id,
@@ -95,7 +117,8 @@ async def get_log(request: web.Request) -> web.StreamResponse:
             updated_at=summary.updated_at,
             records=_to_batches(page),
             next=page.records[-1].seq if page.more and page.records else 0,
-            answers=list(map(msgspec.Raw, await session.backend.given_answers(run))),
+            answers=list(map(msgspec.Raw, answers)),
+            decisions=[_to_decision(approval) for approval in decided],
         )
     )
 
@@ -112,6 +135,19 @@ async def list_runs(request: web.Request) -> web.StreamResponse:
             ]
         )
     )
+
+
+def _events_of(page: LogPage) -> list[bytes]:
+    return [chunk for record in page.records for chunk in split_events(record)]
+
+
+def _decided_in(events: Sequence[bytes]) -> list[ApprovalId]:
+    return [_decode_response(event).approval_id for event in events if event.startswith(_RESPONSE)]
+
+
+def _to_decision(approval: Approval) -> LogDecision:
+    by = None if approval.decision is None else approval.decision.by
+    return LogDecision(approval.request.id, by, approval.decided_at)
 
 
 def _to_batches(page: LogPage) -> Sequence[LogBatch]:
