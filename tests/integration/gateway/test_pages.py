@@ -15,7 +15,7 @@ from rejoin_gateway.ui import kill_switch
 from rejoin_runner.demo import build_demo_agent
 from tests.support.system.local_system import Answer, LocalSystem
 
-BYTES_MAX = 120_000
+BYTES_MAX = 130_000
 REFERENCE = re.compile(r"""(?:src|href)\s*=\s*["'](/[^"'\s>]*)""")
 IMPORT = re.compile(r"""from '\./([\w.]+)'""")
 OUTSIDE = re.compile(
@@ -113,7 +113,10 @@ async def test_agents_are_listed_the_default_first(system: LocalSystem) -> None:
     names = [f"{system.agent}-a", f"{system.agent}-z"]
     await system.runner([msgspec.structs.replace(build_demo_agent(), name=name) for name in names])
     listed = (await system.get(f"{base}/api/agents")).json
-    assert listed[0] == {"name": names[1], "description": build_demo_agent().description}
+    demo = build_demo_agent()
+    assert listed[0] == {
+        "name": names[1], "description": demo.description, "suggestions": list(demo.suggestions)
+    }  # fmt: skip
     assert names[0] in {one["name"] for one in listed}
 
 
@@ -142,6 +145,25 @@ async def test_the_log_is_read_page_by_page_with_attempts_marks_and_times(system
         if not after:
             break
     assert pages == whole["records"]
+
+
+async def test_the_log_says_who_decided_the_approvals_of_the_page(system: LocalSystem) -> None:
+    base, session = await system.gateway(), system.fresh("s")
+    await system.runner()
+    asked = await system.post(base, system.chat(session, "delete notes.txt"))
+    run = f"{base}/run/api/executions/{asked.headers['x-workflow-run-id']}"
+    assert "decisions" not in (await system.get(f"{run}/log")).json
+    [waiting] = (await system.get(run)).json["pendingApprovals"]
+    decide = f"{run}/approvals/{waiting['toolCallId']}"
+    async with system.http.post(decide, json={"approved": True}) as response:
+        assert response.status == 200
+    assert (await system.get(f"{run}/stream?follow=true")).complete
+    page = (await system.get(f"{run}/log")).json
+    [decision] = page["decisions"]
+    assert decision["approvalId"] == waiting["approvalId"]
+    assert decision["by"]
+    assert datetime.fromisoformat(decision["at"]) > datetime.fromisoformat(page["createdAt"])
+    assert "decisions" not in (await system.get(f"{run}/log?limit=1")).json  # it is on a later page
 
 
 async def test_a_session_says_which_run_made_which_message(system: LocalSystem) -> None:

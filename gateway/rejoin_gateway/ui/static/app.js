@@ -1,24 +1,32 @@
 // The playground: connects the page to the conversation whose id is the fragment of the address.
 
 import { Conversation, fresh } from './conversation.js';
-import { $, arrange, h, themeSwitch, write } from './dom.js';
+import { $, arrange, h, iconButton, themeSwitch, write } from './dom.js';
+import { icon } from './icons.js';
 import { Messages } from './message.js';
+import { lacksContext, savedContext, settingsDialog } from './settings.js';
 import { Side } from './side.js';
+import { byteSize } from './times.js';
 import { wire } from './wire.js';
 
-const IDEAS = ['count 60 every 150 ms', 'weather Paris', 'delete notes.txt', 'think', 'sleep 5', 'fail'];
-const CONTEXT = 'rejoin.context';
-const WAITS = { type: 'note', text: 'The agent reads it at its next step.' };
+const DEMO = 'demo'; // the agent of `rejoin dev` that shows what happens when something breaks
+const PLUGS = 'rejoin.plugs';
+const TITLE_CHARS_MAX = 60;
+const WAITS = { steer: 'The agent reads it at its next step.', enqueue: 'It is answered after this answer.' };
+const WORKS = ['streaming', 'reconnecting', 'waiting'];
 
 let conversation;
 let agents = [];
-let files = []; // { filename, mediaType, url } of the message being written
+let files = []; // { filename, mediaType, url, size } of the message being written
 let editing = null;
 let painting = 0;
+let loaded = false; // the gateway has said which agents there are
 
 const messages = new Messages({
   inspect: (run) => `/inspect#${run}`,
-  decide: (message, part, approved) => conversation.decide(message, part, approved),
+  waiting: (run) => conversation.pending(run),
+  decide: (run, part, decision) => conversation.decide(run, part, decision),
+  output: (run, part, given) => conversation.output(run, part, given),
   regenerate: (message) => conversation.regenerate(message),
   edit: (message) => {
     editing = message;
@@ -46,19 +54,20 @@ function open() {
   conversation?.leave();
   editing = null;
   conversation = new Conversation(named ?? fresh(), repaint);
-  readContext();
+  conversation.context = savedContext(chosen());
   repaint();
   side.mark();
   if (named) conversation.open();
 }
 
-/** Whether a run works that reads messages between its steps. */
-const canSteer = () => conversation.busy && !editing && ['streaming', 'reconnecting', 'waiting'].includes(conversation.live.state);
+/** Whether a run works: a message can be sent to it, or for after it. */
+const canAdd = () => conversation.busy && !editing && WORKS.includes(conversation.live.state);
 
-async function send(text) {
+/** Send what is written. `whenBusy`: what becomes of it while a run works, `steer` or `enqueue`. */
+async function send(text, whenBusy = 'steer') {
   const content = text.trim();
-  if ((conversation.busy && !canSteer()) || (!content && !files.length)) return;
-  const parts = [...files.map((file) => ({ type: 'file', ...file })), ...(content ? [{ type: 'text', text: content }] : [])];
+  if ((conversation.busy && !canAdd()) || (!content && !files.length)) return;
+  const parts = [...files.map(({ filename, mediaType, url }) => ({ type: 'file', filename, mediaType, url })), ...(content ? [{ type: 'text', text: content }] : [])];
   const edited = editing;
   const sentFiles = files;
   editing = null;
@@ -67,7 +76,7 @@ async function send(text) {
   history.replaceState(null, '', `#${encodeURIComponent(conversation.id)}`);
   $('scroll').scrollTop = $('scroll').scrollHeight;
   if (conversation.busy) {
-    if (!(await conversation.steer(parts))) [$('field').value, files] = [$('field').value || content, sentFiles];
+    if (!(await conversation.add(parts, whenBusy))) [$('field').value, files] = [$('field').value || content, sentFiles];
     return;
   }
   const done = edited ? conversation.edit(edited, content) : conversation.send(parts);
@@ -99,11 +108,12 @@ function paint() {
   arrange($('log'), shown.map((message, at) => {
     const last = at === shown.length - 1;
     return messages.article(message, { busy: busy && last && message.role === 'assistant', last, idle: !busy, run: runOf(at) });
-  }).concat(conversation.steering.map((message) =>
-    messages.article({ ...message, id: `${message.id} waits`, parts: [...message.parts, WAITS] }, { busy: true }))));
-  $('intro').hidden = shown.length > 0 || (busy && Boolean(location.hash));
-  write($('title'), conversation.title || 'New conversation');
-  document.title = conversation.title ? `${conversation.title} · Rejoin` : 'Rejoin';
+  }).concat(conversation.waiting.map((message) =>
+    messages.article({ ...message, id: `${message.id} waits`, parts: [...message.parts, { type: 'note', text: WAITS[message.whenBusy] }] }, { busy: true }))));
+  $('intro').hidden = !loaded || shown.length > 0 || (busy && Boolean(location.hash));
+  const title = conversation.title.trim().slice(0, TITLE_CHARS_MAX);
+  write($('title'), title || 'New conversation');
+  document.title = title ? `${title} · Rejoin` : 'Rejoin';
   write($('notice'), fault);
   if ($('agent').value !== wire.agent) paintAgents();
   paintWire(live, busy);
@@ -127,8 +137,13 @@ function paintWire({ state, cursor, breaks, rewinds, events, astray, tape }, bus
   if (rewinds) facts.push(`taken over ${rewinds}×`);
   if (cursor) facts.push(`cursor ${cursor}`);
   write($('facts'), facts.join(' · '));
-  $('stop').hidden = !busy || !['streaming', 'reconnecting', 'waiting'].includes(state);
-  $('kill').hidden = !('dev' in document.documentElement.dataset);
+  $('stop').hidden = !busy || !WORKS.includes(state);
+  const isDemo = wire.agent === DEMO;
+  const hasPlugs = isDemo || wire.cut || localStorage.getItem(PLUGS) === 'shown';
+  $('plugs').hidden = isDemo;
+  $('plugs').setAttribute('aria-expanded', String(hasPlugs));
+  for (const part of [$('cut').parentElement, $('tape'), $('facts')]) part.hidden = !hasPlugs;
+  $('kill').hidden = !hasPlugs || !('dev' in document.documentElement.dataset);
   $('cut').checked = wire.cut;
   paintTape(tape);
 }
@@ -144,24 +159,24 @@ function paintTape(tape) {
 
 function paintComposer(busy) {
   $('send').disabled = busy;
-  $('steer').hidden = !canSteer();
+  $('send').hidden = canAdd();
+  $('steer').hidden = $('queue').hidden = !canAdd();
   write($('send'), editing ? 'Save' : 'Send');
   for (const idea of $('ideas').children) idea.disabled = busy;
   $('files').hidden = !files.length && !editing;
-  const cancel = editing ? [h('li', {}, 'Editing: later messages will be deleted', button('Cancel', () => ((editing = null), ($('field').value = ''))))] : [];
-  arrange($('files'), [...cancel, ...files.map((file) => h('li', {}, file.filename, button('Remove', () => (files = files.filter((other) => other !== file)))))]);
+  const cancel = editing ? [h('li', {}, 'Editing: later messages will be deleted', remover('Do not edit', () => ((editing = null), ($('field').value = ''))))] : [];
+  arrange($('files'), [...cancel, ...files.map((file) => h('li', {}, ...(file.mediaType.startsWith('image/') ? [h('img', { src: file.url, alt: '' })] : [icon('file')]),
+    file.filename, h('span', { className: 'small', textContent: byteSize(file.size) }), remover(`Remove ${file.filename}`, () => (files = files.filter((other) => other !== file)))))]);
 }
 
-function button(name, act) {
-  return h('button', { type: 'button', className: 'quiet', textContent: name, onclick: () => (act(), repaint(), $('field').focus()) });
-}
+const remover = (label, act) => iconButton('close', label, { onclick: () => (act(), repaint(), $('field').focus()) });
 
 // ---- files
 
 async function attach(list) {
   const read = (file) => new Promise((resolve, reject) => {
     const reader = new FileReader();
-    reader.onload = () => resolve({ filename: file.name, mediaType: file.type, url: reader.result });
+    reader.onload = () => resolve({ filename: file.name, mediaType: file.type, url: reader.result, size: file.size });
     reader.onerror = () => reject(reader.error);
     reader.readAsDataURL(file);
   });
@@ -171,70 +186,59 @@ async function attach(list) {
 
 // ---- agents and settings
 
+/** The agent that is chosen, as the gateway lists it; undefined before it has answered. */
+const chosen = () => agents.find(({ name }) => name === wire.agent);
+
 async function loadAgents() {
   conversation.fault = '';
-  agents = (await wire.json('/api/agents').catch((fault) => ((conversation.fault = fault.message), null))) ?? agents;
-  repaint();
+  const found = await wire.json('/api/agents').catch((fault) => ((conversation.fault = fault.message), null));
+  agents = found ?? agents;
+  loaded ||= found !== null;
   wire.agent ||= new URLSearchParams(location.search).get('agent') ?? agents[0]?.name ?? '';
   paintAgents();
+  repaint();
 }
 
 function paintAgents() {
   const names = new Set([...agents.map(({ name }) => name), ...(wire.agent ? [wire.agent] : [])]);
   arrange($('agent'), [...names].map((name) => h('option', { value: name, textContent: name })));
   $('agent').value = wire.agent;
-  const { description, contextSchema } = agents.find(({ name }) => name === wire.agent) ?? {};
+  conversation.context = savedContext(chosen());
+  settings.paint();
+  paintIntro();
+}
+
+/** What the chosen agent is and what one can ask it. */
+function paintIntro() {
+  const isDemo = wire.agent === DEMO;
+  const { description, suggestions = [] } = chosen() ?? {};
   $('agent').title = description ?? '';
-  $('schema').hidden = !contextSchema;
-  write($('schema').querySelector('pre'), contextSchema ? JSON.stringify(contextSchema, null, 2) : '');
-  write($('context-note'), contextSchema ? 'JSON that the agent’s tools get besides the message.' : 'This agent takes no context. What you enter here is not sent.');
-  const ideas = wire.agent === 'demo' || wire.agent.startsWith('demo-') ? IDEAS : [];
-  arrange($('ideas'), ideas.map((idea) => h('button', { textContent: idea, onclick: () => send(idea) })));
-  readContext();
+  $('demo-intro').hidden = !isDemo;
+  $('agent-intro').hidden = isDemo;
+  write($('agent-name'), wire.agent || 'No agent is served here yet.');
+  const none = agents.length ? 'No runner serves this agent now. What you send waits for one.' : 'Start a runner, for example: rejoin runner shop:agents';
+  write($('agent-about'), chosen() ? description || 'Write a message to begin.' : none);
+  $('agent-context').hidden = !lacksContext(chosen());
+  arrange($('ideas'), suggestions.map((idea) => h('button', { textContent: idea, onclick: () => (send(idea), $('field').focus()) })));
 }
 
-const contextName = () => `${CONTEXT}.${wire.agent}`;
-
-function readContext() {
-  const schema = agents.find(({ name }) => name === wire.agent)?.contextSchema;
-  const saved = JSON.parse(localStorage.getItem(contextName()) ?? 'null');
-  if (conversation) conversation.context = schema ? saved : null;
-  $('context').value = saved ? JSON.stringify(saved.value, null, 2) : '';
-  $('remember').checked = saved?.remember ?? false;
-}
-
-$('settings').onclick = () => {
-  $('key').value = wire.key;
-  write($('wrong'), '');
-  paintAgents();
-  $('dialog').showModal();
-};
-$('settings-form').onsubmit = (event) => {
-  if (event.submitter?.value !== 'save') return;
-  const text = $('context').value.trim();
-  try {
-    const value = text ? JSON.parse(text) : null;
-    if (value && (typeof value !== 'object' || Array.isArray(value))) throw new SyntaxError('it is not an object');
-    if (value) localStorage.setItem(contextName(), JSON.stringify({ value, remember: $('remember').checked }));
-    else localStorage.removeItem(contextName());
-  } catch (fault) {
-    event.preventDefault();
-    write($('wrong'), `The context is not a JSON object: ${fault.message}`);
-    return;
-  }
-  wire.key = $('key').value.trim();
-  readContext(); // a message may be sent before the agents are loaded
-  loadAgents().then(() => (side.look(), readContext(), conversation.messages.length || !location.hash || conversation.open()));
-};
+const settings = settingsDialog(chosen, () => {
+  conversation.context = savedContext(chosen()); // a message may be sent before the agents are loaded
+  loadAgents().then(() => (side.look(), conversation.messages.length || !location.hash || conversation.open()));
+});
+$('give-context').onclick = settings.open;
 $('agent').onchange = () => {
   wire.agent = $('agent').value;
   if (conversation.messages.length) location.hash = ''; // another agent needs another conversation
+  history.replaceState(null, '', `?agent=${encodeURIComponent(wire.agent)}${location.hash}`);
   paintAgents();
+  repaint();
 };
 
 // ---- the page
 
 $('steer').onclick = () => (send($('field').value), $('field').focus());
+$('queue').onclick = () => (send($('field').value, 'enqueue'), $('field').focus());
 $('form').onsubmit = (event) => {
   event.preventDefault();
   send($('field').value);
@@ -255,7 +259,17 @@ $('stage').ondrop = (event) => {
 $('cut').onchange = () => (wire.cut = $('cut').checked);
 $('stop').onclick = () => (conversation.stop(), $('field').focus());
 $('kill').onclick = () => wire.fetch('/dev/kill-runner', { method: 'POST' }).catch(() => {});
-$('new').onclick = () => ((location.hash = ''), open(), $('field').focus());
+$('plugs').onclick = () => {
+  localStorage.setItem(PLUGS, $('plugs').getAttribute('aria-expanded') === 'true' ? '' : 'shown');
+  repaint();
+};
+$('new').onclick = begin;
+
+function begin() {
+  location.hash = '';
+  open();
+  $('field').focus();
+}
 
 // On a narrow screen the list covers the page and the button that opens it.
 function menu(shown) {
@@ -267,7 +281,18 @@ addEventListener('click', ({ target }) => {
   const isInMenu = target.closest('#toggle, #side') && !target.closest('#side a, #new');
   if (!isInMenu) menu(false);
 });
-addEventListener('keydown', ({ key }) => key === 'Escape' && menu(false));
+
+const isWriting = ({ target }) => target.closest('input, textarea, select, dialog, [contenteditable]');
+addEventListener('keydown', (event) => {
+  const { key, ctrlKey, metaKey, shiftKey } = event;
+  if (event.isComposing) return;
+  if (key === 'Escape' && document.body.classList.contains('menu')) menu(false);
+  else if (key === 'Escape' && !$('stop').hidden && !document.querySelector('dialog[open]')) conversation.stop();
+  else if (key === '/' && !isWriting(event)) $('field').focus();
+  else if (key.toLowerCase() === 'o' && shiftKey && (ctrlKey || metaKey)) begin();
+  else return;
+  event.preventDefault();
+});
 
 document.querySelector('.skip').onclick = (event) => {
   event.preventDefault(); // the fragment of the address is the conversation
@@ -277,6 +302,16 @@ wire.addEventListener('change', repaint);
 addEventListener('hashchange', open);
 document.addEventListener('visibilitychange', () => document.hidden || !location.hash || conversation.refresh());
 
+// A link may name a conversation as `?session=`, too.
+const linked = new URLSearchParams(location.search).get('session');
+if (linked && !location.hash) history.replaceState(null, '', `${location.search.replace(/([?&])session=[^&]*&?/, '$1').replace(/[?&]$/, '') || location.pathname}#${encodeURIComponent(linked)}`);
+
+$('toggle').append(icon('menu'));
+$('settings').append(icon('settings'));
+$('attach').append(icon('attach'));
+$('new').prepend(icon('add'));
+$('plugs').prepend(icon('plug'));
+$('stop').prepend(icon('stop'));
 themeSwitch($('theme'));
 write($('host'), location.host);
 open();

@@ -1,12 +1,12 @@
 // One conversation in this tab. The server holds the state: the stored messages, and the stream of the active run,
 // which is read from its start or, after a broken connection, from behind the last event.
 
+import { waitsForOutput } from './calls.js';
 import { Fold } from './fold.js';
 import { Answer } from './rejoin.js';
 import { wire } from './wire.js';
 
 const AGAIN_MS = 250;
-const TITLE_CHARS_MAX = 60;
 const TAPE_MAX = 160;
 
 // Browsers have no randomUUID on plain http origins other than localhost.
@@ -26,8 +26,8 @@ export class Conversation {
   busy = false;
   fault = '';
   live = newStream();
-  /** Messages that were sent while a run works, and that its model has not read yet. */
-  steering = [];
+  /** Messages that were sent while a run works, and that its model has not read yet. `whenBusy`: what becomes of them. */
+  waiting = [];
   /** `{ value, remember }`: the request context as an object; null: none. */
   context = null;
   #signal = new AbortController();
@@ -67,17 +67,21 @@ export class Conversation {
     return this.#act(async () => {
       const message = { id: fresh(), role: 'user', parts };
       const before = this.messages;
+      this.title ||= parts.find(({ type }) => type === 'text')?.text ?? '';
       this.messages = [...before, message];
       await this.#request(this.#newMessage(message), before);
     });
   }
 
-  /** Send a message to the run that works: its model reads it at its next step, or it is the next turn. */
-  async steer(parts) {
+  /**
+   * Send a message while a run works. `steer`: its model reads it at its next step, or it is the next turn; `enqueue`:
+   * it is the next turn. False if it was refused.
+   */
+  async add(parts, whenBusy) {
     const message = { id: fresh(), role: 'user', parts };
-    this.steering = [...this.steering, message];
+    this.waiting = [...this.waiting, { ...message, whenBusy }];
     this.#notify();
-    const fields = { messages: [message], whenBusy: 'steer' };
+    const fields = { messages: [message], whenBusy };
     const answer = new Answer({ open: this.#chat(fields), resume: () => null, signal: this.#signal.signal });
     try {
       if (await answer.begin()) answer.leave();
@@ -92,7 +96,7 @@ export class Conversation {
   }
 
   #isRead(id) {
-    this.steering = this.steering.filter((message) => message.id !== id);
+    this.waiting = this.waiting.filter((message) => message.id !== id);
   }
 
   /** Replace the text of a message; later messages are deleted. */
@@ -116,19 +120,19 @@ export class Conversation {
     });
   }
 
-  /** Decide the approval of a tool call. */
-  decide(message, part, approved) {
-    return this.#act(async () => {
-      part.state = 'approval-responded';
-      part.approval = { id: part.approval.id, approved };
-      const body = { messages: [structuredClone(message)], messageId: message.id };
-      try {
-        await this.#follow(this.#chat(body), message);
-      } catch (fault) {
-        await this.#load(); // it may have been decided elsewhere
-        throw fault;
-      }
-    });
+  /** What a run waits for: approvals and outputs of client tools, with their schemas. Null if it cannot be asked. */
+  async pending(run) {
+    return wire.json(`/run/api/executions/${run}`).catch(() => null);
+  }
+
+  /** Decide the approval of a tool call: `{ approved, reason?, input? }`. Throws `Refused` if it does not fit. */
+  decide(run, { toolCallId }, decision) {
+    return this.#answer(`/run/api/executions/${run}/approvals/${encodeURIComponent(toolCallId)}`, decision);
+  }
+
+  /** Answer the call of a client tool: `{ output }` or `{ errorText }`. Throws `Refused` if it does not fit. */
+  output(run, { toolCallId }, given) {
+    return this.#answer(`/run/api/executions/${run}/tool-outputs/${encodeURIComponent(toolCallId)}`, given);
   }
 
   /** Interrupt the run. Its stream ends with an event that says so. */
@@ -137,6 +141,26 @@ export class Conversation {
   }
 
   // ---- requests
+
+  /** Send what a call waits for, and follow what comes of it. The same answer again changes nothing. */
+  async #answer(path, body) {
+    let refused;
+    await this.#act(async () => {
+      try {
+        await wire.json(path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
+      } catch (fault) {
+        if (fault.status === 400) {
+          refused = fault; // for the form
+          return;
+        }
+        await this.#load(); // it may have been answered elsewhere
+        throw fault;
+      }
+      this.#channel.postMessage(this.id);
+      await this.#load();
+    });
+    if (refused) throw refused;
+  }
 
   #at({ id }) {
     return this.messages.findIndex((message) => message.id === id);
@@ -150,13 +174,13 @@ export class Conversation {
     this.#notify();
     try {
       await task();
-      if (this.steering.length) await this.#load(); // what the run has not read is the next turn
+      if (this.waiting.length) await this.#load(); // what the run has not read is the next turn
     } catch (fault) {
       if (this.#signal.signal.aborted) return;
       this.fault = fault.message;
     }
     this.busy = false;
-    const isWaiting = this.messages.at(-1)?.parts.some((part) => part.state === 'approval-requested');
+    const isWaiting = this.messages.at(-1)?.parts.some((part) => part.state === 'approval-requested' || waitsForOutput(part));
     this.#show({ state: this.live.cursor && (isWaiting ? 'suspended' : this.live.ended || 'failed') });
   }
 
@@ -185,17 +209,6 @@ export class Conversation {
       if (fault.name === 'Refused') this.messages = before; // the server refused the message
       throw fault;
     }
-  }
-
-  /** Use the first message as title of the conversation. */
-  async #name() {
-    const first = this.messages[0]?.parts.find((part) => part.type === 'text')?.text;
-    if (this.title || !first) return;
-    this.title = first.trim().slice(0, TITLE_CHARS_MAX);
-    const headers = { 'content-type': 'application/json' };
-    const body = JSON.stringify({ title: this.title });
-    const path = `/api/agents/${encodeURIComponent(wire.agent)}/${encodeURIComponent(this.id)}`;
-    await wire.json(path, { method: 'PATCH', headers, body }).catch(() => (this.title = ''));
   }
 
   async #stored() {
@@ -229,9 +242,8 @@ export class Conversation {
   }
 
   /** Fold a stream into a message, across broken connections. Returns false if no run is active. */
-  async #follow(open, seed) {
+  async #follow(open) {
     const before = this.live;
-    const newFold = () => new Fold(seed ? structuredClone(seed) : undefined);
     const { signal } = this.#signal;
     const resume = ({ run, cursor }, both) =>
       wire.fetch(`/api/chat/${run}/stream?ui=7`, { headers: { 'last-event-id': cursor, 'x-emit-operations': 'true' }, signal: both });
@@ -243,11 +255,10 @@ export class Conversation {
       return false;
     }
     this.#channel.postMessage(this.id);
-    const naming = this.#name();
-    let fold = newFold();
+    let fold = new Fold();
     for await (const { restart, cursor, chunk } of answer.events()) {
       if (restart) {
-        fold = newFold();
+        fold = new Fold();
         this.live = { ...newStream(), breaks: this.live.breaks };
         continue;
       }
@@ -256,16 +267,18 @@ export class Conversation {
       this.#place(fold.message, answer.run);
       this.#count(cursor, chunk);
     }
-    await naming;
+    this.#place(fold.message, answer.run, true);
     this.#channel.postMessage(this.id);
     return true;
   }
 
-  #place(message, run) {
+  /** Show a message. One that is folded again is shown when it has caught up with what is shown, or `isWhole`. */
+  #place(message, run, isWhole = false) {
     if (!message.id) return;
     this.runs.set(message.id, run);
     const at = this.#at(message);
-    if (this.messages[at] === message) return;
+    const shown = this.messages[at];
+    if (shown === message || (shown?.parts.length > message.parts.length && !isWhole)) return;
     const rest = at < 0 ? this.messages : this.messages.filter((_, number) => number !== at);
     this.messages = at < 0 ? [...rest, message] : this.messages.with(at, message);
   }

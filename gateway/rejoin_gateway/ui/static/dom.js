@@ -1,5 +1,7 @@
 // Small DOM functions for these pages. Text becomes text nodes and never markup.
 
+import { icon } from './icons.js';
+
 export const $ = (id) => document.getElementById(id);
 
 /** Create an element. Properties with a hyphen in their name are set as attributes. */
@@ -12,6 +14,10 @@ export function h(tag, properties = {}, ...children) {
   element.append(...children);
   return element;
 }
+
+/** A button that is an icon; `label` is what it does. */
+export const iconButton = (name, label, properties = {}) =>
+  h('button', { type: 'button', className: 'quiet bare', 'aria-label': label, title: label, ...properties }, icon(name));
 
 /** Make these the children of `parent`, in this order. Elements that stay keep focus, selection and open state. */
 export function arrange(parent, children) {
@@ -41,8 +47,9 @@ export function themeSwitch(button) {
   const root = document.documentElement;
   const isDark = () => (root.dataset.theme ?? (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light')) === 'dark';
   const label = () => {
-    button.setAttribute('aria-label', isDark() ? 'Use the light theme' : 'Use the dark theme');
-    button.textContent = isDark() ? 'Light' : 'Dark';
+    button.title = isDark() ? 'Use the light theme' : 'Use the dark theme';
+    button.setAttribute('aria-label', button.title);
+    button.replaceChildren(icon(isDark() ? 'sun' : 'moon'));
   };
   button.onclick = () => {
     root.dataset.theme = isDark() ? 'light' : 'dark';

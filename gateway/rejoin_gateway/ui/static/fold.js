@@ -1,9 +1,10 @@
 // Folds the events of a run into a message: the part of the AI SDK's client that these pages need.
 
+const named = ({ providerMetadata }) => (providerMetadata === undefined ? {} : { callProviderMetadata: providerMetadata });
 const TOOL = {
-  'tool-input-start': () => ({ state: 'input-streaming', rawInput: '' }),
+  'tool-input-start': (chunk) => ({ state: 'input-streaming', rawInput: '', ...named(chunk) }),
   'tool-input-delta': ({ inputTextDelta }, { rawInput }) => ({ rawInput: rawInput + inputTextDelta }),
-  'tool-input-available': ({ input }) => ({ state: 'input-available', input }),
+  'tool-input-available': (chunk) => ({ state: 'input-available', input: chunk.input, ...named(chunk) }),
   'tool-input-error': ({ input, errorText }) => ({ state: 'output-error', input, errorText }),
   'tool-approval-request': ({ approvalId: id }) => ({ state: 'approval-requested', approval: { id } }),
   'tool-approval-response': ({ approvalId: id, approved, reason }) => ({ state: 'approval-responded', approval: { id, approved, reason } }),
@@ -11,6 +12,8 @@ const TOOL = {
   'tool-output-error': ({ errorText }) => ({ state: 'output-error', errorText }),
   'tool-output-denied': () => ({ state: 'output-denied' }),
 };
+const PARTS = ['file', 'reasoning-file', 'source-url', 'source-document', 'steering-message'];
+const ENDS_STATUS = ['text-start', 'reasoning-start', 'reset-step', 'finish-step', 'finish', 'abort', 'error'];
 
 export class Fold {
   #unfinished = new Map();
@@ -23,6 +26,7 @@ export class Fold {
   add(chunk) {
     const { parts } = this.message;
     const { type } = chunk;
+    if (ENDS_STATUS.includes(type)) this.message.status = undefined;
     const [, kind, what] = /^(text|reasoning)-(start|delta|end)$/.exec(type) ?? [];
     if (what) this.#speak(kind, what, chunk);
     else if (TOOL[type]) this.#call(chunk);
@@ -31,9 +35,10 @@ export class Fold {
     else if (type === 'reset-step') parts.splice(this.#step());
     else if (type === 'abort') parts.push({ type: 'note', text: 'Interrupted.' });
     else if (type === 'error') parts.push({ type: 'error', text: chunk.errorText });
-    else if (['file', 'source-url', 'steering-message'].includes(type)) parts.push(chunk);
+    else if (PARTS.includes(type)) parts.push(chunk);
     else if (type === 'message-metadata' || type === 'finish') Object.assign((this.message.metadata ??= {}), chunk.messageMetadata);
-    else if (type.startsWith('data-') && !chunk.transient) this.#data(chunk);
+    else if (type === 'data-status') this.message.status = chunk.data?.status;
+    else if (type.startsWith('data-') && type !== 'data-operation') this.#data(chunk);
   }
 
   /** Index of the first part of the current step. */
@@ -51,7 +56,7 @@ export class Fold {
     }
     const part = this.#unfinished.get(key);
     if (what === 'delta') part.text += chunk.delta;
-    else part.state = 'done';
+    else Object.assign(part, { state: 'done', citations: chunk.citations });
   }
 
   #call(chunk) {

@@ -1,5 +1,6 @@
 // Markdown as elements: the subset that models write. Text never becomes markup, and images are never loaded.
 
+import { codeBlock } from './code.js';
 import { h } from './dom.js';
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)[^`]*$/;
@@ -72,7 +73,7 @@ export function element(block, depth = 0) {
   if (depth >= DEPTH_MAX) return h('p', { textContent: block.lines.join('\n') });
   switch (block.kind) {
     case 'code':
-      return h('pre', { tabIndex: 0 }, h('code', { textContent: block.lines.join('\n') }));
+      return codeBlock(block.lines.join('\n'), block.language);
     case 'heading':
       return h(`h${Math.min(block.level + 2, 6)}`, {}, ...inline(block.lines[0]));
     case 'rule':
@@ -158,6 +159,7 @@ export class Shown {
   #place(at, block) {
     const old = this.element.children[at];
     if (block.kind === 'paragraph' && old && grow(old, block, this.raws[at])) return;
+    if (block.kind === 'code' && old?.language === block.language) return void old.show(block.lines.join('\n'));
     const made = element(block);
     if (old) old.replaceWith(made);
     else this.element.append(made);

@@ -1,24 +1,22 @@
-// Messages as elements: text, reasoning, tool calls, files, approvals. Unchanged parts keep their elements, and
+// Messages as elements: text, reasoning, tool calls, files, data, sources. Unchanged parts keep their elements, and
 // with them focus, selection and open state.
 
-import { arrange, h, Kept, write } from './dom.js';
+import { Calls } from './calls.js';
+import { codeBlock, copyButton } from './code.js';
+import { arrange, h, iconButton, Kept, write } from './dom.js';
 import { failure } from './fold.js';
-import { SAFE, Shown } from './markdown.js';
-import { wire } from './wire.js';
+import { Shown } from './markdown.js';
+import { dataCard, file, sourceList } from './parts.js';
 
-const STATES = {
-  'input-streaming': 'preparing', 'input-available': 'running', 'approval-requested': 'waits for you',
-  'output-available': 'done', 'output-error': 'failed', 'output-denied': 'denied',
-};
-const json = (value) => (typeof value === 'string' ? value : JSON.stringify(value, null, 1)?.replace(/\n\s*/g, ' ') ?? '');
-
-/** `actions`: `{ decide, edit, regenerate, inspect }`; each may be missing. */
+/** `actions`: `{ waiting, decide, output, edit, regenerate, inspect }`; each may be missing. */
 export class Messages {
   #kept = new Kept();
   #actions;
+  #calls;
 
   constructor(actions = {}) {
     this.#actions = actions;
+    this.#calls = new Calls(this.#kept, actions);
   }
 
   /** The element of a message. `busy`: it is incomplete, so screen readers wait until it is complete. */
@@ -26,18 +24,19 @@ export class Messages {
     const who = message.role === 'user' ? 'You' : 'Agent';
     const made = this.#kept.get(message.id, () => h('article', { className: message.role, 'aria-label': who }));
     made.ariaBusy = String(busy);
-    const parts = message.parts.flatMap((part, at) => this.#part(message, part, `${message.id} ${at} ${part.type}`, idle));
-    const waits = busy && !parts.length ? [this.#kept.get(`${message.id} waits`, () => h('p', { className: 'waits', textContent: '…' }))] : [];
+    const parts = message.parts.flatMap((part, at) => this.#part(message, part, `${message.id} ${at} ${part.type}`, { idle, run }));
+    const status = message.status ?? (parts.length ? '' : '…'); // what happens now, which is not stored
+    const waits = busy && status ? [this.#line(`${message.id} waits`, 'waits', status)] : [];
     const limit = message.metadata?.finishDetail; // why the answer ended early, in a sentence
     const end = limit ? [this.#line(`${message.id} end`, 'note', limit)] : [];
-    arrange(made, [...parts, ...end, ...waits, ...this.#foot(message, { busy, last, idle, run })]);
+    arrange(made, [...parts, ...this.#sources(message), ...end, ...waits, ...this.#foot(message, { busy, last, idle, run })]);
     return made;
   }
 
-  #part(message, part, key, idle) {
+  #part(message, part, key, state) {
     const fault = failure(part);
     if (fault) return this.#line(key, 'fault', fault);
-    if (part.toolCallId) return this.#tool(message, part, key, idle);
+    if (part.toolCallId) return this.#calls.element(part, key, state);
     switch (part.type) {
       case 'text':
         if (message.role === 'user') return this.#line(key, 'said', part.text);
@@ -45,19 +44,19 @@ export class Messages {
       case 'reasoning':
         return this.#thoughts(part, key);
       case 'file':
-        return this.#file(part, `${key} ${part.url.slice(-40)}`);
+      case 'reasoning-file':
+        return this.#kept.get(`${key} ${part.url.slice(-40)}`, () => file(part));
       case 'steering-message': // the user said it while the answer was made
         return [this.#kept.get(key, () => h('div', { className: 'user' },
-          ...part.parts.flatMap((inner, at) => this.#part({ ...message, role: 'user' }, inner, `${key} ${at}`, idle))))];
+          ...part.parts.flatMap((inner, at) => this.#part({ ...message, role: 'user' }, inner, `${key} ${at}`, state))))];
       case 'data-output': // a typed answer, as much of it as there is
         return this.#output(part, key);
       case 'note':
         return this.#line(key, 'note', part.text);
-      case 'source-url':
-        if (!SAFE.test(part.url)) return this.#line(key, 'source', part.title ?? part.url);
-        return this.#kept.get(key, () => h('a', { className: 'source', href: part.url, target: '_blank', rel: 'noopener noreferrer' }, part.title ?? part.url));
-      default:
+      case 'data-operation': // about the work itself: the inspector has these
         return [];
+      default:
+        return part.type.startsWith('data-') ? dataCard(part, key, this.#kept) : [];
     }
   }
 
@@ -67,9 +66,16 @@ export class Messages {
     return made;
   }
 
-  #output(part, key) {
-    const made = this.#kept.get(key, () => h('pre', { className: 'output' }));
-    write(made, JSON.stringify(part.data, null, 2));
+  #sources(message) {
+    const count = message.role === 'assistant' ? message.parts.filter(({ type, citations }) => type.startsWith('source-') || citations?.length).length : 0;
+    return count ? [this.#kept.get(`${message.id} sources ${count}`, () => sourceList(message.parts))] : [];
+  }
+
+  #output({ data }, key) {
+    const made = this.#kept.get(key, () => codeBlock('', 'json', 'Typed answer'));
+    if (made.data !== data) made.show(JSON.stringify(data, null, 2));
+    made.data = data;
+    made.lastChild.className = 'output';
     return made;
   }
 
@@ -85,63 +91,23 @@ export class Messages {
     return made;
   }
 
-  #file(part, key) {
-    return this.#kept.get(key, () => {
-      const name = part.filename ?? part.mediaType;
-      if (!part.mediaType.startsWith('image/')) return h('p', { className: 'file', textContent: name });
-      const image = h('img', { alt: part.filename ?? 'An attached image', className: 'file' });
-      if (part.url.startsWith('data:')) image.src = part.url;
-      else load(part.url).then((url) => (image.src = url), () => image.replaceWith(name));
-      return image;
-    });
-  }
-
-  #tool(message, part, key, idle) {
-    const name = part.toolName ?? part.type.slice(5);
-    const made = this.#kept.get(key, () =>
-      h('section', { className: 'tool', tabIndex: -1, 'aria-label': `Tool ${name}` },
-        h('header', {}, h('code', { textContent: name }), h('span', { className: 'badge' })),
-        h('dl', {}, h('dt', { textContent: 'input' }), h('dd'), h('dt', { textContent: 'output' }), h('dd')),
-        h('div', { className: 'ask', role: 'group', 'aria-label': `Allow ${name}?` },
-          h('span', { textContent: 'May it do this?' }), h('button', { textContent: 'Deny' }),
-          h('button', { className: 'strong', textContent: 'Approve' }))));
-    const [head, list, question] = made.children;
-    const [, input, outputName, output] = list.children;
-    made.dataset.state = part.state;
-    write(head.lastChild, STATES[part.state] ?? (part.approval?.approved ? 'approved' : 'denied'));
-    write(input, json(part.input ?? part.rawInput));
-    write(output, part.errorText ?? json(part.output));
-    output.hidden = outputName.hidden = !output.textContent;
-    question.hidden = part.state !== 'approval-requested' || !this.#actions.decide;
-    [...question.querySelectorAll('button')].forEach((button, approved) => {
-      button.disabled = !idle;
-      button.onclick = () => (made.focus(), this.#actions.decide(message, part, Boolean(approved)));
-    });
-    return made;
-  }
-
   #foot(message, { busy, last, idle, run }) {
     const { edit, regenerate, inspect } = this.#actions;
     if (!inspect) return [];
-    const foot = this.#kept.get(`${message.id} foot`, () =>
-      h('footer', {}, h('a', { textContent: 'Inspect' }), h('button', { className: 'quiet' })));
-    const [link, button] = foot.children;
+    const mine = message.role === 'user';
+    const foot = this.#kept.get(`${message.id} foot`, () => {
+      const change = mine ? iconButton('edit', 'Edit') : iconButton('again', 'Regenerate');
+      return h('footer', {}, h('a', { textContent: 'Inspect', title: 'What the run did, event by event' }), copyButton(() => foot.text, 'Copy the message'), change);
+    });
+    const [link, copy, change] = foot.children;
+    foot.text = message.parts.filter(({ type }) => type === 'text').map(({ text }) => text).join('\n\n');
     link.hidden = !run;
     link.href = inspect(run);
-    const mine = message.role === 'user';
-    write(button, mine ? 'Edit' : 'Regenerate');
-    button.hidden = !mine && !last;
-    button.disabled = !idle;
-    button.onclick = () => (mine ? edit(message) : regenerate(message));
+    copy.hidden = busy || !foot.text;
+    change.hidden = !mine && !last;
+    change.disabled = !idle;
+    change.onclick = () => (mine ? edit(message) : regenerate(message));
     foot.hidden = busy && !run;
     return [foot];
   }
-}
-
-/** A stored file, fetched with the visitor's key: without signing keys its URL is not signed, and an `<img>` cannot
- * send the key. It comes from this page's own gateway, the only host that the page's policy allows. */
-async function load(url) {
-  const response = await wire.fetch(url.slice(Math.max(0, url.indexOf('/api/files/'))));
-  if (!response.ok) throw new Error(`the file answered ${response.status}`);
-  return URL.createObjectURL(await response.blob());
 }

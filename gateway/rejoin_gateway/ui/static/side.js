@@ -1,6 +1,7 @@
-// The list of conversations, the last changed first.
+// The list of conversations by their first words, the last changed first.
 
-import { $, arrange, h, Kept, write } from './dom.js';
+import { $, arrange, h, iconButton, Kept, write } from './dom.js';
+import { shortTime } from './times.js';
 import { wire } from './wire.js';
 
 const LOOK_MS = 5_000;
@@ -41,6 +42,7 @@ export class Side {
       return; // the next call tries again
     }
     $('more').hidden = !next;
+    $('no-sessions').hidden = found.length > 0;
     arrange($('sessions'), found.map((one) => this.#line(one)));
     this.mark();
     const current = found.find(({ id }) => id === this.#current());
@@ -62,12 +64,13 @@ export class Side {
     if (known && known !== updatedAt) this.#onNews();
   }
 
-  #line({ id, title, agentId, active }) {
-    const name = title ?? 'Untitled';
-    const made = this.#kept.get(id, () => h('li', {}, h('a', { href: `#${encodeURIComponent(id)}` }, h('span'), h('small')), h('button', { className: 'quiet', textContent: '×' })));
+  #line({ id, title, agentId, active, createdAt, updatedAt }) {
+    const name = title?.trim() || `Without words, ${shortTime(createdAt)}`; // a file alone
+    const made = this.#kept.get(id, () => h('li', {}, h('a', { href: `#${encodeURIComponent(id)}` }, h('span'), h('small')), iconButton('remove', 'Delete')));
     const [link, remove] = made.children;
     write(link.firstChild, name);
-    write(link.lastChild, active ? `${agentId} · answering` : agentId);
+    link.title = `${name}\n${agentId}, ${new Date(updatedAt).toLocaleString()}`;
+    write(link.lastChild, `${active ? 'answering' : shortTime(updatedAt)} · ${agentId}`);
     link.classList.toggle('active', active);
     remove.setAttribute('aria-label', `Delete ${name}`);
     remove.onclick = () => confirm(`Delete “${name}”?`) && this.#remove(id, agentId);

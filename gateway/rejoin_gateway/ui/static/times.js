@@ -1,0 +1,21 @@
+// Times in the reader's zone and language.
+
+const DAY_MS = 86_400_000;
+const SHORT = { hour: '2-digit', minute: '2-digit' };
+
+/** The time of day for today, else the day as well. `now` is for tests. */
+export function shortTime(iso, now = new Date()) {
+  const time = new Date(iso);
+  if (time.toDateString() === now.toDateString()) return time.toLocaleTimeString([], SHORT);
+  if (time.toDateString() === new Date(now - DAY_MS).toDateString()) return `yesterday, ${time.toLocaleTimeString([], SHORT)}`;
+  const year = time.getFullYear() === now.getFullYear() ? {} : { year: 'numeric' };
+  return time.toLocaleString([], { day: 'numeric', month: 'short', ...year, ...SHORT });
+}
+
+/** A size for people: `byteSize(2048)` is `2 KB`. */
+export function byteSize(bytes) {
+  if (bytes < 1_024) return `${bytes} bytes`;
+  const unit = bytes < 1_024 ** 2 ? ['KB', 1_024] : ['MB', 1_024 ** 2];
+  const count = bytes / unit[1];
+  return `${count < 10 ? count.toFixed(1).replace('.0', '') : Math.round(count)} ${unit[0]}`;
+}
