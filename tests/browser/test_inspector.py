@@ -4,12 +4,23 @@ import re
 import secrets
 
 import pytest
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
+from rejoin.cli.api_keys import KeyCommands, NewKey
+from rejoin.testing import ScriptedModel, call
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
+from rejoin_adapters.postgres.runs import run_store
+from rejoin_gateway.auth.scope import Scope
+from rejoin_protocol.ids import TenantId
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.tools.tool_decorator import tool
 from tests.support.browser.browser_site import BrowserSite
 from tests.support.browser.chat_page import ChatPage, count_text
+from tests.support.system.local_system import LocalSystem
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+PEPPER = "a pepper of some length"
 
 
 async def inspected(seen: ChatPage) -> Page:
@@ -88,7 +99,7 @@ async def test_a_run_is_replayed_to_any_of_its_events(playground: ChatPage) -> N
     await expect(shown).to_have_text(count_text(12))
     await page.locator("#raw tbody tr", has_text='" 5"').click()
     await expect(shown).to_have_text(count_text(5))
-    cursor = page.locator("#raw tr[aria-current] td").first
+    cursor = page.locator("#raw tr[aria-current] td").last
     await expect(cursor).to_have_text(re.compile(r"^\d+-\d+$"))
     await place.fill("0")
     await expect(shown).to_have_count(0)
@@ -114,6 +125,59 @@ async def test_a_takeover_a_silence_and_a_step_taken_back_are_seen_while_it_runs
     await expect(page.locator("#message .prose")).to_have_text(count_text(60))
 
 
+async def test_it_says_who_decided_and_what_the_arguments_were(system: LocalSystem, browser: Browser) -> None:
+    @tool(needs_approval=True, approval_edits=True)
+    async def pay(cents: int) -> str:
+        """Pay somebody."""
+        return f"paid {cents}"
+
+    model = ScriptedModel(call("pay", cents=900), "Done.")
+    await system.runner([Agent(name=system.agent, model=model, tools=[pay])])
+    base = await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER)
+    key, session = await new_key(system, "ann"), system.fresh("s")
+    async with await browser.new_context(extra_http_headers={"Authorization": f"Bearer {key}"}) as context:
+        page = await context.new_page()
+        url = f"{base}/api/agents/{system.agent}/{session}"
+        run = (await page.request.post(url, data={"message": "Pay"})).headers["x-workflow-run-id"]
+        [_, answer] = (await (await page.request.get(url)).json())["messages"]
+        [id] = [part["approval"]["id"] for part in answer["parts"] if "approval" in part]
+        approval = {"approvalId": id, "approved": True, "reason": "less", "input": {"cents": 8}}
+        assert (await page.request.post(url, data={"type": "approval", "approval": approval})).ok
+        await page.goto(f"{base}/inspect?run={run}")
+        await expect(page.locator("#summary")).to_contain_text("completed")
+        asked = await line(page, "Asked for approval")
+        assert "approved by ann: less, with changed arguments" in asked
+        assert '{"cents":8} in place of {"cents":900} → "paid 8"' in await line(page, "pay")
+
+
+async def new_key(system: LocalSystem, user: str) -> str:
+    """A key of a user who may chat and decide."""
+    async with await run_store.open_run_store(system.database_url, pool_max=1) as store:
+        issuer = KeyCommands(PostgresApiKeys(store.database), TenantId("default"), PEPPER.encode())
+        return await issuer.create(NewKey(scopes=(Scope.CHAT, Scope.APPROVE), user=user))
+
+
+async def test_two_runs_are_compared(playground: ChatPage) -> None:
+    await playground.say("count 3")
+    await playground.counted(3)
+    first = await playground.page.locator("article.assistant a", has_text="Inspect").get_attribute("href")
+    await playground.button("Regenerate").click()
+    link = playground.page.locator("article.assistant a", has_text="Inspect")
+    await expect(link).not_to_have_attribute("href", str(first))
+    await playground.counted(3)
+    page, other = await inspected(playground), str(first).partition("#")[2]
+    await expect(page.locator("#others option")).to_have_attribute("value", other)
+    await page.get_by_label("Compare with").fill(other)
+    await page.get_by_role("button", name="Compare").click()
+    await expect(page.locator("#figures tbody tr", has_text="State")).to_contain_text("completedcompleted")
+    await expect(page.locator("#timelines .timeline")).to_have_count(2)
+    for timeline in await page.locator("#timelines .timeline").all():
+        await expect(timeline).to_contain_text("1 2 3")
+    assert f"with={other}" in page.url
+    await page.set_viewport_size({"width": 390, "height": 740})
+    assert await page.evaluate("document.documentElement.scrollWidth") == 390
+
+
 async def test_a_narrow_page_has_room_for_every_line(playground: ChatPage) -> None:
     """As on a telephone: no page beyond the screen, and no event as a column of single letters."""
     await playground.say("count 3")
@@ -123,6 +187,10 @@ async def test_a_narrow_page_has_room_for_every_line(playground: ChatPage) -> No
     assert await page.evaluate("document.documentElement.scrollWidth") == 360
     heights = "(rows) => rows.map((row) => row.getBoundingClientRect().height)"
     assert max(await page.locator("#raw tbody tr").evaluate_all(heights)) < 400
+    for column in ("Type", "Event"):
+        box = await page.get_by_role("columnheader", name=column, exact=True).bounding_box()
+        assert box is not None
+        assert box["x"] + 60 < 360, column
 
 
 async def test_an_unknown_run_is_reported_as_unknown(playground: ChatPage) -> None:

@@ -1,127 +1,84 @@
-// The inspector: reads one run's log page by page and follows it while the run is active.
+// The inspector: one run as a timeline, a replay and its stored events; or two runs, compared.
 
+import { compare } from './compare.js';
 import { $, arrange, h, Kept, themeSwitch, write } from './dom.js';
 import { Fold } from './fold.js';
 import { Messages } from './message.js';
-import { duration, events, facts, lines, pause, scale } from './timeline.js';
+import { paintTimeline, Run } from './run.js';
+import { duration, facts, pause } from './timeline.js';
 import { wire } from './wire.js';
 
-const RUN = /^#(run_[A-Za-z0-9_-]{1,120})$/;
-const LOOK_MS = 1_000;
+const RUN = /^(run_[A-Za-z0-9_-]{1,120})$/;
 const ROWS_MAX = 2_000;
 const REPORTS_MAX = 100;
-const BUSY = ['queued', 'running'];
-const OVER = ['completed', 'failed', 'cancelled'];
-
-class Run {
-  records = [];
-  answers = []; // what was answered while the run waits for more: the log has it later
-  state = '';
-  #after = 0;
-
-  constructor(id) {
-    this.id = id;
-  }
-
-  /** Read new records; false if there are none. */
-  async read() {
-    for (let news = false; ; news = true) {
-      const page = await wire.json(`/run/api/executions/${this.id}/log?after=${this.#after}`);
-      if (!page) throw new Error(`There is no run ${this.id}, or it is not yours.`);
-      const { answers = [] } = page;
-      const changed = page.state !== this.state || page.records.length > 0 || answers.length !== this.answers.length;
-      Object.assign(this, { answers, state: page.state, createdAt: page.createdAt, session: page.conversationId, agent: page.agentId, answer: page.messageId });
-      this.records.push(...page.records);
-      this.#after = page.records.at(-1)?.sequence ?? this.#after;
-      if (!page.next) return news || changed;
-    }
-  }
-}
 
 let run;
-let list = [];
 let at = 0; // number of events that the message shows
 let timer = 0;
 const kept = new Kept();
 let shownMessage = new Messages();
 
+/** The runs that the address names: `#run_…`, or `?run=run_…`, and `&with=run_…` for two. */
+function named() {
+  const query = new URLSearchParams(location.search);
+  const ids = [location.hash.slice(1) || query.get('run'), query.get('with')];
+  return ids.filter((id) => RUN.test(id ?? ''));
+}
+
 async function open() {
   stop();
-  const id = RUN.exec(location.hash)?.[1];
+  const [id, other] = named();
   if (!id) {
     location.replace('/runs'); // which run? One of these
     return;
   }
-  const mine = (run = new Run(id));
   write($('notice'), '');
-  write($('run'), id);
-  document.title = `${id} · Rejoin`;
   try {
-    for (;;) {
-      const end = at === list.length && !timer;
-      if (await mine.read()) {
-        refresh(end);
-        if (!BUSY.includes(mine.state)) await paintFeedback(mine);
-      }
-      if (OVER.includes(mine.state)) return;
-      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-      if (run !== mine) return;
-    }
+    if (other) await compare([id, other]);
+    else await inspect(id);
   } catch (fault) {
-    if (run === mine) write($('notice'), fault.message);
+    write($('notice'), fault.message);
   }
 }
 
-function refresh(end) {
-  list = events(run.records, run.createdAt);
-  $('back').href = `/#${encodeURIComponent(run.session)}`;
+function inspect(id) {
+  const mine = (run = new Run(id));
+  write($('run'), id);
+  document.title = `${id} · Rejoin`;
+  return mine.follow(async () => {
+    if (!$('whose').textContent) paintOthers(mine);
+    refresh();
+    if (!mine.isBusy) await paintFeedback(mine);
+  });
+}
+
+function refresh() {
+  const end = at === Number($('place').max) && !timer;
+  $('back').href = `/playground#${encodeURIComponent(run.session)}`;
   write($('whose'), `of ${run.agent}, in conversation ${run.session}, ${new Date(run.createdAt).toLocaleString()}`);
-  arrange($('summary'), facts(list, run.records, run.state).map(([name, value]) => {
+  arrange($('summary'), facts(run.list, run.records, run.state).map(([name, value]) => {
     const made = kept.get(`fact ${name}`, () => h('div', {}, h('dt', { textContent: name }), h('dd')));
     write(made.lastChild, value);
     return made;
   }));
-  paintTimeline();
+  paintTimeline($('timeline'), run, (count) => (stop(), show(count)));
   paintRaw();
-  $('place').max = list.length;
-  show(end ? list.length : at);
+  $('place').max = run.list.length;
+  show(end ? run.list.length : at);
 }
 
-// ---- the timeline
-
-const SVG = 'http://www.w3.org/2000/svg';
-
-function bar(from, to) {
-  const svg = document.createElementNS(SVG, 'svg');
-  const rect = document.createElementNS(SVG, 'rect');
-  const width = Math.max((to - from) * 100, 0.8);
-  const place = { x: `${Math.min(from * 100, 99.2)}%`, y: '15%', width: `${width}%`, height: '70%' };
-  for (const [name, value] of Object.entries(place)) rect.setAttribute(name, value);
-  svg.append(rect);
-  svg.setAttribute('aria-hidden', 'true');
-  return svg;
-}
-
-function paintTimeline() {
-  const drawn = scale(list);
-  const last = list.at(-1);
-  const answered = run.answers.map((chunk) => ({ ...last, chunk }));
-  arrange($('timeline'), lines([...list, ...answered], run.records, run.createdAt).map((line) => {
-    const label = h('span', { className: 'label', textContent: line.label });
-    const detail = h('span', { className: 'detail', textContent: line.detail, title: line.detail });
-    const span = h('span', { className: 'span', textContent: line.to > line.from ? duration(line.to - line.from) : `at ${duration(line.from)}` });
-    const track = h('span', { className: 'track' }, bar(drawn(line.from), drawn(line.to)));
-    const row = h('button', { onclick: () => (stop(), show(line.last + 1)) }, label, detail, track, span);
-    const kind = line.kind === 'tool' ? 'tool-line' : line.kind;
-    return h('li', { className: `${kind}${line.void ? ' void' : ''}` }, row);
-  }));
+/** Offer the other runs of the conversation for a comparison. */
+async function paintOthers({ id, session }) {
+  const found = await wire.json(`/run/v1/conversations/${encodeURIComponent(session)}/executions`).catch(() => null);
+  const others = (found?.executions ?? []).filter((one) => one.id !== id);
+  arrange($('others'), others.map((one) => h('option', { value: one.id, label: `${one.state}, ${new Date(one.createdAt).toLocaleString()}` })));
 }
 
 // ---- the stored events
 
 function paintRaw() {
   const wanted = $('filter').value.trim().toLowerCase();
-  const rows = list.filter(({ cursor, chunk }) => !wanted || `${cursor} ${JSON.stringify(chunk)}`.toLowerCase().includes(wanted));
+  const rows = run.list.filter(({ cursor, chunk }) => !wanted || `${cursor} ${JSON.stringify(chunk)}`.toLowerCase().includes(wanted));
   const made = rows.slice(0, ROWS_MAX).map((event) => kept.get(`${run.id} ${event.cursor}`, () => rawRow(event)));
   const more = rows.length > ROWS_MAX ? [h('tr', {}, h('td', { colSpan: 6, textContent: `${rows.length - ROWS_MAX} more: filter them` }))] : [];
   arrange($('raw').tBodies[0], [...made, ...more]);
@@ -130,7 +87,7 @@ function paintRaw() {
 function rawRow({ cursor, at: time, sequence, attempt, audience, mark, chunk, number }) {
   const { type, ...rest } = chunk;
   const notes = [audience === 'all' ? '' : audience, mark === '-' ? '' : mark].filter(Boolean).join(', ');
-  const cells = [cursor, duration(time), notes ? `${sequence} ${notes}` : sequence, attempt, type, JSON.stringify(rest)];
+  const cells = [type, JSON.stringify(rest), duration(time), attempt, notes ? `${sequence} ${notes}` : sequence, cursor];
   return h('tr', { onclick: () => (stop(), show(number + 1)) }, ...cells.map((cell) => h('td', { textContent: String(cell) })));
 }
 
@@ -161,25 +118,25 @@ function report(name, text, time, title = '') {
 /** Show the message as it was after that many events. */
 function show(count) {
   if (count < at) shownMessage = new Messages();
-  at = Math.min(count, list.length);
+  at = Math.min(count, run.list.length);
   const fold = new Fold({ id: run.id, role: 'assistant', parts: [] });
-  for (const { chunk } of list.slice(0, at)) fold.add(chunk);
-  if (at === list.length) run.answers.forEach((chunk) => fold.add(chunk));
+  for (const { chunk } of run.list.slice(0, at)) fold.add(chunk);
+  if (at === run.list.length) run.answers.forEach((chunk) => fold.add(chunk));
   fold.message.id = run.id;
-  arrange($('message'), [shownMessage.article(fold.message, { busy: at < list.length })]);
+  arrange($('message'), [shownMessage.article(fold.message, { busy: at < run.list.length })]);
   $('place').value = at;
-  const last = list[at - 1];
-  write($('shown'), last ? `event ${at} of ${list.length}, after ${duration(last.at)}` : `before the first of ${list.length}`);
+  const last = run.list[at - 1];
+  write($('shown'), last ? `event ${at} of ${run.list.length}, after ${duration(last.at)}` : `before the first of ${run.list.length}`);
   $('raw').querySelector('[aria-current]')?.removeAttribute('aria-current');
   if (last) kept.get(`${run.id} ${last.cursor}`, () => rawRow(last)).setAttribute('aria-current', 'true');
 }
 
 function play() {
-  if (at >= list.length) show(0);
+  if (at >= run.list.length) show(0);
   const next = () => {
     show(at + 1);
-    if (at >= list.length) return stop();
-    timer = setTimeout(next, pause(list, at) / Number($('speed').value));
+    if (at >= run.list.length) return stop();
+    timer = setTimeout(next, pause(run.list, at) / Number($('speed').value));
   };
   write($('play'), 'Pause');
   timer = setTimeout(next, 0);
@@ -194,6 +151,12 @@ function stop() {
 $('play').onclick = () => (timer ? stop() : play());
 $('place').oninput = () => (stop(), show(Number($('place').value)));
 $('filter').oninput = paintRaw;
+$('compare').onsubmit = (event) => {
+  event.preventDefault();
+  const other = $('other').value.trim();
+  if (RUN.test(other)) location.assign(`/inspect?run=${run.id}&with=${other}`);
+  else write($('notice'), 'Which run? Its id begins with run_.');
+};
 addEventListener('hashchange', () => location.reload());
 themeSwitch($('theme'));
 open();

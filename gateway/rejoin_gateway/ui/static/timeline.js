@@ -4,6 +4,7 @@ const GAP_MS = 1_000; // shorter pauses are not shown
 const WAIT_MS_MAX = 3_000; // longer pauses are drawn with this length
 
 const NOBODY = 'Nobody decided in time.'; // the text that runners write
+const ANONYMOUS = 'anybody'; // the name that gateways give a caller without a credential
 const VOIDED = ['text', 'reasoning', 'tool', 'approval'];
 
 const ms = (time) => (time ? Date.parse(time.replace(/(\.\d{3})\d+/, '$1')) : Number.NaN);
@@ -16,8 +17,8 @@ export function events(records, createdAt) {
   ).map((event, number) => ({ ...event, number }));
 }
 
-/** Lines `{ kind, label, detail, from, to, first, last, state? }` in the order of their start. */
-export function lines(list, records, createdAt) {
+/** Lines `{ kind, label, detail, from, to, first, last, state? }` in the order of their start. `decisions`: approval → who. */
+export function lines(list, records, createdAt, decisions = new Map()) {
   const found = [];
   const open = new Map();
   const begin = (key, line, event) => {
@@ -34,7 +35,7 @@ export function lines(list, records, createdAt) {
     const { chunk } = event;
     const part = /^(text|reasoning)-(start|delta|end)$/.exec(chunk.type);
     if (part) speak(part, event, open, begin);
-    else if (chunk.toolCallId ?? chunk.approvalId) call(event, open, begin);
+    else if (chunk.toolCallId ?? chunk.approvalId) call(event, open, begin, decisions);
     else if (chunk.type === 'start-step') begin('step', { kind: 'step', label: `Step ${(step += 1)}` }, event);
     else if (chunk.type === 'finish-step') extend(open.get('step'), event);
     else if (chunk.type === 'message-metadata') spent = spend(open.get('step'), chunk.messageMetadata?.usage, spent);
@@ -74,11 +75,12 @@ function between(previous, event, found) {
   }
 }
 
-/** The tokens of each step. The log holds the running total. */
+/** The tokens and the cost of each step. The log holds the running total. */
 function spend(line, usage, before) {
   if (!line || !usage) return before;
   const own = (name) => (usage[name] ?? 0) - (before[name] ?? 0);
-  line.detail = `${own('inputTokens')} tokens in, ${own('outputTokens')} out`;
+  const cost = usage.costUsd === undefined ? '' : `, ${money(own('costUsd'))}`;
+  line.detail = `${own('inputTokens')} tokens in, ${own('outputTokens')} out${cost}`;
   return usage;
 }
 
@@ -94,13 +96,13 @@ function speak([, kind, what], event, open, begin) {
   if (line && what === 'delta') line.detail += event.chunk.delta;
 }
 
-function decided({ approved, reason, isAutomatic }) {
+function decided({ approved, reason, isAutomatic }, by = ANONYMOUS) {
   if (reason === NOBODY) return 'denied: nobody decided in time';
-  const who = isAutomatic ? 'by rule' : 'by a person';
+  const who = isAutomatic ? 'by rule' : `by ${by === ANONYMOUS ? 'a person' : by}`;
   return `${approved ? 'approved' : 'denied'} ${who}${reason ? `: ${reason}` : ''}`;
 }
 
-function call(event, open, begin) {
+function call(event, open, begin, decisions) {
   const { chunk } = event;
   const id = chunk.toolCallId ?? open.get(`approval ${chunk.approvalId}`)?.call;
   if (chunk.type === 'tool-input-start' || (chunk.toolName && !open.has(`call ${id}`))) {
@@ -111,26 +113,38 @@ function call(event, open, begin) {
     begin(`approval ${chunk.approvalId}`, { kind: 'approval', label: 'Asked for approval', detail: 'nobody has decided yet', call: id }, event);
   } else if (chunk.type === 'tool-approval-response') {
     const asked = extend(open.get(`approval ${chunk.approvalId}`), event);
-    if (asked) asked.detail = decided(chunk);
+    const edited = open.get(`call ${id}`)?.edit ? ', with changed arguments' : '';
+    if (asked) asked.detail = `${decided(chunk, decisions.get(chunk.approvalId)?.by)}${edited}`;
   }
   if (!line) return;
-  if ('input' in chunk) line.detail = JSON.stringify(chunk.input);
+  if ('input' in chunk) {
+    line.edit = chunk.providerMetadata?.rejoin?.edit;
+    line.detail = `${JSON.stringify(chunk.input)}${line.edit ? ` in place of ${JSON.stringify(line.edit.shownInput)}` : ''}`;
+  }
   if ('output' in chunk) line.detail += ` → ${JSON.stringify(chunk.output)}`;
   if (chunk.type === 'tool-output-denied') line.detail += ' → denied';
   if ('errorText' in chunk) line.detail += ` → ${chunk.errorText}`;
 }
 
-/** A scale that shortens long pauses: ms since the start → 0 … 1. */
-export function scale(list) {
+function stopsOf(list) {
   const stops = [{ at: 0, drawn: 0 }];
   for (const { at } of list) {
     const last = stops.at(-1);
     if (at > last.at) stops.push({ at, drawn: last.drawn + Math.min(at - last.at, WAIT_MS_MAX) });
   }
-  const whole = stops.at(-1).drawn || 1;
+  return stops;
+}
+
+/** The length of a timeline in ms, with long pauses shortened. */
+export const drawnLength = (list) => stopsOf(list).at(-1).drawn || 1;
+
+/** A scale that shortens long pauses: ms since the start → 0 … 1, where 1 is the length `whole`. */
+export function scale(list, whole = drawnLength(list)) {
+  const stops = stopsOf(list);
+  const end = stops.at(-1).drawn / whole;
   return (at) => {
     const next = stops.findIndex((stop) => stop.at >= at);
-    if (next <= 0) return next < 0 ? 1 : 0;
+    if (next <= 0) return next < 0 ? end : 0;
     const [before, after] = [stops[next - 1], stops[next]];
     return (before.drawn + ((at - before.at) / (after.at - before.at)) * (after.drawn - before.drawn)) / whole;
   };
@@ -152,9 +166,17 @@ export function facts(list, records, state) {
     ['To the first word', text ? duration(text.at) : '–'],
     ['Duration', list.length ? duration(list.at(-1).at) : '–'],
     ['Tokens', `${tokens[0]} in, ${tokens[1]} out`],
+    ...(usage.costUsd === undefined ? [] : [['Cost', money(usage.costUsd)]]),
+    ...(usage.models ? [['Model', Object.keys(usage.models).join(', ')]] : []),
     ['Events', String(list.length)],
     ['Attempts', resets ? `${attempts}, ${resets} taken back` : String(attempts)],
   ];
+}
+
+/** An amount in US dollars: small ones with more digits. */
+export function money(usd) {
+  if (usd > 0 && usd < 0.0001) return '< $0.0001';
+  return `$${usd.toFixed(usd < 1 ? 4 : 2)}`;
 }
 
 export function duration(span) {
