@@ -3,6 +3,8 @@
 That no other host is contacted and no error is logged is checked by the fixture `context`.
 """
 
+import re
+
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
@@ -49,8 +51,13 @@ async def test_try_it_streams_an_answer_of_an_agent(context: BrowserContext, sit
     page = await open_docs(context, site)
     send = page.locator("#operations-session-post_api_agents_agent_session")
     await send.locator(".opblock-summary-control").click()
-    await send.locator("[data-param-name=agent] input").fill("demo")
-    await send.locator("[data-param-name=session] input").fill("from-the-docs")
+    # Swagger UI draws the fields again when it has resolved the schemas: what was filled in before is lost.
+    await expect(send.locator("textarea").first).to_have_value(re.compile("message"))
+    for name, value in (("agent", "demo"), ("session", "from-the-docs")):
+        field = send.locator(f"[data-param-name={name}] input")
+        await field.fill(value)
+        await field.blur()  # it tells Swagger UI its value a moment later, or now
+        await expect(field).to_have_value(value)
     await send.get_by_role("button", name="Execute").click()
     await expect(send.locator(".live-responses-table")).to_contain_text("[DONE]")
 
