@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
@@ -13,6 +14,9 @@ from rejoin_adapters.postgres.runs import run_store
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.agent_decorator import agent
+from rejoin_runner.agent.custom_loop import LoopOutput, RunInput
+from rejoin_runner.models.model import ModelName, ModelUsage
 from rejoin_runner.tools.tool_decorator import tool
 from tests.support.browser.browser_site import BrowserSite
 from tests.support.browser.chat_page import ChatPage, count_text
@@ -148,6 +152,23 @@ async def test_it_says_who_decided_and_what_the_arguments_were(system: LocalSyst
         asked = await line(page, "Asked for approval")
         assert "approved by ann: less, with changed arguments" in asked
         assert '{"cents":8} in place of {"cents":900} → "paid 8"' in await line(page, "pay")
+
+
+async def test_the_cost_of_a_run_and_of_its_steps_is_shown(system: LocalSystem, browser: Browser) -> None:
+    @agent(name=system.agent)
+    async def writer(run: RunInput[None]) -> AsyncIterator[LoopOutput]:
+        yield f"You said {run.text}."
+        yield ModelUsage(1_000, 2_000, model=ModelName("own", "writer"))
+
+    await system.runner([writer], prices='{"own:writer": {"input": 1, "output": 10}}')
+    base, session = await system.gateway(), system.fresh("s")
+    run = (await system.post(base, system.chat(session, "Hi"))).headers["x-workflow-run-id"]
+    async with await browser.new_context() as context:
+        page = await context.new_page()
+        await page.goto(f"{base}/inspect#{run}")
+        await expect(page.locator("#summary")).to_contain_text("Cost$0.0210")
+        await expect(page.locator("#summary")).to_contain_text("Modelown:writer")
+        assert "1000 tokens in, 2000 out, $0.0210" in await line(page, "Step 1")
 
 
 async def new_key(system: LocalSystem, user: str) -> str:
