@@ -303,15 +303,13 @@ addEventListener('hashchange', open);
 document.addEventListener('visibilitychange', () => document.hidden || !location.hash || conversation.refresh());
 
 // A link may name a conversation as `?session=`, too.
-const linked = new URLSearchParams(location.search).get('session');
-if (linked && !location.hash) history.replaceState(null, '', `${location.search.replace(/([?&])session=[^&]*&?/, '$1').replace(/[?&]$/, '') || location.pathname}#${encodeURIComponent(linked)}`);
+const query = new URLSearchParams(location.search);
+const linked = query.get('session');
+query.delete('session');
+if (linked && !location.hash) history.replaceState(null, '', `?${query}#${encodeURIComponent(linked)}`);
 
-$('toggle').append(icon('menu'));
-$('settings').append(icon('settings'));
-$('attach').append(icon('attach'));
-$('new').prepend(icon('add'));
-$('plugs').prepend(icon('plug'));
-$('stop').prepend(icon('stop'));
+const icons = { toggle: 'menu', settings: 'settings', attach: 'attach', new: 'add', plugs: 'plug', stop: 'stop' };
+for (const [id, name] of Object.entries(icons)) $(id).prepend(icon(name));
 themeSwitch($('theme'));
 write($('host'), location.host);
 open();

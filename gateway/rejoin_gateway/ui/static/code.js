@@ -6,24 +6,20 @@ import { icon } from './icons.js';
 
 const COLOURED_CHARS_MAX = 20_000; // longer code is shown in one colour: it may be coloured again at every event
 const COPIED_MS = 1_500;
-const HASH = /^(py|python|sh|bash|zsh|shell|console|ya?ml|toml|rb|ruby|ini|dockerfile|makefile|r)$/i;
-const DASHES = /^(sql|lua|haskell|hs)$/i;
-const MARKUP = /^(html?|xml|svg|vue)$/i;
-const PLAIN = /^(text|txt|plain|output|log|csv|diff|markdown|md)$/i;
+const HASH = /^(py|python|sh|bash|zsh|shell|console|ya?ml|toml|rb|ruby|dockerfile)$/i;
+const PLAIN = /^(text|txt|plain|log|csv|diff|markdown|md)$/i;
 const WORDS = new Set(
-  `abstract and as assert async await begin bool boolean break by case catch char class const continue create def
-  default defer del delete do double elif else end enum except export extends false False final finally float fn for
-  from func function global go group if impl implements import in insert int interface into is join lambda let limit
-  long loop match mod mut namespace new nil None nonlocal not null on or order package pass private protected public
-  pub raise return select self set static str string struct super switch table then this throw trait true True try
-  type typeof undefined union update use using values var void where while with yield`.split(/\s+/),
+  `and as async await bool break case catch class const continue def default del delete do elif else enum except export
+  extends false False finally float fn for from func function if impl import in int interface is lambda let match mut
+  new nil None not null or package pass private pub public raise return select self static str string struct super
+  switch this throw trait true True try type undefined use var void where while with yield`.split(/\s+/),
 );
 const STRING = '"""[\\s\\S]*?(?:"""|$)|"(?:[^"\\\\\\n]|\\\\.)*"?|\'(?:[^\'\\\\\\n]|\\\\.)*\'?|`(?:[^`\\\\]|\\\\.)*`?';
 
 /** The rules of a language, as one expression with the groups `comment`, `text`, `number`, `word`. */
 function rules(language) {
-  const block = '/\\*[\\s\\S]*?(?:\\*/|$)';
-  const comment = HASH.test(language) ? '#[^\\n]*' : DASHES.test(language) ? `--[^\\n]*|${block}` : MARKUP.test(language) ? '<!--[\\s\\S]*?(?:-->|$)' : `(?<![:\\w])//[^\\n]*|${block}`;
+  const line = HASH.test(language) ? '#' : /^sql$/i.test(language) ? '--' : '(?<![:\\w])//';
+  const comment = `${line}[^\\n]*|/\\*[\\s\\S]*?(?:\\*/|$)|<!--[\\s\\S]*?(?:-->|$)`;
   return new RegExp(`(?<comment>${comment})|(?<text>${STRING})|(?<number>\\b\\d[\\w.]*)|(?<word>[A-Za-z_$][\\w$]*)`, 'g');
 }
 

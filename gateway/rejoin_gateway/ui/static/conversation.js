@@ -8,6 +8,7 @@ import { wire } from './wire.js';
 
 const AGAIN_MS = 250;
 const TAPE_MAX = 160;
+const OVER = ['completed', 'failed', 'cancelled'];
 
 // Browsers have no randomUUID on plain http origins other than localhost.
 export const fresh = () => crypto.randomUUID?.() ?? crypto.getRandomValues(new Uint32Array(4)).join('-');
@@ -217,8 +218,11 @@ export class Conversation {
     return stored && { ...stored.data, executions: runs?.executions ?? [] };
   }
 
-  #apply({ messages, title, agentId, executions }) {
-    this.messages = messages;
+  #apply({ messages, title, agentId, executions, active }) {
+    // The answer in progress is not stored: what is shown of it stays until its stream has caught up.
+    const last = this.messages.at(-1);
+    const isGoingOn = active && last && !messages.some(({ id }) => id === last.id) && executions.some(({ messageId, state }) => messageId === last.id && !OVER.includes(state));
+    this.messages = isGoingOn ? [...messages, last] : messages;
     for (const { id } of messages) this.#isRead(id);
     this.title = title ?? '';
     for (const { id, messageId } of executions) this.runs.set(messageId, id);
