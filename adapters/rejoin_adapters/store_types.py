@@ -116,7 +116,8 @@ class Admission(msgspec.Struct, frozen=True):
 
     `context` is sealed and opaque here. It is deleted when the run ends; with `remember` the session keeps a
     copy for later runs that bring none. For this run only: `request_tools`, the client tools that the request
-    brings, and `request_options`, what it sets besides.
+    brings, and `request_options`, what it sets besides. `trace`: the `traceparent` that all spans of the run
+    belong to.
     """
 
     owner: Owner
@@ -132,6 +133,7 @@ class Admission(msgspec.Struct, frozen=True):
     operation_set: OperationSet = OperationSet.NONE
     request_tools: Sequence[RequestTool] = ()
     request_options: RequestOptions = RequestOptions()
+    trace: str | None = None
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -139,7 +141,8 @@ class Run(msgspec.Struct, frozen=True):
     it. `answer`: the id of its assistant message. `turn`: how many suspensions it has continued from.
     `interrupted`: a runner has to end it. `user`: the user of its session. `usage`: as of its last suspension
     or its end. `user_message`: the message that it answers. `operation_set`: which operations its streams
-    have. `steers`: the run that its message is to reach; it is queued for the case that it does not.
+    have. `steers`: the run that its message is to reach; it is queued for the case that it does not. `trace`:
+    see `Admission`.
     """
 
     id: RunId
@@ -158,6 +161,7 @@ class Run(msgspec.Struct, frozen=True):
     user_message: MessageId | None = None
     operation_set: OperationSet = OperationSet.NONE
     steers: RunId | None = None
+    trace: str | None = None
 
     @property
     def owner(self) -> Owner:
@@ -167,7 +171,7 @@ class Run(msgspec.Struct, frozen=True):
     @property
     def request(self) -> RunRequest:
         """The queue's request for the run's current turn."""
-        return RunRequest(self.agent, self.id, self.turn)
+        return RunRequest(self.agent, self.id, self.turn, self.trace)
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):

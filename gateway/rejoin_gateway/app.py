@@ -270,7 +270,9 @@ async def serve(
             "call this gateway without a credential"
         )
     async with AsyncExitStack() as stack:
-        stack.enter_context(tracing.export_spans("rejoin-gateway", settings.otlp_endpoint))
+        stack.enter_context(
+            tracing.export_telemetry("rejoin-gateway", tracing.TelemetryOptions(settings.otlp_endpoint))
+        )
         stack.enter_context(brief_log_of_malformed_requests())
         app = await stack.enter_async_context(open_application(settings))
         registry = app[SERVICE].backend.metrics.registry

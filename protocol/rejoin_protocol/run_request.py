@@ -18,12 +18,14 @@ type ExecutionMode = Literal["durable", "classic"]
 class RunRequest(msgspec.Struct, frozen=True, rename="camel"):
     """A request to execute a turn of a run. What to do is in the database and in the log.
 
-    `turn` is 0 for a new run and grows with each suspension, so that each turn is queued once.
+    `turn` is 0 for a new run and grows with each suspension, so that each turn is queued once. `trace`: the
+    `traceparent` with which the run was admitted; a header carries it, not the body.
     """
 
     agent: AgentName
     run: RunId
     turn: int = 0
+    trace: str | None = None
 
 
 class AgentEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -54,6 +56,15 @@ class AgentEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
         return known.deployed_at_ms > self.deployed_at_ms and age_ms < SILENT_MS
 
 
-encode = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
+
+
+def encode(message: RunRequest | AgentEntry) -> bytes:
+    """A message as JSON. The trace of a request is a header of its own."""
+    if isinstance(message, RunRequest):
+        return _encoder.encode({"agent": message.agent, "run": message.run, "turn": message.turn})
+    return _encoder.encode(message)
+
+
 decode_request = msgspec.json.Decoder(RunRequest).decode
 decode_entry = msgspec.json.Decoder(AgentEntry).decode

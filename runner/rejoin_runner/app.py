@@ -178,7 +178,7 @@ async def _open_loss_reporter(database_url: str) -> AsyncIterator[ReportLoss]:
 async def serve_alone(settings: RunnerSettings, agents: Sequence[Agent], runner: RunnerLink) -> None:
     """Execute one delivery after the other in this process until the runner ends. See `quarantine`."""
     asyncio.get_running_loop().set_task_factory(application_code.make_task)
-    with tracing.export_spans("rejoin-runner", settings.otlp_endpoint):
+    with tracing.export_telemetry("rejoin-runner", _telemetry(settings)):
         async with open_worker(settings, agents, is_alone=True) as worker, worker.standing_by():
             async for delivery in runner.deliveries():
                 with runner.until_its_death() as link:
@@ -201,7 +201,7 @@ async def serve(
     return_large_blocks()
     asyncio.get_running_loop().set_task_factory(application_code.make_task)
     with (
-        tracing.export_spans("rejoin-runner", settings.otlp_endpoint),
+        tracing.export_telemetry("rejoin-runner", _telemetry(settings)),
         open_probe_socket(settings.health_host, settings.health_port) as probes,
     ):
         async with open_worker(settings, agents, quarantine=quarantine, probes=probes) as worker:
@@ -218,6 +218,12 @@ async def serve(
                 await worker.serve(on_ready)
     if abandoned := thread_calls.calls_in_progress():
         log.warning("threads_abandoned_at_exit", tools=abandoned)
+
+
+def _telemetry(settings: RunnerSettings) -> tracing.TelemetryOptions:
+    return tracing.TelemetryOptions(
+        settings.otlp_endpoint, settings.otlp_metrics_endpoint, settings.otlp_users, settings.otlp_content
+    )
 
 
 def _exit_now() -> None:

@@ -1,5 +1,7 @@
 """The settings of a runner process."""
 
+from typing import Literal
+
 from rejoin_adapters.jetstream import setup
 from rejoin_adapters.limit_settings import LimitSettings
 from rejoin_adapters.process.service_process import LogFormat
@@ -75,5 +77,11 @@ class RunnerSettings(LimitSettings, frozen=True, kw_only=True):
     """Port for probes: `/health/live` and `/health/ready`. Default: none."""
     otlp_endpoint: str | None = None
     """Where spans are sent, `http://…/v1/traces`; needs the extra `otel`. Default: nowhere."""
+    otlp_metrics_endpoint: str | None = None
+    """Where OpenTelemetry's GenAI metrics are sent, `http://…/v1/metrics`. Default: nowhere."""
+    otlp_users: Literal["none", "hash", "id"] = "none"
+    """Whether spans name the user of a run: by a hash (`user.hash`) or as it is (`user.id`)."""
+    otlp_content: bool = False
+    """Whether spans have instructions, messages, arguments and results."""
     log_level: str = "info"
     log_format: LogFormat = "auto"

@@ -237,6 +237,7 @@ WITHOUT_A_BOUND: dict[str, str] = {
     "context_encryption_keys": "credentials",
     "metrics_port": "a port, or none",
     "otlp_endpoint": "a name",
+    "otlp_metrics_endpoint": "a name",
     "model": "a name",
     "model_base_url": "a name",
     "model_api_key": "a credential",

@@ -109,7 +109,7 @@ class JetStreamRunQueue:
     async def publish(self, request: RunRequest) -> None:
         """See `RunQueue`."""
         subject = self._connection.names.request(request.agent, request.run, request.turn)
-        headers = tracing.trace_headers()
+        headers = tracing.request_headers(request.trace)
         try:
             await self._connection.call_api(subject, run_request.encode(request), headers=headers)
         except ApiError as error:

@@ -1,14 +1,20 @@
-"""Tracing: a span for each request, attempt, step and tool call (not for each event), also across the queue.
+"""Tracing: a span for each request, attempt, step, model call and tool call (not for each event).
 
-Uses the OpenTelemetry API with W3C Trace Context, without baggage, which would forward data of clients.
-Without the extra `otel` and `REJOIN_OTLP_ENDPOINT` it does nothing. A span contains ids, names and counts,
-and never texts, arguments or exception messages.
+Uses the OpenTelemetry API with W3C Trace Context, without baggage, which would forward data of clients. All
+spans of a run are of one trace: the run keeps the position in the trace in which it was admitted (`trace`),
+and its requests carry it through the queue, to every attempt and turn.
+
+Without the extra `otel` and `REJOIN_OTLP_ENDPOINT` it does nothing. A span contains ids, names and counts.
+Texts, arguments and users are in it only if the operator asks for them; exception messages never.
 """
 
+import hashlib
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
+import msgspec
 from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
@@ -17,18 +23,78 @@ from structlog.typing import EventDict, WrappedLogger
 
 from rejoin_protocol.errors import Invalid
 
-__all__ = ("Span", "SpanKind", "add_trace_id", "detached", "export_spans", "span", "trace_headers")
+__all__ = (
+    "Span",
+    "SpanKind",
+    "TelemetryOptions",
+    "add_trace_id",
+    "current_trace",
+    "detached",
+    "export_telemetry",
+    "request_headers",
+    "span",
+    "start_span",
+)
 
 NAME = "rejoin"
 EXPORTER = "rejoin_adapters.process.otel"
+TRACE, CAUSE = "traceparent", "rejoin-cause"
+"""Headers of a request: the run's position in its trace, and the span that has published the request."""
+USER_HASH_CHARS = 32
 _w3c = TraceContextTextMapPropagator()
+_SHARED = context.create_key("rejoin-shared-attributes")
+
+type Value = str | bool | int | float | Sequence[str]
 
 
-def trace_headers() -> dict[str, str]:
-    """Headers that propagate the current span; empty without a trace."""
+class TelemetryOptions(msgspec.Struct, frozen=True):
+    """What a process exports, and where to. `users`: whether spans name the user of a run, by a hash or as it
+    is. `content`: whether they have instructions, messages, arguments and results.
+    """
+
+    traces: str | None = None
+    metrics: str | None = None
+    users: Literal["none", "hash", "id"] = "none"
+    content: bool = False
+
+
+_options = TelemetryOptions()
+
+
+def shows_content() -> bool:
+    """Whether spans have texts, arguments and results."""
+    return _options.content
+
+
+def text_part(text: str) -> str:
+    """A text as the conventions' list of parts."""
+    return msgspec.json.encode([{"type": "text", "content": text}]).decode()
+
+
+def user_attributes(tenant: str, user: str | None) -> dict[str, Value]:
+    """How spans name the user of a run, as the operator wants it. The hash is the same for a user's runs."""
+    if user is None or _options.users == "none":
+        return {}
+    if _options.users == "id":
+        return {"user.id": user}
+    digest = hashlib.sha256(f"{tenant}/{user}".encode()).hexdigest()
+    return {"user.hash": digest[:USER_HASH_CHARS]}
+
+
+def current_trace() -> str | None:
+    """The position of the current span in its trace, as `traceparent`. None without a trace."""
     headers: dict[str, str] = {}
     _w3c.inject(headers)
-    return headers
+    return headers.get(TRACE)
+
+
+def request_headers(run_trace: str | None) -> dict[str, str]:
+    """Headers for the request of a run that was admitted at the position `run_trace`: None of an untraced
+    run, which then joins the current trace.
+    """
+    current = current_trace()
+    headers = {TRACE: run_trace or current, CAUSE: current if run_trace not in {None, current} else None}
+    return {name: value for name, value in headers.items() if value is not None}
 
 
 @contextmanager
@@ -37,28 +103,32 @@ def span(
     *,
     kind: SpanKind = SpanKind.INTERNAL,
     within: Mapping[str, str] | None = None,
-    after: Mapping[str, str] | None = None,
-    **attributes: str | int,
+    attributes: Mapping[str, Value] | None = None,
+    shared: Mapping[str, Value] | None = None,
+    **own: str | int,
 ) -> Iterator[Span]:
-    """A span for the time of the block: a child of the current span, or of the span in the headers `within`.
-    With `after` it starts a new trace that is linked to the span in those headers.
+    """A span for the time of the block: a child of the current span, or of the span in the headers `within`,
+    linked to the span that caused the request there. `own` attributes get the prefix `rejoin.`; `shared` ones
+    are also those of all spans in the block.
     """
     parent, links = None, []
-    if after is not None:
-        parent = Context()
-        cause = trace.get_current_span(_w3c.extract(after, Context())).get_span_context()
-        links = [Link(cause)] if cause.is_valid else []
-    elif within is not None:
+    if within is not None:
         parent = _w3c.extract(within, Context())
-    with trace.get_tracer(NAME).start_as_current_span(
-        name,
-        parent,
-        kind,
-        {f"rejoin.{key}": value for key, value in attributes.items()},
-        links,
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as new_span:
+        if CAUSE in within:
+            cause = trace.get_current_span(_w3c.extract({TRACE: within[CAUSE]}, Context()))
+            links = [Link(cause.get_span_context())] if cause.get_span_context().is_valid else []
+    with (
+        _sharing(shared),
+        trace.get_tracer(NAME).start_as_current_span(
+            name,
+            parent,
+            kind,
+            {**_shared(), **(attributes or {}), **{f"rejoin.{key}": value for key, value in own.items()}},
+            links,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as new_span,
+    ):
         try:
             yield new_span
         except Exception as error:
@@ -66,8 +136,36 @@ def span(
             raise
 
 
+def start_span(name: str, kind: SpanKind, attributes: Mapping[str, Value]) -> Span:
+    """A child of the current span that does not become the current one. The caller ends it."""
+    return trace.get_tracer(NAME).start_span(name, kind=kind, attributes={**_shared(), **attributes})
+
+
+def _shared() -> Mapping[str, Value]:
+    shared = context.get_value(_SHARED)
+    return shared if isinstance(shared, dict) else {}
+
+
+@contextmanager
+def _sharing(attributes: Mapping[str, Value] | None) -> Iterator[None]:
+    if attributes is None:
+        yield
+        return
+    token = context.attach(context.set_value(_SHARED, {**_shared(), **attributes}))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+def annotate(**own: str | float) -> None:
+    """Add attributes to the current span, with the prefix `rejoin.`."""
+    trace.get_current_span().set_attributes({f"rejoin.{key}": value for key, value in own.items()})
+
+
 def mark_failed(span: Span, reason: str) -> None:
     """Mark a span as failed. `reason` must not contain user data."""
+    span.set_attribute("error.type", reason)
     span.set_status(Status(StatusCode.ERROR, reason))
 
 
@@ -82,19 +180,24 @@ def detached() -> Iterator[None]:
 
 
 @contextmanager
-def export_spans(service: str, endpoint: str | None) -> Iterator[None]:
-    """Export this process's spans to a collector, `http://…/v1/traces`. Does nothing without an endpoint.
-    Raises `Invalid` if the extra is not installed.
+def export_telemetry(service: str, options: TelemetryOptions) -> Iterator[None]:
+    """Export this process's spans and GenAI metrics to a collector (OTLP over HTTP). Does nothing without an
+    endpoint. Raises `Invalid` if the extra is not installed.
     """
-    if endpoint is None:
+    global _options  # noqa: PLW0603 - as the SDK's providers: one for a process
+    if options.traces is None and options.metrics is None:
         yield
         return
     try:
         exporter = importlib.import_module(EXPORTER)
     except ImportError as error:
         raise Invalid("REJOIN_OTLP_ENDPOINT needs the extra `otel`: pip install 'rejoin[otel]'") from error
-    with exporter.export_spans(service, endpoint):
-        yield
+    before, _options = _options, options
+    try:
+        with exporter.export(service, options.traces, options.metrics):
+            yield
+    finally:
+        _options = before
 
 
 def add_trace_id(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

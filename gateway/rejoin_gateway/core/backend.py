@@ -19,6 +19,7 @@ from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.ports.run_queue import RunQueue
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.ports.session_store import SessionStore
+from rejoin_adapters.process import tracing
 from rejoin_adapters.process.fair_share import FairShare
 from rejoin_adapters.store_types import Admission, Admitted, Owner, Regenerate, Run, Submit, WhenBusy
 from rejoin_gateway.broker_watch import BrokerWatch, unwatched
@@ -145,6 +146,7 @@ class Backend(msgspec.Struct, frozen=True):
             operation_set=operation_set,
             request_tools=tools,
             request_options=options,
+            trace=tracing.current_trace(),
         )
         admitted = await self.store.admit(admission)
         await self._publish_admitted(admitted)

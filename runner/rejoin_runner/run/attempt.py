@@ -12,11 +12,13 @@ import structlog
 
 from rejoin_adapters.ports.files import FileStore
 from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.process import tracing
 from rejoin_adapters.process.background import DetachedTasks
 from rejoin_adapters.store_types import Claim
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log.record import Audience
+from rejoin_protocol.money import to_usd
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.callers import NO_CALLERS, Callers
 from rejoin_runner.agent.output_type import OutputType
@@ -147,6 +149,8 @@ class Attempt:
         total = UsageTotal.parse(usage_of(self.state.message))
         for usage in usages:
             total = total.add(usage, await self.count_usage(usage))
+        if total.cost is not None:
+            tracing.annotate(run_cost_usd=to_usd(total.cost) or 0.0)
         await self.emit(chunks.MessageMetadata(message_metadata={**metadata, "usage": total.to_metadata()}))
 
     async def count_usage(self, usage: Usage) -> int | None:

@@ -295,7 +295,8 @@ class DeliveryExecutor:
             await run.fail(executor.LOG_EXPIRED)
         elif context_error:
             await run.fail(context_error)
-        return await run.execute()
+        with instrumentation.invocation(attempt):
+            return await run.execute()
 
     async def _take_over(self, claim: Claim, state: RunState) -> Journal:
         """Append to the log as the new attempt, so that no earlier attempt can append. `state` has read the

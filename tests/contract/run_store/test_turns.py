@@ -2,6 +2,7 @@
 
 import itertools
 
+import msgspec
 import pytest
 
 from rejoin_adapters.ports.run_store import RunStore
@@ -354,3 +355,21 @@ async def test_a_running_run_is_asked_for_again_now_and_then(chat: Chat) -> None
     again = await chat.store.recover_stranded(3600, republish_interval_s=0)
     assert run.request in again
     assert run.request not in await chat.store.recover_stranded(3600, republish_interval_s=60)
+
+
+async def test_every_request_of_a_run_has_the_trace_in_which_it_was_admitted(chat: Chat) -> None:
+    """Over a decision, a run before it, and a lost request."""
+    traces = [f"00-{letter * 32}-{letter * 16}-01" for letter in "ab"]
+    first, waiting = [(await chat.submit(trace, trace=trace)).run for trace in traces]
+    stranded = {one.run: one.trace for one in await chat.store.recover_stranded(0)}
+    assert stranded[first.id] == traces[0]
+    run = (await chat.claim(first)).run
+    assert run.trace == traces[0]
+    decided = (await chat.decide(*await chat.ask(run))).run
+    request = await chat.suspend(run)
+    assert request is not None
+    assert (request.turn, request.trace) == (1, traces[0])
+    assert decided.request.trace == traces[0]
+    following = await chat.end((await chat.claim(request)).run)
+    assert following == msgspec.structs.replace(waiting.request, trace=traces[1])
+    assert (await chat.submit("c")).run.trace is None

@@ -3,7 +3,9 @@
 import asyncio
 import gzip
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from aiohttp import web
@@ -16,6 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.process import tracing
+from rejoin_adapters.process.tracing import TelemetryOptions
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.run_request import RunRequest
@@ -77,18 +80,20 @@ async def test_one_trace_leads_from_the_callers_request_to_the_tool(system: Loca
         await response.read()
     [request] = await seen.have("POST /api/chat", 1)
     [run] = await seen.have("run", 1)
-    steps, [tool] = seen.named("step"), seen.named("tool weather")
-    assert {trace_of(span) for span in (request, run, *steps, tool)} == {int(CALLER[3:35], 16)}
+    steps, [tool] = seen.named("step"), seen.named("execute_tool weather")
+    [invocation] = seen.named(f"invoke_agent {system.agent}")
+    assert {trace_of(span) for span in (request, run, invocation, *steps, tool)} == {int(CALLER[3:35], 16)}
     assert parent(request) == int(CALLER[36:52], 16)
     assert parent(run) == own(request)
-    assert [parent(span) for span in steps] == [own(run)] * 2
-    assert parent(tool) == own(run)
+    assert parent(invocation) == own(run)
+    assert [parent(span) for span in steps] == [own(invocation)] * 2
+    assert parent(tool) == own(invocation)
     assert (run.attributes or {})["rejoin.run"] == response.headers["x-workflow-run-id"]
     assert (request.attributes or {})["http.response.status_code"] == 200
     assert "Paris" not in "".join(span.to_json() for span in seen.all())
 
 
-async def test_a_resumed_turn_is_a_trace_of_its_own_linked_to_the_decision(
+async def test_a_resumed_turn_is_in_the_runs_trace_and_linked_to_the_decision(
     system: LocalSystem, seen: Seen
 ) -> None:
     await system.runner()
@@ -96,11 +101,37 @@ async def test_a_resumed_turn_is_a_trace_of_its_own_linked_to_the_decision(
     await system.post(base, system.chat(session, "delete notes.txt"))
     await system.post(base, await system.decision(base, session, approved=True))
     first, resumed = await seen.have("run", 2)
-    _, decision = await seen.have("POST /api/chat", 2)
-    assert resumed.parent is None
-    assert trace_of(resumed) not in {trace_of(first), trace_of(decision)}
+    asked, decision = await seen.have("POST /api/chat", 2)
+    assert trace_of(first) == trace_of(resumed) == trace_of(asked) != trace_of(decision)
+    assert parent(resumed) == own(asked)
     [link] = resumed.links
     assert link.context.span_id == own(decision)
+    assert not first.links
+
+
+async def test_a_run_that_waited_for_another_is_in_its_own_requests_trace(
+    system: LocalSystem, seen: Seen
+) -> None:
+    """The runner of the run before publishes its request."""
+    await system.runner()
+    base, session = await system.gateway(), system.fresh("s")
+    await asyncio.gather(*(system.post(base, system.chat(session, "count 20 every 10 ms")) for _ in range(2)))
+    runs, requests = await seen.have("run", 2), await seen.have("POST /api/chat", 2)
+    assert {trace_of(span) for span in runs} == {trace_of(span) for span in requests}
+    assert not [span for span in runs if span.links]
+
+
+def test_users_are_named_as_the_operator_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    def named(users: Literal["none", "hash", "id"], user: str | None = "ann") -> Mapping[str, Any]:
+        monkeypatch.setattr(tracing, "_options", TelemetryOptions(users=users))
+        return tracing.user_attributes("acme", user)
+
+    assert named("none") == named("hash", None) == {}
+    assert named("id") == {"user.id": "ann"}
+    hashed = named("hash")
+    assert hashed == named("hash")
+    assert len(hashed["user.hash"]) == tracing.USER_HASH_CHARS
+    assert hashed != named("hash", "bob")
 
 
 async def test_a_failure_is_marked_by_a_word_of_ours(system: LocalSystem, seen: Seen) -> None:
@@ -145,7 +176,9 @@ async def test_probes_leave_no_trace(system: LocalSystem, seen: Seen) -> None:
 TRACED = """
 import sys
 from rejoin_adapters.process import tracing
-with tracing.export_spans("rejoin-test", sys.argv[1]), tracing.span("step", agent="demo"):
+from rejoin_adapters.process.tracing import TelemetryOptions
+options = tracing.TelemetryOptions(sys.argv[1])
+with tracing.export_telemetry("rejoin-test", options), tracing.span("step", agent="demo"):
     pass
 """
 
@@ -171,13 +204,13 @@ async def test_a_collector_gets_the_spans_before_the_process_ends() -> None:
 
 def test_without_an_exporter_nothing_is_carried() -> None:
     with tracing.span("anything"):
-        assert tracing.trace_headers() == {}
+        assert tracing.request_headers(None) == {}
 
 
 def test_an_exporter_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "EXPORTER", "rejoin_adapters.no_such_module")
     with (
         pytest.raises(Invalid, match="otel"),
-        tracing.export_spans("rejoin-gateway", "http://127.0.0.1:4318/v1/traces"),
+        tracing.export_telemetry("rejoin-gateway", TelemetryOptions("http://127.0.0.1:4318/v1/traces")),
     ):
         pass

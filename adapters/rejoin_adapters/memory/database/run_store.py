@@ -195,6 +195,7 @@ class MemoryRunStore(MemoryRunQueries):
             user_message=message.id,
             interrupted=self.database.was_stopped(admission.owner.tenant, admission.session, message.id),
             operation_set=admission.operation_set,
+            trace=admission.trace,
         )
         now = now_utc()
         run = RunRow(row, answer, asked, admission.key, now if ready else None, now, now)

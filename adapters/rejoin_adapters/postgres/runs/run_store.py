@@ -87,10 +87,10 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
             case Regenerate(target):
                 return await self.database.fetch_json(
                     Admitted,
-                    "select with_request_options("
+                    "select with_trace(with_request_options("
                     "  regenerate_run("
-                    "    $4, $5, session_key($4, $5, $6), $7, $8, $9, $10, $11, $12, $13, $14),"
-                    "  $1, $2, $3)",
+                    "    $5, $6, session_key($5, $6, $7), $8, $9, $10, $11, $12, $13, $14, $15),"
+                    "  $1, $2, $3), $4)",
                     *_arguments(admission),
                     target,
                 )
@@ -98,11 +98,11 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
     async def _submit(self, admission: Admission, submit: Submit) -> Admitted:
         message = submit.user_message.message
         query = """
-            select with_request_options(
+            select with_trace(with_request_options(
               submit_run(
-                $4, $5, session_key($4, $5, $6), $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                $18, $19, $20),
-              $1, $2, $3)
+                $5, $6, session_key($5, $6, $7), $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                $19, $20, $21),
+              $1, $2, $3), $4)
         """
         return await self.database.fetch_json(
             Admitted,
@@ -342,6 +342,7 @@ def _arguments(admission: Admission) -> tuple[Any, ...]:
         admission.operation_set,
         json_text(admission.request_tools) if admission.request_tools else None,
         json_text(admission.request_options) if admission.request_options != RequestOptions() else None,
+        admission.trace,
         *owner_columns(admission.owner),
         admission.session,
         admission.agent,

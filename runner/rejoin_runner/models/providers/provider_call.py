@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from rejoin_adapters.process import redaction
+from rejoin_runner.models.call_telemetry import model_call
 from rejoin_runner.models.model import (
     Done,
     ModelChunk,
@@ -108,6 +109,13 @@ class ProviderModel:
 
         Closing the generator, or cancelling its task, closes the HTTP stream.
         """
+        with model_call(self.name, request) as call:
+            async with aclosing(self._answer(request)) as items:
+                async for item in items:
+                    call.see(item)
+                    yield item
+
+    async def _answer(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         key = await self._find_key(request.tenant)
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._answer_timeout_s
