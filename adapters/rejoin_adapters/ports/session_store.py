@@ -1,7 +1,7 @@
 """Whole sessions: list, page through, fork, rewind, rename, delete. `RunStore` stores their runs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from msgspec import UNSET, UnsetType
 
@@ -16,10 +16,21 @@ from rejoin_adapters.store_types import (
 )
 from rejoin_adapters.usage_types import SessionUsage
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
+from rejoin_protocol.limits import MIB
 
 FORKS_MAX = 1_000
 DELETE_BATCH_MAX = 100
-"""Sessions deleted in one transaction."""
+"""Sessions deleted in one transaction, if they are small."""
+ROWS_BATCH_MAX = 500
+BYTES_BATCH_MAX = 16 * MIB
+"""Rows of one table, and bytes of messages, deleted in one transaction, so that none takes long."""
+
+
+class DeletedBatch(NamedTuple):
+    """`sessions`: how many sessions are gone. `more`: the batch was full, and more may be due."""
+
+    sessions: int
+    more: bool
 
 
 class SessionStore(Protocol):
@@ -121,14 +132,14 @@ class SessionStore(Protocol):
         ...
 
     async def delete_user(self, tenant: TenantId, user: UserId) -> int:
-        """Delete a user's API keys and sessions, in batches: if it raises, call it again. Returns the number
-        of sessions deleted.
+        """Delete a user's API keys, events and sessions, in batches: if it raises, call it again. Returns the
+        number of sessions deleted.
         """
         ...
 
-    async def delete_untouched(self, age_s: float) -> int:
-        """Delete sessions of all tenants that have not changed for `age_s` and are not busy, at most
-        `DELETE_BATCH_MAX`. Suspended runs are deleted with their session. Returns how many. Client events of
-        that age are deleted too, whether their session exists or not.
+    async def delete_untouched(self, age_s: float) -> DeletedBatch:
+        """Delete a batch of the sessions of all tenants that have not changed for `age_s` and are not busy.
+        Suspended runs are deleted with their session. A session that is too large for a batch loses its
+        oldest rows first. Client events of that age are deleted too, whether their session exists or not.
         """
         ...

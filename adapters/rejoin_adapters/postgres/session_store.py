@@ -9,7 +9,13 @@ from msgspec import UNSET, UnsetType
 
 from rejoin_adapters import page_tokens
 from rejoin_adapters.page_tokens import MessageToken, SessionToken
-from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, FORKS_MAX
+from rejoin_adapters.ports.session_store import (
+    BYTES_BATCH_MAX,
+    DELETE_BATCH_MAX,
+    FORKS_MAX,
+    ROWS_BATCH_MAX,
+    DeletedBatch,
+)
 from rejoin_adapters.postgres import message_pages
 from rejoin_adapters.postgres.pool import Database, json_or_null
 from rejoin_adapters.session_keys import name_of, named_fork, named_session, named_summary
@@ -35,6 +41,9 @@ EVENTS_DELETED_MAX = 10_000
 
 type _PlacedMessage = tuple[int, MessageDict, datetime]
 """A message with its position and the time when it was stored."""
+
+
+_BATCH = DELETE_BATCH_MAX, ROWS_BATCH_MAX, BYTES_BATCH_MAX
 
 
 class PostgresSessionStore:
@@ -254,39 +263,30 @@ class PostgresSessionStore:
         """See `SessionStore`."""
         keys = "delete from api_keys where tenant_id = $1 and user_id = $2"
         await self._database.fetch_text_as_actor(keys, tenant, user)
-        await self._database.fetch_text(
-            "delete from client_events where tenant_id = $1 and user_id = $2", tenant, user
-        )
         query = """
             with gone as (
-              delete from sessions where tenant_id = $1 and id in (
-                select id from sessions where tenant_id = $1 and user_id = $2 order by id limit $3 for update)
-              returning id)
-            select to_json(count(*)) from gone
+              delete from client_events where number in (
+                select number from client_events where tenant_id = $1 and user_id = $2 limit $3)
+              returning 1)
+            select count(*)::text from gone
         """
-        total, deleted = 0, DELETE_BATCH_MAX
-        while deleted == DELETE_BATCH_MAX:
-            gone = await self._database.fetch_text_as_actor(query, tenant, user, DELETE_BATCH_MAX)
-            deleted = int(gone or 0)
-            total += deleted
+        while (
+            int(await self._database.fetch_text(query, tenant, user, ROWS_BATCH_MAX) or 0) == ROWS_BATCH_MAX
+        ):
+            pass
+        total, batch = 0, DeletedBatch(0, more=True)
+        while batch.more:
+            text = await self._database.fetch_text_as_actor(
+                "select forget_batch($1, $2, $3, $4, $5)", tenant, user, *_BATCH
+            )
+            batch = msgspec.json.decode(text or "", type=DeletedBatch)
+            total += batch.sessions
         return total
 
-    async def delete_untouched(self, age_s: float) -> int:
+    async def delete_untouched(self, age_s: float) -> DeletedBatch:
         """See `SessionStore`."""
-        query = """
-            with gone as (
-              delete from sessions s using (
-                select old.tenant_id, old.id from tenants t cross join lateral (
-                  select tenant_id, id from sessions
-                  where tenant_id = t.id and updated_at < clock_timestamp() - $1 * interval '1 second'
-                    and not session_busy(tenant_id, id)
-                  order by updated_at limit $2 for update skip locked) old
-                limit $2) due
-              where s.tenant_id = due.tenant_id and s.id = due.id
-              returning s.id)
-            select to_json(count(*)) from gone
-        """
-        deleted = await self._database.fetch_json(int, query, age_s, DELETE_BATCH_MAX)
+        query = "select expire_batch($1, $2, $3, $4)"
+        deleted = await self._database.fetch_json(DeletedBatch, query, age_s, *_BATCH)
         await self._delete_old_events(age_s)
         return deleted
 

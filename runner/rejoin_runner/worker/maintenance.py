@@ -13,7 +13,7 @@ import structlog
 from rejoin_adapters.ports.audit import AUDIT_BATCH_MAX
 from rejoin_adapters.ports.run_control import Interrupt
 from rejoin_adapters.ports.run_counts import USAGE_BATCH_MAX
-from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX
+from rejoin_adapters.ports.session_store import DeletedBatch
 from rejoin_protocol.errors import Unavailable
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.worker.configuration import WorkerLimits, WorkerPorts
@@ -85,11 +85,11 @@ class Maintenance:
         sessions, retention_s = self._ports.sessions, self._limits.session_retention_s
         if sessions is None or retention_s is None:
             return
-        deleted = DELETE_BATCH_MAX
-        while deleted == DELETE_BATCH_MAX:
-            deleted = await sessions.delete_untouched(retention_s)
-            if deleted:
-                log.info("sessions_expired", sessions=deleted)
+        batch = DeletedBatch(0, more=True)
+        while batch.more:
+            batch = await sessions.delete_untouched(retention_s)
+            if batch.sessions:
+                log.info("sessions_expired", sessions=batch.sessions)
 
     async def _forget_audit(self) -> None:
         deleted = AUDIT_BATCH_MAX if self._ports.audit is not None else 0

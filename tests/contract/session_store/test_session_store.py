@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
-from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, SessionStore
+from rejoin_adapters.ports.session_store import SessionStore
 from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_adapters.store_types import ApiKeyRow, ForkOrigin, Owner, RunSummary, SessionSummary
 from rejoin_adapters.usage_types import SessionUsage
@@ -364,8 +364,7 @@ async def test_a_log_is_purged_at_once_and_once_more_later(
 async def test_a_forgotten_user_has_no_session_and_no_key(
     ports: DatabasePorts, threads: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert DELETE_BATCH_MAX > 1
-    monkeypatch.setattr("rejoin_adapters.postgres.session_store.DELETE_BATCH_MAX", 2)
+    monkeypatch.setattr("rejoin_adapters.postgres.session_store._BATCH", (2, 1, 2**20))
     tenant = TenantId(fresh("ten"))
     ann, ben = Owner(tenant, UserId("ann")), Owner(tenant, UserId("ben"))
     keys = ports.api_keys
@@ -449,10 +448,9 @@ async def test_sessions_that_have_not_changed_for_long_are_deleted_unless_they_a
     await ended.complete("one")
     await waiting.wait_for_decision("one")
     await busy.send("one")
-    while await threads.delete_untouched(3600):
+    while (await threads.delete_untouched(3600)).more:
         pass
     assert len((await threads.list(owner)).sessions) == 3
     await set_updated_at(ports, owner, datetime.now(UTC) - timedelta(hours=2))
-    deleted = await threads.delete_untouched(3600)
-    assert deleted == 2
+    assert (await threads.delete_untouched(3600)).sessions == 2
     assert [session.id for session in (await threads.list(owner)).sessions] == [busy.id]

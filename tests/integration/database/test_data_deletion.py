@@ -2,6 +2,7 @@
 
 import asyncpg
 
+from rejoin_adapters.ports.session_store import BYTES_BATCH_MAX, ROWS_BATCH_MAX, DeletedBatch
 from rejoin_adapters.postgres import migrate
 from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
@@ -109,10 +110,10 @@ async def test_idle_sessions_are_deleted_and_busy_and_recent_ones_are_not(
         """)
         async with await run_store.open_run_store(url, pool_max=1) as store:
             threads = PostgresSessionStore(store.database)
-            assert await threads.delete_untouched(3 * 24 * 3600) == 0
-            assert await threads.delete_untouched(24 * 3600) == 100
-            assert await threads.delete_untouched(24 * 3600) == 59
-            assert await threads.delete_untouched(24 * 3600) == 0
+            assert await threads.delete_untouched(3 * 24 * 3600) == (0, False)
+            assert await threads.delete_untouched(24 * 3600) == (100, True)
+            assert await threads.delete_untouched(24 * 3600) == (59, False)
+            assert await threads.delete_untouched(24 * 3600) == (0, False)
         left = await connection.fetch("select id from sessions order by id")
         assert [row["id"] for row in left] == ["fresh", "old-1"]
         await connection.close()
@@ -162,3 +163,59 @@ async def test_an_operator_interrupts_a_run_that_waits(system: LocalSystem) -> N
         return "state     cancelled" in (await run_rejoin(system, "runs", "show", run))[1]
 
     await wait_until(over)
+
+
+async def test_no_statement_deletes_much_of_a_very_large_session(database_url: str) -> None:
+    """Messages, runs, artifacts and events of one session go in batches; a second process goes on."""
+    async with fresh_database(database_url) as url:
+        await migrate.migrate(url)
+        connection = await asyncpg.connect(url)
+        await connection.execute("""
+            create table deletions (rows bigint, bytes bigint);
+            create function count_deletion() returns trigger language plpgsql as $$
+            begin
+              insert into deletions select count(*), 0 from gone having count(*) > 0;
+              return null;
+            end $$;
+            create function measure_deletion() returns trigger language plpgsql as $$
+            begin
+              insert into deletions select count(*), sum(size_bytes) from gone having count(*) > 0;
+              return null;
+            end $$;
+            create trigger counted after delete on runs referencing old table as gone
+              for each statement execute function count_deletion();
+            create trigger measured after delete on messages referencing old table as gone
+              for each statement execute function measure_deletion();
+            insert into tenants (id) values ('t');
+            insert into sessions (tenant_id, id, agent, user_id, updated_at)
+            select 't', id, 'a', 'ann', clock_timestamp() - interval '2 days'
+            from unnest(array['huge', 'small-1', 'small-2']) id;
+            insert into messages (tenant_id, session_id, id, position, role, body)
+            select 't', 'huge', n, n, 'user', to_json(repeat('x', 50000)) from generate_series(0, 1300) n;
+            insert into runs (
+              id, tenant_id, session_id, agent, trigger, user_message_id, answer_id, position, ready, state,
+              attempt, ended_at)
+            select 'run_' || n, 't', 'huge', 'a', 'submit', n, n, n, true, 'completed', 1, clock_timestamp()
+            from generate_series(0, 1200) n;
+            insert into client_events (tenant_id, id, type, session_id, created_at)
+            select 't', n, 'click', 'huge', clock_timestamp() from generate_series(1, 1100) n;
+        """)
+        async with await run_store.open_run_store(url, pool_max=1) as store:
+            first = PostgresSessionStore(store.database)
+            assert await first.delete_untouched(24 * 3600) == (0, True)
+            left = await connection.fetchval("select min(position) from messages where session_id = 'huge'")
+            assert left > 0  # the newest messages go last, so that what is left can be read
+        async with await run_store.open_run_store(url, pool_max=1) as store:  # the first one was killed
+            sessions, batch = 0, DeletedBatch(0, more=True)
+            while batch.more:
+                batch = await PostgresSessionStore(store.database).delete_untouched(24 * 3600)
+                sessions += batch.sessions
+        assert sessions == 3
+        left = await connection.fetchval(
+            "select (select count(*) from sessions) + (select count(*) from messages)"
+            " + (select count(*) from runs) + (select count(*) from client_events)"
+        )
+        assert left == 0
+        assert 1 < await connection.fetchval("select max(rows) from deletions") <= ROWS_BATCH_MAX
+        assert 0 < await connection.fetchval("select max(bytes) from deletions") <= BYTES_BATCH_MAX
+        await connection.close()

@@ -13,7 +13,7 @@ from rejoin_adapters.memory.database.api_keys import record_key
 from rejoin_adapters.memory.database.rows import SessionRow, count_fitting
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.page_tokens import MessageToken, SessionToken
-from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, FORKS_MAX
+from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, FORKS_MAX, DeletedBatch
 from rejoin_adapters.session_keys import check_new, name_of, named_fork, named_session, named_summary
 from rejoin_adapters.store_types import (
     Fork,
@@ -257,7 +257,7 @@ class MemorySessionStore:
         ]
         return len(ids)
 
-    async def delete_untouched(self, age_s: float) -> int:
+    async def delete_untouched(self, age_s: float) -> DeletedBatch:
         """See `SessionStore`."""
         untouched_since = now_utc() - timedelta(seconds=age_s)
         keys = [
@@ -272,7 +272,7 @@ class MemorySessionStore:
         self._database.client_events = [
             row for row in self._database.client_events if row[1].created_at >= untouched_since
         ]
-        return len(keys[:DELETE_BATCH_MAX])
+        return DeletedBatch(len(keys[:DELETE_BATCH_MAX]), more=len(keys) > DELETE_BATCH_MAX)
 
 
 def _summary(id: SessionId, row: SessionRow) -> SessionSummary:
