@@ -21,6 +21,7 @@ class _Server(msgspec.Struct, frozen=True):
     version: int
     now_s: float
     may_create: bool
+    is_read_only: bool
 
 
 class _Rows(msgspec.Struct, frozen=True):
@@ -31,17 +32,24 @@ class _Rows(msgspec.Struct, frozen=True):
 
 async def check_database(settings: DoctorSettings) -> AsyncIterator[Finding]:
     """Check the database as the role that `database_url` names. Raises what the driver raises."""
-    async with await open_database(settings.database_url, pool_max=1) as database:
+    async with await open_database(settings.database_url, pool_max=1, attempts_max=1) as database:
         server = await database.fetch_json(
             _Server,
             """select json_build_object(
               'version', current_setting('server_version_num')::int,
               'now_s', extract(epoch from clock_timestamp()),
-              'may_create', has_schema_privilege('public', 'create'))""",
+              'may_create', has_schema_privilege('public', 'create'),
+              'is_read_only', current_setting('transaction_read_only')::bool)""",
         )
         skew_s = server.now_s - time.time()
         if server.version < POSTGRES_MIN:
             yield error(f"database: PostgreSQL {server.version // 10_000}", "install PostgreSQL 15 or newer")
+        if server.is_read_only:
+            yield error(
+                "database: it takes no writes: it is a standby, or set to read only",
+                "let REJOIN_DATABASE_URL name the primary: with several hosts, "
+                "target_session_attrs=read-write chooses it",
+            )
         if abs(skew_s) > CLOCK_SKEW_S_MAX:
             yield error(
                 f"clocks: the database's clock differs from this machine's by {skew_s:+.1f} s",

@@ -15,6 +15,7 @@ POOLER = "pgbouncer"
 STATEMENTS_MAX = 100
 """asyncpg's default."""
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 LIBPQ_ONLY = frozenset(
     {
         "channel_binding",
@@ -49,7 +50,9 @@ class DatabaseUrl(NamedTuple):
 
 
 def parse_database_url(text: str) -> DatabaseUrl:
-    """Raises `Invalid` for a value of `pgbouncer` that is no boolean. The driver finds other faults."""
+    """Raises `Invalid` for a value of `pgbouncer` that is no boolean, and for an `sslmode` that does not
+    exist. The driver finds other faults.
+    """
     head, mark, query = text.partition("?")
     try:
         has_query = bool(mark) and urlsplit(text).query == query
@@ -61,6 +64,8 @@ def parse_database_url(text: str) -> DatabaseUrl:
     pooler = dict(given).get(POOLER, "false").lower()
     if pooler not in _TRUE | _FALSE:
         raise Invalid(f"the database's URL has {POOLER}={pooler}: it is true or false")
+    if (mode := dict(given).get("sslmode", "prefer")) not in SSL_MODES:
+        raise Invalid(f"the database's URL has sslmode={mode}: it is one of {', '.join(SSL_MODES)}")
     kept = [(name, value) for name, value in given if name != POOLER and name not in LIBPQ_ONLY]
     ignored = [name for name, _ in given if name in LIBPQ_ONLY]
     if kept == given:

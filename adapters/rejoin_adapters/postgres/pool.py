@@ -72,7 +72,22 @@ _UNREACHABLE = (
 )
 _UNSUPPORTED = "unsupported startup parameter"
 """PgBouncer's text. Its errors have one SQLSTATE, whether a later try may succeed or not."""
-_REFUSED = (asyncpg.InvalidPasswordError, asyncpg.InvalidCatalogNameError)
+_NO_TLS = "rejected SSL upgrade"
+"""The driver's text."""
+_REFUSED = (
+    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+)
+_NO_CONNECTION_LEFT = (
+    "too many clients",
+    "too many connections",
+    "connection slots",
+    "no more connections",
+    "client connections reached",
+    "no more client connections",
+)
+"""What servers and poolers say when they have no connection left; each pooler has its own SQLSTATE for it."""
 _WRONG_LOGIN = "the user or the password of its URL is wrong"
 _NO_DATABASE = "it has no database of the name in its URL"
 _UNSTORABLE = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
@@ -91,9 +106,9 @@ def map_errors() -> Iterator[None]:
     except ValueError:
         raise  # a wrong argument; some are `InterfaceError`s, too
     except _UNREACHABLE as error:
-        if _UNSUPPORTED in str(error):
-            raise RejoinError(f"the database's pooler refuses the connection: {error}") from None
-        raise Unavailable("the database cannot be reached") from error
+        if (reason := _find_final_refusal(str(error))) is not None:
+            raise RejoinError(reason) from None
+        raise Unavailable(_describe_absence(error)) from error
     except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError) as error:
         raise Unavailable(
             "a pooler in transaction mode stands before the database: add pgbouncer=true to the "
@@ -101,8 +116,7 @@ def map_errors() -> Iterator[None]:
         ) from error
     except _REFUSED as error:
         # Readiness shows the text to everybody: the server's own names the role.
-        reason = _WRONG_LOGIN if isinstance(error, asyncpg.InvalidPasswordError) else _NO_DATABASE
-        raise RejoinError(f"the database refuses the connection: {reason}") from None
+        raise RejoinError(f"the database refuses the connection: {_describe_refusal(error)}") from None
     except _UNSTORABLE as error:
         raise Invalid(_UNSTORABLE_TEXT) from error
     except asyncpg.PostgresError as error:
@@ -111,14 +125,57 @@ def map_errors() -> Iterator[None]:
         if isinstance(error, asyncpg.UndefinedObjectError) and "configuration parameter" in str(error):
             raise RejoinError(f"the database refuses the connection: {error}") from None
         if (kind := _REFUSALS.get(error.sqlstate or "")) is None:
+            if _has_no_connection_left(error):
+                raise Unavailable(_describe_absence(error)) from error
             raise
         detail = str(error.args[0])
         raise (kind(detail) if not error.detail else Limited(detail, int(error.detail))) from None
 
 
-async def wait_for_database[T](database_url: str, request: Callable[[], Awaitable[T]]) -> T:
-    """Repeat `request` until the database is reachable. Raises what `request` raises, except `Unavailable`,
-    and `Invalid` for a wrong URL.
+def _find_final_refusal(text: str) -> str | None:
+    """Why no later try can succeed, from an error that else means an unreachable database."""
+    if _UNSUPPORTED in text:
+        return f"the database's pooler refuses the connection: {text}"
+    if _NO_TLS in text:
+        return "the database offers no TLS, which sslmode in its URL demands"
+    return None
+
+
+def _has_no_connection_left(error: BaseException) -> bool:
+    text = str(error).lower()
+    return any(words in text for words in _NO_CONNECTION_LEFT)
+
+
+def _describe_absence(error: BaseException) -> str:
+    """Why a database cannot be used now. Clients read it, too: without names and addresses."""
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError | asyncpg.TargetServerAttributeNotMatched):
+        return "the database takes no writes: it is a standby, or set to read only"
+    if isinstance(error, asyncpg.DiskFullError):
+        return "the database's disk is full"
+    if isinstance(error, asyncpg.TooManyConnectionsError) or _has_no_connection_left(error):
+        return (
+            "the database has no connection left: lower REJOIN_DATABASE_POOL_MAX or the number of processes, "
+            "or raise its limit"
+        )
+    return "the database cannot be reached"
+
+
+def _describe_refusal(error: asyncpg.PostgresError) -> str:
+    """Why it refuses a connection for good. Readiness shows the text: the server's own names the role."""
+    if isinstance(error, asyncpg.InvalidPasswordError):
+        return _WRONG_LOGIN
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return _NO_DATABASE
+    if "no encryption" in str(error):
+        return "it demands TLS: its URL needs sslmode=require"
+    return "no entry of its pg_hba.conf allows this user, database and address"
+
+
+async def wait_for_database[T](
+    database_url: str, request: Callable[[], Awaitable[T]], *, attempts_max: int | None = None
+) -> T:
+    """Repeat `request` until the database is reachable, or `attempts_max` times. Raises what `request`
+    raises, and `Invalid` for a wrong URL.
     """
     host = _host_of(database_url)
     logged: set[str] = set()
@@ -128,13 +185,18 @@ async def wait_for_database[T](database_url: str, request: Callable[[], Awaitabl
             return False
         if (cause := str(error.__cause__)) not in logged:  # stamina logs every try
             logged.add(cause)
-            log.warning("waiting_for_database", host=host, cause=cause)
+            log.warning("waiting_for_database", host=host, problem=str(error), cause=cause)
         return True
 
     async for retry in stamina.retry_context(
-        on=is_unreachable, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0, wait_jitter=0.2
+        on=is_unreachable,
+        attempts=attempts_max,
+        timeout=None,
+        wait_initial=0.2,
+        wait_max=3.0,
+        wait_jitter=0.2,
     ):
-        with retry, map_errors(), _refuse_wrong_url():
+        with retry, _explain_refusal(), map_errors(), _refuse_wrong_url():
             return await request()
     raise AssertionError("retries without end")
 
@@ -157,6 +219,15 @@ def _refuse_wrong_url() -> Iterator[None]:
             f"REJOIN_DATABASE_URL is not a URL of PostgreSQL ({type(error).__name__}): it is "
             "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %2F for a / in the password"
         ) from None
+
+
+@contextmanager
+def _explain_refusal() -> Iterator[None]:
+    """What poolers of providers refuse for reasons of their own, in their words."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        raise RejoinError(f"the database refuses the connection: {error}") from error
 
 
 type _Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -331,10 +402,11 @@ async def open_database(
     connect_timeout_s: float = 5.0,
     command_timeout_s: float = 10.0,
     settings: Mapping[str, str] | None = None,
+    attempts_max: int | None = None,
 ) -> Database:
-    """Open a pool and wait until the database answers, with log lines meanwhile. `settings`: PostgreSQL
-    settings of its connections. With `?pgbouncer=true` in the URL, a pooler in transaction mode may stand
-    between.
+    """Open a pool and wait until the database answers, with log lines meanwhile; with `attempts_max` it
+    raises `Unavailable` after so many. `settings`: PostgreSQL settings of its connections. With
+    `?pgbouncer=true` in the URL, a pooler in transaction mode may stand between.
     """
     parsed = parse_database_url(database_url)
     if parsed.ignored:
@@ -364,7 +436,7 @@ async def open_database(
             if parsed.is_pooled
             else None,
         )
-    await wait_for_database(database_url, lambda: database.fetch_text(PING))
+    await wait_for_database(database_url, lambda: database.fetch_text(PING), attempts_max=attempts_max)
     return database
 
 
