@@ -105,11 +105,12 @@ def span(
     within: Mapping[str, str] | None = None,
     attributes: Mapping[str, Value] | None = None,
     shared: Mapping[str, Value] | None = None,
+    expected: tuple[type[Exception], ...] = (),
     **own: str | int,
 ) -> Iterator[Span]:
     """A span for the time of the block: a child of the current span, or of the span in the headers `within`,
     linked to the span that caused the request there. `own` attributes get the prefix `rejoin.`; `shared` ones
-    are also those of all spans in the block.
+    are also those of all spans in the block. What is raised marks it as failed, unless it is `expected`.
     """
     parent, links = None, []
     if within is not None:
@@ -132,7 +133,8 @@ def span(
         try:
             yield new_span
         except Exception as error:
-            mark_failed(new_span, type(error).__name__)
+            if not isinstance(error, expected):
+                mark_failed(new_span, type(error).__name__)
             raise
 
 

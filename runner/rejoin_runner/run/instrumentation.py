@@ -40,8 +40,10 @@ def attempt(delivery: Delivery) -> Iterator[None]:
 
 
 @contextmanager
-def invocation(attempt: Attempt) -> Iterator[None]:
-    """The span `invoke_agent` of what an attempt does for a claimed run."""
+def invocation(attempt: Attempt, ordinary: tuple[type[Exception], ...]) -> Iterator[None]:
+    """The span `invoke_agent` of what an attempt does for a claimed run. `ordinary`: exceptions by which an
+    attempt ends without a failure.
+    """
     run = attempt.run
     shared: dict[str, tracing.Value] = {
         "gen_ai.conversation.id": run.session,
@@ -56,6 +58,7 @@ def invocation(attempt: Attempt) -> Iterator[None]:
         f"invoke_agent {run.agent}",
         attributes=attributes,
         shared=shared,
+        expected=ordinary,
         run=run.id,
         turn=run.turn,
         attempt=run.attempt,

@@ -295,7 +295,7 @@ class DeliveryExecutor:
             await run.fail(executor.LOG_EXPIRED)
         elif context_error:
             await run.fail(context_error)
-        with instrumentation.invocation(attempt):
+        with instrumentation.invocation(attempt, ordinary=(HandedOver, Fenced)):
             return await run.execute()
 
     async def _take_over(self, claim: Claim, state: RunState) -> Journal:
