@@ -153,10 +153,7 @@ def _describe_absence(error: BaseException) -> str:
     if isinstance(error, asyncpg.DiskFullError):
         return "the database's disk is full"
     if isinstance(error, asyncpg.TooManyConnectionsError) or _has_no_connection_left(error):
-        return (
-            "the database has no connection left: lower REJOIN_DATABASE_POOL_MAX or the number of processes, "
-            "or raise its limit"
-        )
+        return "the database has no connection left (see REJOIN_DATABASE_POOL_MAX)"
     return "the database cannot be reached"
 
 

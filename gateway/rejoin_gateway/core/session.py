@@ -300,9 +300,8 @@ class Session(msgspec.Struct, frozen=True):
         metadata: Any = UNSET,
         last_message: MessageId | UnsetType = UNSET,
     ) -> SessionSummary:
-        """Change title and metadata; with `last_message`, delete the messages behind that one.
-
-        Raises `Invalid`, and as `SessionStore.rewind`.
+        """Change title and metadata; with `last_message`, delete the messages behind that one. Raises
+        `Invalid`, and as `SessionStore.rewind`.
         """
         await self.summary()
         # Before the rewind: it cannot be undone if the title is refused.

@@ -2,8 +2,8 @@
 
 import json
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tests.support.otlp_collector import OtlpCollector
 from tests.support.providers.server import FakeProvider, ProviderReply, call, delta, failure, text, usage
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import wait_until
+from tests.support.system.processes import Command
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +40,12 @@ async def posted(
 async def post(system: LocalSystem, base: str, body: dict[str, Any], traceparent: str) -> Answer:
     async with posted(system, base, body, traceparent) as response:
         return await Answer.of(response)
+
+
+def traced_runner(
+    system: LocalSystem, logs: Path, settings: Mapping[str, str]
+) -> AbstractAsyncContextManager[Command]:
+    return runner_process(system, logs, "traced_agent", "tests.support.models", **settings)
 
 
 def variables(provider: FakeProvider, collector: OtlpCollector, **more: str) -> dict[str, str]:
@@ -67,13 +74,13 @@ async def test_a_run_is_one_trace_over_a_killed_runner_and_an_approval(
         )
         body = system.chat(session, "delete notes.txt")
         async with (
-            runner_process(system, tmp_path / "first", "traced", **settings) as first,
+            traced_runner(system, tmp_path / "first", settings) as first,
             posted(system, base, body, ASKED) as response,
         ):
             await wait_until(lambda: len(collector.named("execute_tool weather")) == 1, "the first call")
             await wait_until(lambda: len(provider.requests) == 2, "the second model call")
             first.signal(signal.SIGKILL)
-            async with runner_process(system, tmp_path / "second", "traced", **settings) as second:
+            async with traced_runner(system, tmp_path / "second", settings) as second:
                 await response.read()
                 decision = await system.decision(base, session, approved=True)
                 assert (await post(system, base, decision, DECIDED)).text.endswith("It is gone.")
@@ -129,7 +136,7 @@ async def test_content_and_users_are_in_spans_only_if_the_operator_says_so(
     async with FakeProvider() as provider, OtlpCollector() as collector:
         settings = variables(provider, collector, REJOIN_OTLP_CONTENT="true", REJOIN_OTLP_USERS="hash")
         provider.queue(tool_call("weather", {"city": "Oslo"}, "call_w"), text("It is cold."), failure(400))
-        async with runner_process(system, tmp_path / "logs", "traced", **settings) as process:
+        async with traced_runner(system, tmp_path / "logs", settings) as process:
             session = system.fresh("s")
             await post(system, base, system.chat(session, "How is it in Oslo?"), ASKED)
             await post(system, base, system.chat(session, "And in Rome?"), ASKED)

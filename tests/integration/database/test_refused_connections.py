@@ -80,7 +80,7 @@ async def test_a_server_without_free_connections_says_so(servers: Servers) -> No
     url = parts._replace(netloc=f"{role}:secret@{parts.hostname}:{parts.port}").geturl()
     try:
         async with await open_database(url, pool_max=1):
-            with pytest.raises(Unavailable, match="the database has no connection left: lower REJOIN_"):
+            with pytest.raises(Unavailable, match="the database has no connection left"):
                 await open_database(url, pool_max=1, attempts_max=1)
     finally:
         await admin.execute(f"drop role {role}")
@@ -96,7 +96,7 @@ async def test_a_server_without_free_connections_says_so(servers: Servers) -> No
     ],
 )
 async def test_poolers_say_it_in_words_of_their_own(text: str, kind: type[Exception]) -> None:
-    with pytest.raises(Unavailable, match="the database has no connection left: lower"):
+    with pytest.raises(Unavailable, match="the database has no connection left"):
         raise_as_service(kind(text))
 
 

@@ -84,7 +84,7 @@ async def test_a_short_run_costs_so_many_round_trips(system: LocalSystem, counte
         assert answer.complete
     await wait_until(lambda: counted[ACKNOWLEDGED] >= RUNS, "the end of all runs")
     for exactly in (
-        "select with_request_options",  # of `submit_run`
+        "select with_trace",  # of `submit_run`
         "select claim_with_options",
         "select steering_of",  # before the end; before further steps too
         "select end_run",

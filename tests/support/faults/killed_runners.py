@@ -28,14 +28,14 @@ READY_S = 60.0
 
 @asynccontextmanager
 async def runner_process(
-    system: LocalSystem, logs: Path, agent: str, **variables: str
+    system: LocalSystem, logs: Path, agent: str, package: str = "tests.support.agents", **variables: str
 ) -> AsyncIterator[Command]:
-    """A runner of its own process, once it serves. `agent`: the attribute `agent` of a module below
-    `tests.support.agents`, which reads its name from `TEST_AGENT`.
+    """A runner of its own process, once it serves. `agent`: the attribute `agent` of a module of `package`,
+    which reads its name from `TEST_AGENT`.
     """
     async with await Command.start(
         logs,
-        f"tests.support.agents.{agent}:agent",
+        f"{package}.{agent}:agent",
         variables=system.variables(REJOIN_ACK_WAIT_S=str(ACK_WAIT_S), TEST_AGENT=system.agent, **variables),
         module="rejoin_runner",
     ) as process:

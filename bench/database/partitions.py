@@ -1,8 +1,8 @@
 """Whether it would pay to partition `runs` and `messages` by time: the same rows in one table and in months.
 
-`python -m bench.partitions ROWS`, on embedded PostgreSQL. Measures what grows with a table: a run by its id,
-the newest runs of a tenant, a session's messages, and the deletion of the oldest month. Real keys have no
-time in them: a partitioned table would need it in every primary and foreign key, and a look-up by id alone
+`python -m bench.database.partitions ROWS`, on embedded PostgreSQL. Measures what grows with a table: a run by
+its id, the newest runs of a tenant, a session's messages, and the deletion of the oldest month. Real keys
+have no time in them: a partitioned table would need it in every primary and foreign key, and a look-up by id alone
 searches all partitions.
 """
 
