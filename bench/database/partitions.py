@@ -2,8 +2,8 @@
 
 `python -m bench.database.partitions ROWS`, on embedded PostgreSQL. Measures what grows with a table: a run by
 its id, the newest runs of a tenant, a session's messages, and the deletion of the oldest month. Real keys
-have no time in them: a partitioned table would need it in every primary and foreign key, and a look-up by id alone
-searches all partitions.
+have no time in them: a partitioned table would need it in every primary and foreign key, and a look-up by id
+alone searches all partitions.
 """
 
 import asyncio
