@@ -40,9 +40,11 @@ class LimitSettings(BrokerSettings, frozen=True, kw_only=True):
     tenant_file_bytes_max: Count = 10 * GIB
     """Bytes of all stored files of a tenant; further ones are refused until sessions are deleted."""
     session_bytes_max: Count = 50 * MIB
-    """Bytes of all messages of a session, as JSON, without files; then further messages get 409."""
+    """Bytes of all messages of a session, as JSON, without files, and of the tools that requests have brought
+    for runs that have not ended; then further messages get 409.
+    """
     tenant_text_bytes_max: Count = 50 * GIB
-    """Bytes of all messages of a tenant; above it no session can be forked."""
+    """Bytes of all sessions of a tenant, counted in the same way; above it no session can be forked."""
     user_text_bytes_max: Count = GIB
     """Bytes of all messages of one user; above it the user forks no session."""
 

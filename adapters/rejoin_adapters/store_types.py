@@ -54,8 +54,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     day, of runs that have ended or were suspended; `nano_usd_per_day`: as much, as money.
     `requests_per_minute`: at each gateway. `file_bytes_max`:
     all files together; the same bytes of one user count once. `session_bytes_max`: the messages of a session,
-    as JSON; the next message is refused. `text_bytes_max`: all sessions together, checked before a fork.
-    `user_…`: the same for each user of the tenant.
+    as JSON, and the request tools of its runs; the next message is refused. `text_bytes_max`: all sessions
+    together, checked before a fork. `user_…`: the same for each user of the tenant.
     """
 
     running_max: Count | None = None

@@ -29,6 +29,7 @@ from rejoin_gateway.api.sessions.send_body import (
     parse_send_body,
 )
 from rejoin_gateway.api.shared.answers import require_replay
+from rejoin_gateway.api.shared.client_tools import with_named_tools
 from rejoin_gateway.app import open_application
 from rejoin_gateway.auth.authenticator import ALL_SCOPES, Principal
 from rejoin_gateway.core import message_input
@@ -198,7 +199,8 @@ class ChatSession(msgspec.Struct, frozen=True):
         """Send the message of a body, after its decisions. Errors name the place in the body."""
         located = body.located
         sent_context = json_input.mend_value(body.context if context is None else context)
-        session = msgspec.structs.replace(self.session, context=ContextInput(body=sent_context))
+        session = await with_named_tools(self.session, json_input.mend_value(body.tools), body.tools_pointer)
+        session = msgspec.structs.replace(session, context=ContextInput(body=sent_context))
         with message_input.relocate_errors(located.pointer, located.places):
             user_message = message_input.build_user_message(located.message, located.pointer)
             given = await find_requests(self.session, body.decisions.answers, body.decisions.outputs)

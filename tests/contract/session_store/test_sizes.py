@@ -4,10 +4,12 @@ import pytest
 
 from rejoin_adapters.history_bounds import HistoryBounds
 from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
-from rejoin_adapters.store_types import Limits, Owner
+from rejoin_adapters.store_types import Limits, Owner, Regenerate, WhenBusy
 from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import MessageId, SessionId, TenantId, UserId
+from rejoin_protocol.lifecycle import State
 from rejoin_protocol.limits import KIB, MIB, PAGE_BYTES_MAX
+from rejoin_protocol.request_tools import RequestTool
 from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import DEFAULT, Chat, fresh, text_of, user
 
@@ -49,6 +51,43 @@ async def test_imports_count_too(ports: DatabasePorts) -> None:
     with pytest.raises(Conflict, match="bytes of messages"):
         await chat.submit("now", imports=[user("x" * 3 * KIB), user("y" * 3 * KIB)])
     assert await ports.run_store.history(chat.owner, chat.id) is None
+
+
+def tools_of(size: int) -> list[RequestTool]:
+    return [RequestTool("locate", "x" * size, {"type": "object"})]
+
+
+@pytest.mark.feature("F103", "F104")
+async def test_the_tools_of_requests_count_until_their_runs_have_ended(ports: DatabasePorts) -> None:
+    """So runs that wait hold no more than the session may have, however many they are."""
+    chat = Chat(ports.run_store, await limited(ports, session_bytes_max=10 * KIB))
+    waiting = (await chat.claim((await chat.submit("one", request_tools=tools_of(4 * KIB))).run)).run
+    await chat.ask(waiting)
+    await chat.suspend(waiting)
+    queued = (await chat.submit("two", id="m", request_tools=tools_of(4 * KIB))).run
+    too_large = r"would have \d+ bytes of messages.* has at most 10240"
+    with pytest.raises(Conflict, match=too_large):
+        await chat.submit("three", request_tools=tools_of(4 * KIB))
+    with pytest.raises(Conflict, match=too_large):
+        await chat.admit(Regenerate(MessageId("m")), WhenBusy.INTERRUPT, request_tools=tools_of(8 * KIB))
+    assert await chat.texts() == ["one", "may I?", "two"], "what is refused leaves nothing behind"
+    await chat.end((await chat.claim(queued)).run)
+    await chat.submit("three", request_tools=tools_of(4 * KIB))
+
+
+@pytest.mark.feature("F103", "F104")
+async def test_the_tools_of_requests_count_towards_the_text_of_a_tenant(ports: DatabasePorts) -> None:
+    chat = Chat(ports.run_store, await limited(ports, text_bytes_max=4 * KIB))
+    run = (await chat.claim((await chat.submit("one", request_tools=tools_of(4 * KIB))).run)).run
+
+    async def fork() -> None:
+        into = SessionId(fresh("ses"))
+        await ports.session_store.fork(chat.owner, chat.id, MessageId(run.answer), into)
+
+    with pytest.raises(Limited, match="bytes of text"):
+        await fork()
+    await chat.end(run)
+    await fork()
 
 
 async def test_a_claim_has_the_newest_turns_that_fit_and_at_least_the_question(ports: DatabasePorts) -> None:
@@ -140,6 +179,18 @@ async def test_a_fork_is_refused_while_the_texts_of_its_user_or_tenant_are_too_l
         await ports.session_store.fork(chat.owner, chat.id, MessageId(run.answer), into)
 
 
+async def sizes(postgres: PostgresRunStore, chat: Chat) -> tuple[int, int]:
+    """The size of the session as it is counted, and as it is."""
+    query = """
+        select json_build_array(size_bytes, (
+          select sum(octet_length(body::text)) from messages where session_id = sessions.id) + (
+          select coalesce(sum(octet_length(request_tools::text)), 0) from runs
+          where session_id = sessions.id))
+        from sessions where id = $1
+    """
+    return await postgres.database.fetch_json(tuple[int, int], query, chat.id)
+
+
 async def test_the_size_of_a_session_is_that_of_its_messages_whatever_happens(
     postgres: PostgresRunStore,
 ) -> None:
@@ -149,11 +200,23 @@ async def test_the_size_of_a_session_is_that_of_its_messages_whatever_happens(
     await chat.regenerate()
     await chat.interrupt()
     await chat.submit("z" * 10, first.user_message, edit=True)
-    query = """
-        select json_build_array(size_bytes, (
-          select sum(octet_length(body::text)) from messages where session_id = sessions.id))
-        from sessions where id = $1
-    """
-    counted, real = await postgres.database.fetch_json(tuple[int, int], query, chat.id)
+    counted, real = await sizes(postgres, chat)
     assert counted == real
     assert 0 < counted < MIB
+
+
+async def test_it_is_also_that_of_the_tools_of_its_runs(postgres: PostgresRunStore) -> None:
+    chat = Chat(postgres)
+    first = await chat.complete("one")
+    waiting = (await chat.claim((await chat.submit("two", request_tools=tools_of(KIB))).run)).run
+    await chat.ask(waiting)
+    await chat.suspend(waiting)
+    counted, real = await sizes(postgres, chat)
+    assert (counted, counted > KIB) == (real, True)
+    edited = (await chat.submit("1", first.user_message, edit=True, request_tools=tools_of(2 * KIB))).run
+    assert await chat.state(waiting) is State.CANCELLED
+    counted, real = await sizes(postgres, chat)
+    assert (counted, 2 * KIB < counted < 3 * KIB) == (real, True)
+    await chat.end((await chat.claim(edited)).run, state=State.FAILED)
+    counted, real = await sizes(postgres, chat)
+    assert (counted, counted < KIB) == (real, True)

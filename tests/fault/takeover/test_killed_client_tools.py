@@ -2,7 +2,8 @@
 
 At each record of the run's log in turn, the questions as well as the continuation. Whatever is lost: the
 message has the client's output, the approved call runs at most once, and the message is whole. A tool that
-needs no approval is called again if its result was lost.
+needs no approval is called again if its result was lost. The client's tool is the agent's, or the request has
+brought it.
 """
 
 import os
@@ -22,10 +23,12 @@ from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import read_log
 
 OPERATIONS = {"x-emit-operations": "true"}
-KILLS = int(os.environ.get("REJOIN_KILLS", "4"))
+KILLS = int(os.environ.get("REJOIN_KILLS", "6"))
 
 
-async def play(system: LocalSystem, base: str, *, output_first: bool) -> tuple[list[Answer], dict[str, Any]]:
+async def play(
+    system: LocalSystem, base: str, *, output_first: bool, is_brought: bool
+) -> tuple[list[Answer], dict[str, Any]]:
     """Ask, then answer the client's call and the question, one after the other. Returns the streams and the
     stored message.
     """
@@ -37,7 +40,8 @@ async def play(system: LocalSystem, base: str, *, output_first: bool) -> tuple[l
             assert response.status == 200, await response.text()
             return await Answer.of(response)
 
-    answers = [await post(f"{base}/api/chat", system.chat(session, "go"))]
+    body = system.chat(session, "go", **({"tools": {"locate": {}}} if is_brought else {}))
+    answers = [await post(f"{base}/api/chat", body)]
     asked = (await system.get(history)).json["messages"][-1]
     parts = {part["type"]: part for part in asked["parts"]}
     assert parts["tool-locate"]["state"] == "input-available"
@@ -75,9 +79,14 @@ def check(answers: list[Answer], message: dict[str, Any], ledger: Path, where: s
 
 @pytest.mark.feature("F71", "F104")
 @pytest.mark.parametrize(
-    ("stored", "output_first"),
-    [(False, True), (True, False)],
-    ids=["before it is stored, output first", "after it is stored, decision first"],
+    ("stored", "output_first", "is_brought"),
+    [(False, True, False), (True, False, False), (False, False, True), (True, True, True)],
+    ids=[
+        "before it is stored, output first",
+        "after it is stored, decision first",
+        "before it is stored, decision first, a tool of the request",
+        "after it is stored, output first, a tool of the request",
+    ],
 )
 async def test_a_runner_crashes_at_every_append_around_the_output(
     system: LocalSystem,
@@ -85,18 +94,23 @@ async def test_a_runner_crashes_at_every_append_around_the_output(
     *,
     output_first: bool,
     stored: bool,
+    is_brought: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     crash = crash_at_append(monkeypatch, stored=stored)
     base, ledger = await system.gateway(), tmp_path / "ledger"
-    await system.runner([build_agent(system.agent, ledger)], retry_delay_s=0.0)
+    agent = build_agent(system.agent, ledger, is_brought=is_brought)
+    await system.runner([agent], retry_delay_s=0.0)
     crash.next(-1)
-    check(*await play(system, base, output_first=output_first), ledger, "no crash")
+
+    async def played() -> tuple[list[Answer], dict[str, Any]]:
+        return await play(system, base, output_first=output_first, is_brought=is_brought)
+
+    check(*await played(), ledger, "no crash")
     for at in range(crash.count):
         ledger.unlink(missing_ok=True)
         crash.next(at)
-        answers, message = await play(system, base, output_first=output_first)
-        check(answers, message, ledger, f"died at append {at}")
+        check(*await played(), ledger, f"died at append {at}")
 
 
 @pytest.mark.slow
@@ -104,19 +118,21 @@ async def test_a_runner_crashes_at_every_append_around_the_output(
 @pytest.mark.feature("F71", "F88", "F104")
 async def test_its_process_was_killed_around_the_output(system: LocalSystem, tmp_path: Path) -> None:
     base = await system.gateway()
-    await system.runner([build_agent(system.agent, tmp_path / "whole")])
-    first, _ = await play(system, base, output_first=True)
+    await system.runner([build_agent(system.agent, tmp_path / "whole", is_brought=True)])
+    first, _ = await play(system, base, output_first=True, is_brought=True)
     total = len(await read_log(system.nats_url, first[0].headers["x-workflow-run-id"]))
-    for at in spread_kills(total, KILLS):
+    for number, at in enumerate(spread_kills(total, KILLS)):
         system.agent, ledger = f"killed-{secrets.token_hex(4)}", tmp_path / f"ledger-{at}"
         base = await system.gateway()  # whose default agent it is
+        is_brought = number % 2 == 0
         answers, message = await played_over_kill(
             system,
             tmp_path / f"logs-{at}",
             "killed_client_tools",
-            build_agent(system.agent, ledger),
+            build_agent(system.agent, ledger, is_brought=is_brought),
             at,
-            play(system, base, output_first=at % 2 == 0),
+            play(system, base, output_first=at % 2 == 0, is_brought=is_brought),
             TEST_LEDGER=str(ledger),
+            TEST_BROUGHT="yes" if is_brought else "no",
         )
         check(answers, message, ledger, f"killed at record {at} of {total}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rejoin import Agent, client_tool
+from rejoin import Agent, client_tool, testing
 from rejoin.testing import ScriptedModel, call
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.agent.custom_loop import CustomLoop, RunInput
@@ -110,6 +110,57 @@ async def test_tools_that_cannot_be_taken_are_refused_before_anything_is_stored(
     assert why in refused.json["detail"]
     assert refused.json["errors"][0]["pointer"].startswith("/tools")
     assert (await system.get(f"{base}/api/agents/{system.agent}/{session}")).status == 404
+
+
+FAMILIES = ("session", "session-list", "run", "graph")
+"""The APIs besides the AI SDK's and OpenAI's that take tools by name, with the forms of their bodies."""
+
+
+async def post_tools(system: LocalSystem, base: str, family: str, session: str, tools: Any) -> Answer:
+    message = {"id": system.fresh("m"), "role": "user", "parts": [{"type": "text", "text": "Where am I?"}]}
+    told = {"messages": [message], "conversationId": session, "tools": tools}
+    item = {"message": message, "tools": tools}
+    path, body = {
+        "session": (f"/api/agents/{system.agent}/{session}", item),
+        "session-list": (f"/api/agents/{system.agent}/{session}", [item, "!"]),
+        "run": ("/run/api/chat", told),
+        "graph": ("/api/chat", told),
+    }[family]
+    async with system.http.post(f"{base}{path}", json=body) as response:
+        return await Answer.of(response)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_the_session_run_and_graph_apis_take_tools(system: LocalSystem, family: str) -> None:
+    model = ScriptedModel(call("locate"), "Done.")
+    base, session = await system.gateway(), system.fresh("s")
+    await system.runner([agent_of(system, model)])
+    asked = await post_tools(system, base, family, session, TOOLS)
+    assert asked.chunks[-1]["finishReason"] == "tool-calls"
+    assert {one.name for one in model.requests[0].tools} == {"weather", "book", "locate"}
+    assert (await answered(system, base, session, "Oslo")).text == "Done."
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_there_an_agent_that_takes_no_tools_refuses_them(system: LocalSystem, family: str) -> None:
+    """Nobody sends them there by habit, as assistant-ui does in the AI SDK's API."""
+    base, session = await system.gateway(), system.fresh("s")
+    await system.runner([agent_of(system, ScriptedModel(), client_tools="declared")])
+    refused = await post_tools(system, base, family, session, TOOLS)
+    assert refused.status == BAD_REQUEST
+    assert refused.json["detail"] == f"agent {system.agent} takes no tools from requests"
+    pointer = "/0/tools" if family == "session-list" else "/tools"
+    assert refused.json["errors"][0]["pointer"] == pointer
+    assert (await system.get(f"{base}/api/agents/{system.agent}/{session}")).status == 404
+
+
+async def test_the_library_takes_the_tools_of_a_body() -> None:
+    model = ScriptedModel(call("locate"), "You are in Oslo.")
+    own = Agent(name="own", model=model, client_tools="request")
+    async with testing.chat(own, model=model) as chat:
+        asked = await chat.send({"message": "Where am I?", "tools": TOOLS})
+        assert [one.name for one in asked.waiting_for_output] == ["locate"]
+        assert (await chat.tool_output("Oslo")).text == "You are in Oslo."
 
 
 @pytest.mark.parametrize("tools", [{}, TOOLS, {"weather": LOCATE}, ["search"], {"a b": 1}])

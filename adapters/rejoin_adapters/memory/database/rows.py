@@ -114,6 +114,11 @@ class RunRow(msgspec.Struct):
         message: MessageDict = msgspec.json.decode(self.steering or b"")
         return message
 
+    @property
+    def tool_bytes(self) -> int:
+        """The size of the tools that its request has brought."""
+        return len(msgspec.json.encode(self.request_tools)) if self.request_tools else 0
+
     def start(self, now: datetime) -> None:
         """Make the run ready: runners may claim it."""
         self.change(ready=True)
@@ -250,10 +255,17 @@ class SessionRow(msgspec.Struct):
             kept = list(dropwhile(lambda message: message.role != "user", kept))
         return [row.message for row in kept], cut, sum(row.size_bytes for row in kept)
 
-    @property
-    def size_bytes(self) -> int:
-        """The size of its messages."""
-        return sum(message.size_bytes for message in self.messages)
+    def count_bytes(self, end: int | None = None) -> int:
+        """The size of its messages, and of the tools that requests have brought for its runs. `end`: without
+        what goes if all from that position on is deleted.
+        """
+        messages = sum(one.size_bytes for one in self.messages if end is None or one.position < end)
+        kept = [
+            run
+            for run in self.runs
+            if end is None or run.answer.position < end or run.row.state is not State.SUSPENDED
+        ]
+        return messages + sum(run.tool_bytes for run in kept)
 
     def place(self, id: MessageId, role: str, body: bytes | None = None) -> MessageRow:
         """A new message at the end."""

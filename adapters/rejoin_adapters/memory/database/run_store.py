@@ -121,7 +121,7 @@ class MemoryRunStore(MemoryRunQueries):
                 raise Conflict("the message steers a run: edit an earlier one")
         self.database.check_limits(admission.owner.tenant, session.user)
         body = msgspec.json.encode(submit.user_message.message)
-        self.database.check_size(admission.owner.tenant, session, len(body), known)
+        self._check_size(admission, session, len(body), None if known is None else known.position)
         if admission.when_busy is WhenBusy.STEER and session.turn is not None:
             waiting = [one for one in session.steering(session.turn) if not one.is_taken]
             if len(waiting) >= STEERING_MAX:
@@ -171,8 +171,18 @@ class MemoryRunStore(MemoryRunQueries):
         if not users:
             raise NotFound("there is no message to answer again")
         self.database.check_limits(admission.owner.tenant, session.user)
-        session.make_way(admission.when_busy, users[-1].position + 1 if named is None else end)
+        start = users[-1].position + 1 if named is None else end
+        if admission.request_tools:
+            self._check_size(admission, session, 0, start)
+        session.make_way(admission.when_busy, start)
         return self._add(admission, session, users[-1], asked)
+
+    def _check_size(
+        self, admission: Admission, session: SessionRow, message_bytes: int, end: int | None
+    ) -> None:
+        tools = admission.request_tools
+        added = message_bytes + (len(msgspec.json.encode(tools)) if tools else 0)
+        self.database.check_size(admission.owner.tenant, session, added, end)
 
     def _add(self, admission: Admission, session: SessionRow, message: MessageRow, asked: Asked) -> RunRow:
         tenant = admission.owner.tenant

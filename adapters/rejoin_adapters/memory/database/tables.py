@@ -14,7 +14,7 @@ import msgspec
 from rejoin_adapters.actor import Actor, current_actor
 from rejoin_adapters.feedback_types import ClientEvent, Feedback
 from rejoin_adapters.memory.clock import now_utc
-from rejoin_adapters.memory.database.rows import ApprovalRow, MessageRow, RunRow, SessionRow
+from rejoin_adapters.memory.database.rows import ApprovalRow, RunRow, SessionRow
 from rejoin_adapters.ports.run_store import EARLY_STOPS_MAX
 from rejoin_adapters.ports.webhooks import WEBHOOK_WAITING_MAX, WebhookEndpoint
 from rejoin_adapters.session_keys import mark_of
@@ -250,15 +250,12 @@ class MemoryDatabase:
                 self.usage_days[key] = add_usage(self.usage_days.get(key, UsageRow(0, 0, 0, None)), added)
         self.spent[run.tenant, today] = spent
 
-    def check_size(
-        self, tenant: TenantId, session: SessionRow, added: int, replaced: MessageRow | None
-    ) -> None:
-        """Raises `Conflict` if the session would have more bytes than it may, with a new message of that size
-        instead of an earlier one and all behind it.
+    def check_size(self, tenant: TenantId, session: SessionRow, added: int, end: int | None = None) -> None:
+        """Raises `Conflict` if the session would have more bytes than it may, with `added` more bytes in the
+        place of all from the position `end` on. None: behind all.
         """
         total_max = self.limit(tenant, "session_bytes_max")
-        end = session.next_position if replaced is None else replaced.position
-        total = added + sum(one.size_bytes for one in session.messages if one.position < end)
+        total = added + session.count_bytes(end)
         if total_max is not None and total > total_max:
             raise Conflict(
                 f"the session would have {total} bytes of messages, and has at most {total_max}: begin a new "
@@ -273,7 +270,7 @@ class MemoryDatabase:
             ("user_text_bytes_max", [one for one in mine if user is not None and one.user == user]),
         ):
             text_max = self.limit(tenant, name)
-            if text_max is not None and text_max <= sum(one.size_bytes for one in sessions):
+            if text_max is not None and text_max <= sum(one.count_bytes() for one in sessions):
                 raise Limited(f"the sessions have more than {text_max} bytes of text", 60)
 
     def waiting(self, tenant: TenantId) -> list[RunRow]:

@@ -25,6 +25,7 @@ from rejoin_gateway.api.shared.answers import (
     decide_before,
     respond,
 )
+from rejoin_gateway.api.shared.client_tools import with_named_tools
 from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
 from rejoin_gateway.api.shared.message_forms import RunMessage
 from rejoin_gateway.auth.scope import Scope
@@ -42,7 +43,7 @@ from rejoin_gateway.streaming.collect import CollectedAnswer
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName
-from rejoin_protocol.limits import MESSAGES_MAX, CheckedId, FreeObject
+from rejoin_protocol.limits import MESSAGES_MAX, CheckedId, FreeObject, RepeatedPart
 from rejoin_protocol.log.record import OperationSet
 
 RUN_FINISH_REASONS = {
@@ -60,7 +61,8 @@ class ChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
     """The body. `executionMode: "classic"` keeps the response open while the run waits for approvals, and
     decisions are then acknowledged with JSON; without it the agent's setting counts. Every run is durable in
     both modes. `headers` and `userProperties` are accepted and have no effect: the request context comes in
-    the request's own headers.
+    the request's own headers. `tools`: the client tools of the run, `{description?, parameters?}` by name;
+    refused if the agent takes no tools from requests.
     """
 
     messages: Annotated[list[RunMessage], Meta(max_length=MESSAGES_MAX)]
@@ -69,6 +71,7 @@ class ChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
     headers: FreeObject | None = None
     execution_mode: Literal["classic", "durable"] | None = None
     user_properties: FreeObject | None = None
+    tools: RepeatedPart | None = None
 
 
 class DecidedCall(TypedDict):
@@ -119,6 +122,7 @@ async def answer_chat(request: web.Request, chat: ChatRequest) -> Answer:
         return await _decide_approvals(request, chat, answers)
     key = key_of(request)
     session = session_of(request, chat.session_id or new_session_id(key, request[PRINCIPAL].owner))
+    session = await with_named_tools(session, chat.tools)
     sent = await _send_message(
         request, session, chat, answers or message_forms.earlier_answers(chat.messages)
     )

@@ -24,6 +24,7 @@ from rejoin_gateway.api.shared.answers import (
     respond,
     store_decisions,
 )
+from rejoin_gateway.api.shared.client_tools import with_named_tools
 from rejoin_gateway.api.shared.lookup import session_in_path
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
@@ -108,6 +109,7 @@ async def _answer_message(request: web.Request) -> Answer:
 
 async def _send_message(request: web.Request, session: AgentSession, body: NewMessage) -> Replay | Steered:
     located = body.located
+    session = await with_named_tools(session, body.tools, body.tools_pointer)
     session = msgspec.structs.replace(session, context=ContextInput(request.headers, body.context))
     with message_input.relocate_errors(located.pointer, located.places):
         message = message_input.build_user_message(located.message, located.pointer)

@@ -56,7 +56,8 @@ class Decisions(msgspec.Struct, frozen=True):
 
 
 class NewMessage(msgspec.Struct, frozen=True):
-    """A message to answer. `context` is the request context of its run, None if the body has none.
+    """A message to answer. `context` is the request context of its run, `tools` are the client tools that the
+    request brings for it, at `tools_pointer`; None if the body has none.
 
     `answers` are answers to approvals, `outputs` those of client tools, in the client's messages before this
     one: a client repeats old ones there. `decisions` are items of their own, which say something new. All of
@@ -69,6 +70,8 @@ class NewMessage(msgspec.Struct, frozen=True):
     answers: Sequence[AnsweredCall] = ()
     outputs: Sequence[ToolOutput] = ()
     decisions: Decisions = Decisions()
+    tools: Any = None
+    tools_pointer: str = ""
 
 
 type SendBody = NewMessage | Decisions
@@ -131,6 +134,8 @@ def _parse_new_message(item: Any, pointer: str, new_id: str) -> NewMessage:
         fields.get("context"),
         answered_calls.answers_before(read, f"{pointer}/messages"),
         answered_calls.outputs_before(read),
+        tools=fields.get("tools"),
+        tools_pointer=f"{pointer}/tools",
     )
 
 
@@ -145,7 +150,7 @@ def _as_client_message(message: Any) -> ClientMessage:
 
 def _join(messages: Sequence[NewMessage]) -> NewMessage:
     """One message with the parts of all. Its id and metadata are the last one's, because clients know the
-    newest message; options and context are those of the last message that has some.
+    newest message; options, context and tools are those of the last message that has some.
     """
     last = messages[-1].located
     parts = [part for message in messages for part in message.located.message.parts]
@@ -153,12 +158,15 @@ def _join(messages: Sequence[NewMessage]) -> NewMessage:
     located = LocatedMessage(msgspec.structs.replace(last.message, parts=parts), last.pointer, places)
     stated_options = [message.options for message in messages if message.options != MessageOptions()]
     contexts = [message.context for message in messages if message.context is not None]
+    with_tools = next((message for message in reversed(messages) if message.tools), messages[-1])
     return NewMessage(
         located,
         stated_options[-1] if stated_options else MessageOptions(),
         contexts[-1] if contexts else None,
         [answer for message in messages for answer in message.answers],
         [output for message in messages for output in message.outputs],
+        tools=with_tools.tools,
+        tools_pointer=with_tools.tools_pointer,
     )
 
 
@@ -223,6 +231,11 @@ _ITEM = {
                 "context": {
                     "type": "object",
                     "description": "The request context for this run, as the agent's schema says.",
+                },
+                "tools": {
+                    "type": "object",
+                    "description": "The client tools of this run, `{description?, parameters?}` by name. "
+                    "Refused if the agent takes no tools from requests.",
                 },
                 "whenBusy": {
                     "enum": [choice.value for choice in WhenBusy],
