@@ -71,6 +71,7 @@ async def project(system: LocalSystem, tmp_path: Path) -> AsyncIterator[Project]
         yield project
 
 
+@pytest.mark.feature("F109")
 async def test_the_new_code_answers_and_takes_running_runs_over(
     system: LocalSystem, project: Project
 ) -> None:

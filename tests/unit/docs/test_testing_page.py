@@ -17,6 +17,7 @@ for page in ("testing.md", "steering.md"):
 TESTS = sorted(name for name in NAMES if name.startswith("test_"))
 
 
+@pytest.mark.feature("F107")
 @pytest.mark.parametrize("name", TESTS)
 async def test_the_pages_pass(name: str, rejoin_chat: OpenChat) -> None:
     wanted = inspect.signature(NAMES[name]).parameters

@@ -56,6 +56,7 @@ def large_refund(*last: str) -> ScriptedModel:
     return ScriptedModel(call("refund", number="A-17", cents=49_900), *last)
 
 
+@pytest.mark.feature("F107")
 async def test_an_answer_has_text_tools_and_events() -> None:
     model = ScriptedModel(
         [reasoning("Look first."), call("find_order", number="A-17")],
@@ -182,6 +183,7 @@ async def test_a_tool_is_called_like_its_function_and_what_it_emits_is_recorded(
     assert await ring.call({"times": 3}, ctx) == 3
 
 
+@pytest.mark.feature("F107")
 async def test_a_chat_takes_milliseconds() -> None:
     """The printed figure is for the reader. The bound only shows that no pause of a runner is in it."""
     begin = time.perf_counter()
