@@ -61,20 +61,24 @@ class LoopError(Exception):
 
 
 class RunInput[C](OutputContext, frozen=True):
-    """What a custom loop gets. Its methods show things to the user."""
+    """What a custom loop gets. Its methods show things to the user.
+
+    Attributes:
+        run: The run's id.
+        session: The session's id.
+        agent: The agent's name.
+        messages: The conversation as UI messages, oldest first. The last one is a user message, or behind an
+            `OwnCall` the answer so far.
+        context: The application's own context of the request, an instance of the agent's `context` type.
+        attempt: Counts from 1. From 2 on, an earlier runner may have started the same work.
+    """
 
     run: RunId
     session: SessionId
     agent: str
-    """The agent's name."""
     messages: Sequence[MessageDict]
-    """The conversation as UI messages, oldest first. The last one is a user message, or behind an `OwnCall`
-    the answer so far.
-    """
     context: C
-    """The application's own context of the request, an instance of the agent's `context` type."""
     attempt: int = 1
-    """Counts from 1. From 2 on, an earlier runner may have started the same work."""
 
     @property
     def text(self) -> str:

@@ -28,28 +28,38 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
 class CallApproval(msgspec.Struct, frozen=True):
-    """How a person approved a tool call."""
+    """How a person approved a tool call.
+
+    Attributes:
+        id: The approval's id.
+        by: Who approved: the user's id, or else the credential (`key …`). None: the application did not say.
+        at: When.
+        reason: What the person wrote.
+        shown_input: The arguments that the model chose, if the person has changed them. None: the call runs
+            with them.
+    """
 
     id: str
-    """The approval's id."""
     by: str | None
-    """Who approved: the user's id, or else the credential (`key …`). None: the application did not say."""
     at: datetime
     reason: str | None = None
-    """What the person wrote."""
     shown_input: dict[str, Any] | None = None
-    """The arguments that the model chose, if the person has changed them. None: the call runs with them."""
 
 
 class RunContext[C](msgspec.Struct, frozen=True):
-    """What a function gets that makes an agent's instructions."""
+    """What a function gets that makes an agent's instructions.
+
+    Attributes:
+        run: The run's id.
+        session: The session's id.
+        agent: The agent's name.
+        context: The application's own context of the request, an instance of the agent's `context` type.
+    """
 
     run: RunId
     session: SessionId
     agent: str
-    """The agent's name."""
     context: C
-    """The application's own context of the request, an instance of the agent's `context` type."""
 
 
 class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,18 +192,24 @@ class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolContext[C](OutputContext, frozen=True):
-    """What a tool knows about its call besides the arguments. Its methods show things to the user."""
+    """What a tool knows about its call besides the arguments. Its methods show things to the user.
+
+    Attributes:
+        run: The run's id.
+        session: The session's id.
+        call: The id of this tool call, unique in its run.
+        context: The application's own context of the request, an instance of the agent's `context` type.
+        user_data: The `data-…` parts of the user's message: what the page sends to tools and the model does
+            not see.
+        approval: How a person approved this call. None: it needed no approval, or it is not decided yet.
+    """
 
     run: RunId
     session: SessionId
     call: CallId
-    """The id of this tool call, unique in its run."""
     context: C
-    """The application's own context of the request, an instance of the agent's `context` type."""
     user_data: Sequence[dict[str, Any]] = ()
-    """The `data-…` parts of the user's message: what the page sends to tools and the model does not see."""
     approval: CallApproval | None = None
-    """How a person approved this call. None: it needed no approval, or it is not decided yet."""
 
     @property
     def idempotency_key(self) -> str:

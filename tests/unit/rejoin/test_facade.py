@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import pydoc
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,19 @@ import rejoin.chunks
 from rejoin_protocol.events import chunks
 
 ROOT = Path(__file__).parents[3]
+DECLARED = (
+    "Agent",
+    "CallApproval",
+    "ContextWindow",
+    "Isolation",
+    "McpServer",
+    "ModelRequest",
+    "ModelSettings",
+    "RunContext",
+    "RunInput",
+    "StatusUpdates",
+    "ToolContext",
+)
 
 
 @pytest.mark.parametrize("name", rejoin.__all__)
@@ -25,6 +39,16 @@ def test_no_other_name_is_public() -> None:
     assert dir(rejoin) == sorted(rejoin.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         getattr(rejoin, "nothing")  # noqa: B009 - mypy refuses the attribute itself
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_help_says_what_every_field_of_a_declaration_and_of_a_context_is(name: str) -> None:
+    kind = getattr(rejoin, name)
+    text = pydoc.plain(pydoc.render_doc(kind))
+    # The runner sets `output` of a context for its methods.
+    fields = [field for field in kind.__struct_fields__ if field != "output" or name == "Agent"]
+    assert fields
+    assert [field for field in fields if f" {field}: " not in text] == []
 
 
 def test_all_classes_of_events_are_public_in_one_module() -> None:
