@@ -4,12 +4,17 @@ import ast
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import rejoin
 import rejoin_client
+from rejoin.testing import ScriptedModel, call, text
 from rejoin_gateway import embed
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.tools.tool_decorator import tool
+from tests.support.system.local_system import LocalSystem
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("docs/clients.md", "clients/python/README.md")
@@ -24,10 +29,13 @@ SPOKEN_OF = {
 }
 
 
-def trees(page: str) -> list[ast.Module]:
+def blocks(page: str) -> list[str]:
     text = (ROOT / page).read_text(encoding="utf-8")
-    codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    plain = [textwrap.indent(code.replace("=…", "=''"), "    ") for code in codes]
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def trees(page: str) -> list[ast.Module]:
+    plain = [textwrap.indent(code.replace("=…", "=''"), "    ") for code in blocks(page)]
     return [ast.parse(f"async def page():\n{code}") for code in plain]
 
 
@@ -43,6 +51,38 @@ def test_the_code_on_the_page_uses_existing_names(page: str) -> None:
             assert known, ast.unparse(node)
         if isinstance(node, ast.MatchClass):
             assert hasattr(rejoin_client, ast.unparse(node.cls))
+
+
+async def test_the_code_of_the_python_client_runs(system: LocalSystem) -> None:
+    """It asks, reads the events, approves a call, looks whether something runs, and asks again."""
+
+    @tool(needs_approval=True)
+    async def pay(to: str) -> str:
+        """Pay somebody."""
+        return f"{to} has it."
+
+    async def fetch_token() -> str:
+        return "any"
+
+    model = ScriptedModel([text("Well. "), call("pay", to="Ann")], "Paid.", "Nothing more.")
+    await system.runner([Agent(name=system.agent, model=model, tools=[pay])])
+    [code] = [block for block in blocks("docs/clients.md") if "async with Client(" in block]
+    values = {
+        "https://chat.example": await system.gateway(),
+        "my-chat": system.fresh("s"),
+        "support": system.agent,
+    }
+    for printed, value in values.items():
+        assert printed in code
+        code = code.replace(printed, value)
+    said = list[str]()
+    names: dict[str, Any] = {**vars(rejoin_client), "fetch_token": fetch_token, "questions": []}
+    names["print"] = lambda text, end="\n": said.append(text + end)
+    exec(f"async def page():\n{textwrap.indent(code, '    ')}", names)  # noqa: S102  # our own page
+    await names["page"]()
+    [asked] = names["questions"]
+    assert (asked.tool_name, asked.input) == ("pay", {"to": "Ann"})
+    assert "".join(said) == "Well. Nothing more.\n"
 
 
 @pytest.mark.parametrize("page", PAGES)

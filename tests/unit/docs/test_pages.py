@@ -1,16 +1,13 @@
 """Python code on the documentation's pages parses; complete programs also run."""
 
 import ast
-import json
 import re
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 
-from rejoin_gateway.auth.jwt import JwtVerifier, TokenRules
 from rejoin_runner.agent.agent import Agent
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -19,8 +16,8 @@ COMPLETE = {
     "quickstart.md": ["agent"],
     "howto/approvals.md": ["agent", "bank"],
     "howto/own-loop.md": ["echo", "travel", "careful"],
-    "howto/browser-auth.md": [],
     "mcp.md": ["support"],
+    "sub-agents.md": ["billing", "research", "support"],
 }
 """Pages whose Python blocks together are a module, and the agents that it defines."""
 
@@ -59,18 +56,3 @@ async def test_the_code_of_a_complete_page_runs_and_defines_its_agents(page: str
     assert [name for name, value in names.items() if isinstance(value, Agent)] == COMPLETE[page]
     for shown in [value for name, value in names.items() if name.startswith("test_")]:
         await shown()
-
-
-async def test_the_token_of_the_cookie_page_is_accepted_by_a_gateway_with_the_same_key() -> None:
-    names: dict[str, Any] = {}
-    [block] = python_blocks(DOCS / "howto/browser-auth.md")
-    exec(block, names)  # noqa: S102  # our own document
-
-    async def logged_in_user(_: object) -> str:
-        return "ann"
-
-    names["logged_in_user"] = logged_in_user
-    response = await names["chat_token"](make_mocked_request("GET", "/chat-token"))
-    token = json.loads(response.text)["token"]
-    claims = await JwtVerifier(TokenRules(["HS256"]), names["SECRET"], None).verify(token)
-    assert (claims["sub"], claims["scope"]) == ("ann", "chat approve")
