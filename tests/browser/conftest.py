@@ -55,7 +55,8 @@ async def bundle(node: str) -> str:
 async def build_script(folder: Path, source: str) -> str:
     """One script of a page's source and of all that it imports. `folder` has the packages."""
     define = '--define:process.env.NODE_ENV="production"'
-    options = ("--bundle", "--format=esm", "--jsx=automatic", "--log-level=error", define)
+    own = f"--alias:rejoin={HERE.parents[1] / 'clients/js/rejoin.js'}"
+    options = ("--bundle", "--format=esm", "--jsx=automatic", "--log-level=error", define, own)
     bundler = str(HERE / "node_modules/.bin/esbuild")
     code, said = await run_command(folder, bundler, source, *options, seconds=BUNDLE_S_MAX)
     assert code == 0, said[:2_000]

@@ -1,7 +1,8 @@
-"""Pages with the real `useChat` answer calls: the documented component for a client tool, and an approval
-with changed arguments.
+"""Pages with the real `useChat` answer calls and steer: the documented components for a client tool and for
+steering, and an approval with changed arguments.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,14 +19,15 @@ from rejoin_runner.tools.tool_decorator import tool
 from tests.browser.conftest import build_script, serve_react
 from tests.support.browser.browser_site import HERE, BrowserSite
 from tests.support.system.local_system import LocalSystem
+from tests.support.system.observation import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 ROOT = HERE.parents[1]
-PAGE = ROOT / "docs" / "howto" / "client-tools.md"
+HOWTO = ROOT / "docs" / "howto"
 BANK = """
 import { useChat } from '@ai-sdk/react';
 import { lastAssistantMessageIsCompleteWithApprovalResponses, type UIMessage } from 'ai';
-import { RejoinChatTransport } from 'REJOIN';
+import { RejoinChatTransport } from 'rejoin';
 
 const transport = new RejoinChatTransport();
 
@@ -71,12 +73,19 @@ async def system(site: BrowserSite) -> AsyncIterator[LocalSystem]:
         yield system
 
 
+def documented(page: str, name: str) -> str:
+    """The component of a page, as it is printed."""
+    blocks = re.findall(r"```tsx\n(.*?)```", (HOWTO / page).read_text(encoding="utf-8"), re.DOTALL)
+    [found] = [block for block in blocks if f"function {name}(" in block]
+    return str(found)
+
+
 async def open_page(
     context: BrowserContext, site: BrowserSite, folder: Path, source: str, name: str, session: str
 ) -> Page:
     """A page that shows `source`, which has a component `Shown`, for a session of the agent `name`."""
     (folder / "node_modules").symlink_to(HERE / "node_modules")
-    code = (source + MAIN).replace("NAME", name).replace("REJOIN", str(ROOT / "clients/js/rejoin.js"))
+    code = (source + MAIN).replace("NAME", name)
     (folder / "page.tsx").write_text(code, encoding="utf-8")
     await serve_react(context, site, await build_script(folder, "page.tsx"))
     await context.set_extra_http_headers({"x-agent-id": name})
@@ -101,11 +110,7 @@ async def test_the_documented_page_answers_a_call_after_a_reload(
     model = ScriptedModel(call("locate"), "The fjord.")
     locate = client_tool("locate", "Where is the user?", output=Place)
     await system.runner([Agent(name=system.agent, model=model, tools=[locate])])
-    [component] = [
-        block
-        for block in re.findall(r"```tsx\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-        if "function Guide" in block
-    ]
+    component = documented("client-tools.md", "Guide")
     source = component + "const Shown = Guide;\n"
     page = await open_page(context, site, tmp_path, source, system.agent, system.fresh("s"))
     answer = page.get_by_role("button", name="I am in Oslo")
@@ -146,3 +151,46 @@ async def test_a_page_changes_the_arguments_of_a_call_and_approves_it(
     assert call_shown["input"] == {"to": "Ann", "cents": 800}
     await shown_after_reload(page, "Done.")
     assert paid == [(900, 800)]
+
+
+@pytest.mark.feature("F106")
+async def test_the_documented_page_steers_the_run_that_works(
+    context: BrowserContext, site: BrowserSite, system: LocalSystem, node: str, tmp_path: Path
+) -> None:
+    """The message reaches the next step and is in the answer once; a later one is a turn of its own."""
+    assert node
+    is_steered = asyncio.Event()
+
+    @tool
+    async def find_invoices() -> str:
+        """Find invoices."""
+        await is_steered.wait()
+        return "42 invoices"
+
+    model = ScriptedModel(call("find_invoices"), "Three of them.", "You are welcome.")
+    await system.runner([Agent(name=system.agent, model=model, tools=[find_invoices])])
+    source = documented("steering.md", "Clerk") + "const Shown = Clerk;\n"
+    session = system.fresh("s")
+    page = await open_page(context, site, tmp_path, source, system.agent, session)
+    field, shown = page.get_by_role("textbox"), page.locator("p, q")
+
+    async def say(text: str) -> None:
+        await field.fill(text)
+        await field.press("Enter")
+
+    async def is_stored() -> bool:
+        history = await system.get(f"{site.base}/api/agents/{system.agent}/{session}")
+        return bool(history.json.get("steeringMessages"))
+
+    await say("Find my invoices")
+    await wait_until(lambda: len(model.requests) == 1, "the first step")
+    await say("Only those of May")
+    await wait_until(is_stored, "the message that steers")
+    is_steered.set()
+    texts = ["Find my invoices", "Only those of May", "Three of them."]
+    await expect(shown).to_have_text(texts)
+    await page.reload()
+    await expect(shown).to_have_text(texts)
+    assert model.requests[1].answer["parts"][-1]["type"] == "steering-message"
+    await say("Thanks")
+    await expect(shown).to_have_text([*texts, "Thanks", "You are welcome."])
