@@ -1,4 +1,4 @@
-"""React code of README and the pages passes TypeScript's `strict` check, with the real packages."""
+"""TypeScript of README and the pages passes the `strict` check, with the real packages."""
 
 import json
 import re
@@ -9,9 +9,10 @@ import pytest
 
 from rejoin.cli.new_project import create_project
 from tests.support.browser.browser_site import HERE
-from tests.support.browser.node import run_command
+from tests.support.browser.node import install_packages, run_command
 
 ROOT = HERE.parents[1]
+ASSISTANT_UI = HERE / "assistant_ui"
 CHECK_S_MAX = 120.0
 OPTIONS = {
     "strict": True,
@@ -35,7 +36,8 @@ def tsx(page: str) -> str:
 PRELUDE = """
 import { useChat } from '@ai-sdk/react';
 import {
-  DefaultChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses, type UIMessage,
+  DefaultChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses, TextStreamChatTransport,
+  type UIMessage,
 } from 'ai';
 import { RejoinChatTransport } from 'rejoin';
 declare const id: string, token: string, activeRunId: string | undefined, initial: UIMessage[];
@@ -47,23 +49,32 @@ export {};
 """What the fragments of a page take for granted."""
 
 
-def fragments() -> list[tuple[str, str]]:
-    """The TSX blocks of the pages that are no whole modules, with their pages."""
-    pages = [page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "adr"]
-    found = [(str(page.relative_to(ROOT)), block) for page in pages for block in blocks(page)]
-    return [(page, block) for page, block in found if "import " not in block]
+def fragments() -> list[str]:
+    """The blocks of the pages that are no whole modules, without their imports."""
+    found = [block for block in blocks() if "export " not in block]
+    return [re.sub(r"^import .*\n", "", block, flags=re.MULTILINE) for block in found]
 
 
-def blocks(page: Path) -> list[str]:
-    return re.findall(r"```tsx\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+def modules() -> list[str]:
+    """The blocks of the pages that are whole modules, but for those of Next.js, which import others."""
+    return [block for block in blocks() if "export " in block and "'@/" not in block]
 
 
-async def type_errors(folder: Path, code: str) -> str:
-    """What the compiler reports, or nothing."""
-    (folder / "node_modules").symlink_to(HERE / "node_modules")
+def blocks() -> list[str]:
+    """All TypeScript of the pages."""
+    pages = [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent.name != "adr"]
+    pattern = re.compile(r"```tsx?\n(.*?)```", re.DOTALL)
+    return [block for page in pages for block in pattern.findall(page.read_text(encoding="utf-8"))]
+
+
+async def type_errors(folder: Path, *codes: str, packages: Path = HERE) -> str:
+    """What the compiler reports of these modules, or nothing."""
+    (folder / "node_modules").symlink_to(packages / "node_modules")
     shutil.copy(ROOT / "clients/js/rejoin.d.ts", folder)
-    (folder / "page.tsx").write_text(code, encoding="utf-8")
-    (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS, "files": ["page.tsx"]}))
+    files = [f"page{number}.tsx" for number in range(len(codes))]
+    for file, code in zip(files, codes, strict=True):
+        (folder / file).write_text(code, encoding="utf-8")
+    (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS, "files": files}))
     exit_code, output = await run_command(
         folder, str(HERE / "node_modules/.bin/tsc"), "--project", str(folder), seconds=CHECK_S_MAX
     )
@@ -104,8 +115,23 @@ async def test_the_fragments_of_the_pages_type_check(node: str, tmp_path: Path) 
     assert node
     found = fragments()
     assert len(found) > 5
-    functions = [f"async function fragment{n}() {{\n{code}}}\n" for n, (_, code) in enumerate(found)]
+    functions = [f"async function fragment{n}() {{\n{code}}}\n" for n, code in enumerate(found)]
     assert await type_errors(tmp_path, PRELUDE + "".join(functions)) == ""
+
+
+@pytest.mark.slow
+async def test_the_modules_of_the_pages_type_check(node: str, tmp_path: Path) -> None:
+    """Those with assistant-ui beside its packages, which bring the AI SDK as well."""
+    assert node
+    await install_packages(ASSISTANT_UI)
+    found = modules()
+    with_assistant_ui = [code for code in found if "@assistant-ui" in code]
+    others = [code for code in found if code not in with_assistant_ui]
+    assert (len(with_assistant_ui), len(others)) >= (1, 4)
+    for name, packages, codes in (("own", HERE, others), ("assistant-ui", ASSISTANT_UI, with_assistant_ui)):
+        folder = tmp_path / name
+        folder.mkdir()
+        assert await type_errors(folder, *codes, packages=packages) == ""
 
 
 @pytest.mark.slow
