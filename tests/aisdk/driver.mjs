@@ -7,7 +7,8 @@ import { createInterface } from 'node:readline';
 import { randomBytes, randomUUID } from 'node:crypto';
 
 import { client } from './client.mjs';
-import { FAMILY_FLOWS, FLOWS, play, WORKFLOW_FLOWS } from './flows.mjs';
+import { FAMILY_FLOWS, FLOWS, play } from './flows.mjs';
+import { WORKFLOW_FLOWS } from './workflow_flows.mjs';
 
 const AT_ONCE = 3;
 const FLOW_MS_MAX = 45_000;

@@ -53,7 +53,17 @@ agents = [greeter]
 '''
 REVEALED = ("shop.Shop", "str", "Agent", "Tool", "Agent")
 WRONG = '''\
-from rejoin import Agent, Agnet, tool
+import msgspec
+
+from rejoin import Agent, Agnet, ToolContext, tool
+
+
+class Shop(msgspec.Struct):
+    name: str
+
+
+class Other(msgspec.Struct):
+    number: int
 
 
 @tool
@@ -62,7 +72,14 @@ async def price(item: str) -> int:
     return len(item)
 
 
+@tool
+async def count(ctx: ToolContext[Other]) -> int:
+    """Count."""
+    return ctx.context.number
+
+
 Agent(name=1, model="openai:gpt-5-mini", tools=[price])
+Agent(name="clerk", model="openai:gpt-5-mini", tools=[count], context=Shop)
 '''
 
 
@@ -78,12 +95,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The wheel with all extras, and mypy."""
+    """The wheel with all extras, mypy, and what the README of a new project installs."""
     place = tmp_path_factory.mktemp("environment")
     _, wheel = build(place / "dist")
     fresh = Environment(place / "venv")
     fresh.install(
-        f"rejoin[all] @ {wheel.as_uri()}", "mypy", constraints=locked_versions(place / "locked.txt")
+        f"rejoin[all] @ {wheel.as_uri()}",
+        *("mypy", "pytest", "pytest-asyncio"),
+        constraints=locked_versions(place / "locked.txt"),
     )
     return fresh
 
@@ -111,8 +130,20 @@ def test_mistakes_are_found(environment: Environment, project: Path) -> None:
     (project / "wrong.py").write_text(WRONG)
     code, out = mypy(environment, project, "wrong.py")
     assert code == 1
-    assert 'wrong.py:1: error: Module "rejoin" has no attribute "Agnet"' in out
-    assert 'wrong.py:10: error: Argument "name" to "Agent" has incompatible type "int"; expected "str"' in out
+    assert 'wrong.py:3: error: Module "rejoin" has no attribute "Agnet"' in out
+    assert 'wrong.py:26: error: Argument "name" to "Agent" has incompatible type "int"; expected "str"' in out
+    assert "wrong.py:27: error:" in out, "a tool that reads another context"
+
+
+def test_a_new_project_is_typed_and_its_tests_pass(environment: Environment, project: Path) -> None:
+    rejoin, python = environment.bin / "rejoin", environment.python
+    subprocess.run([rejoin, "init", "till"], cwd=project, check=True, capture_output=True)
+    done = subprocess.run(
+        [python, "-m", "pytest", "-q"], cwd=project / "till", capture_output=True, text=True, check=False
+    )
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    code, out = mypy(environment, project / "till", "agent.py")
+    assert code == 0, out
 
 
 def test_nothing_is_imported_from_the_checkout(environment: Environment, project: Path) -> None:
