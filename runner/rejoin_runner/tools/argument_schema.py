@@ -33,7 +33,8 @@ def object_schema(struct: type) -> dict[str, Any]:
 
 
 def build_spec(tool_name: str, docstring: str, arguments_type: type[msgspec.Struct]) -> ToolSpec:
-    """The tool as a model sees it. A description in a parameter's type wins over the docstring's.
+    """The tool as a model sees it. A description in a parameter's annotation wins over the docstring's; that
+    of a class, of which it describes every use, stands behind it.
 
     Raises `Invalid` if a parameter's type cannot be written as JSON.
     """
@@ -44,8 +45,10 @@ def build_spec(tool_name: str, docstring: str, arguments_type: type[msgspec.Stru
         raise Invalid(f"tool {tool_name}: a parameter's type cannot be written as JSON: {reason}") from fault
     description = parse_docstring(docstring)
     for name, text in description.arguments.items():
-        if name in schema["properties"]:
-            schema["properties"][name].setdefault("description", text)
+        if (argument := schema["properties"].get(name)) is not None:
+            of_class = argument.get("description", "") if "properties" in argument else ""
+            described = {"description": f"{text} {of_class}".rstrip()}
+            schema["properties"][name] = argument | described if of_class else described | argument
     return ToolSpec(tool_name, description.text, schema)
 
 

@@ -1,7 +1,7 @@
 """Arguments and results of a tool may be of the types that applications have, pydantic's models too."""
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 import pydantic
@@ -138,3 +138,25 @@ def test_a_tool_that_reads_a_context_is_refused_where_runs_have_none() -> None:
         collect_agents(agent)
     head = Agent(name="head", model=ScriptedModel(), context=Shop, delegates=[agent])
     assert set(collect_agents(head)) == {"head", "shop"}
+
+
+def test_the_docstring_describes_an_argument_before_its_class_does() -> None:
+    @tool
+    async def cancel(
+        order: Order, parcel: Parcel, to: Annotated[str, msgspec.Meta(description="A city.")]
+    ) -> str:
+        """Cancel an order.
+
+        Args:
+            order: The order that is meant.
+            parcel: Its parcel.
+            to: Where it goes.
+        """
+        return f"{order} {parcel} {to}"
+
+    described = {name: one["description"] for name, one in cancel.spec.input_schema["properties"].items()}
+    assert described == {
+        "order": "The order that is meant. A pydantic model.",
+        "parcel": "Its parcel.",
+        "to": "A city.",
+    }
