@@ -155,7 +155,10 @@ def open_model(
         )
         keyless = base_url is not None or provider in KEYLESS
         if process_key is None and tenant_key_lookup is None and not keyless:
-            raise Invalid(f"{provider} needs an API key: REJOIN_MODEL_API_KEY, or the agent's model_keys")
+            raise Invalid(
+                f"{provider} needs an API key: REJOIN_MODEL_API_KEY, or the agent's model_keys; `rejoin dev` "
+                "also reads the provider's own variable, such as OPENAI_API_KEY"
+            )
         models.append(
             _provider_model(
                 provider,
