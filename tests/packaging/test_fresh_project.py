@@ -142,6 +142,7 @@ def test_a_new_project_is_typed_and_its_tests_pass(environment: Environment, pro
         [python, "-m", "pytest", "-q"], cwd=project / "till", capture_output=True, text=True, check=False
     )
     assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert "arning" not in done.stdout + done.stderr
     code, out = mypy(environment, project / "till", "agent.py")
     assert code == 0, out
 
