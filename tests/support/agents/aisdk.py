@@ -71,9 +71,8 @@ class Cook:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `port.Model`."""
         [text] = [part["text"] for part in request.history[-1]["parts"] if part["type"] == "text"]
-        is_wrong = "wrong" in text and "data-output-error" not in {
-            part["type"] for part in request.answer["parts"]
-        }
+        is_corrected = b"Soup" in msgspec.json.encode(request.answer)  # with what was wrong with it
+        is_wrong = "wrong" in text and not is_corrected
         recipe = {"name": "Soup 🍲"} if is_wrong else Recipe("Soup 🍲", ["Cut.", "Boil.", "Salt.", "Eat."])
         yield TextStart(id="t")
         for piece in re.split(r"(?<=,)", msgspec.json.encode(recipe).decode()):
