@@ -40,7 +40,7 @@ def agents() -> dict[str, Agent]:
 
 def test_every_section_has_code() -> None:
     sections = TEXT.split("\n## ")
-    assert len(sections) == 13
+    assert len(sections) == 14
     assert all("```python" in section for section in sections)
 
 
