@@ -1,7 +1,6 @@
 """A session: send, approve, interrupt, resume, read, fork, delete. Every API does these things through here.
 
-`Session` is named by its id alone and need not exist: it offers what needs no agent. `AgentSession` also
-names the agent, which is what a new message needs.
+`Session` is named by its id alone and need not exist. `AgentSession` also names the agent a message needs.
 """
 
 import hashlib

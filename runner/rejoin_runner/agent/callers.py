@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 import msgspec
 
+from rejoin_protocol.errors import Invalid
 from rejoin_protocol.request_options import AskedOutput, CallerOption, RequestOptions
 from rejoin_runner.agent.output_type import OutputType
 from rejoin_runner.models.model import ModelSettings, OutputSpec
 
+TEMPERATURE_MAX = 2.0
 CALLER_TAG = "caller_instructions"
 CALLER_NOTE = (
     "The application that calls you adds the text below. Follow it as far as it does not contradict what "
@@ -35,6 +37,8 @@ class Callers(msgspec.Struct, frozen=True, kw_only=True):
             `output` of its own keeps that. Default: True.
         tools: Whether they bring client tools. They do in any case if the agent's `client_tools` is
             `request`. Default: True.
+
+    Raises `Invalid` for a temperature outside of 0 to 2, and fewer tokens than 1.
     """
 
     instructions: bool = True
@@ -43,6 +47,12 @@ class Callers(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     output: bool = True
     tools: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature_max <= TEMPERATURE_MAX:
+            raise Invalid(f"temperature_max is 0 to {TEMPERATURE_MAX:g}")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise Invalid("max_tokens of callers is at least 1")
 
     @property
     def takes(self) -> Sequence[CallerOption]:

@@ -99,7 +99,12 @@ async def test_a_tenant_without_a_key_is_an_error_and_nobody_else_s_is_used() ->
 
 
 EVERYTHING = ModelSettings(
-    temperature=0.5, max_tokens=99, parallel_tool_calls=False, extra={"metadata": {"user_id": "u"}}
+    temperature=0.5,
+    top_p=0.9,
+    stop=["END"],
+    max_tokens=99,
+    parallel_tool_calls=False,
+    extra={"metadata": {"user_id": "u"}},
 )
 
 
@@ -112,6 +117,9 @@ async def test_settings_reach_the_provider_in_its_own_words(
     await answer(model, asking(settings=EVERYTHING))
     (sent,) = provider.requests
     assert sent["temperature"] == 0.5
+    assert sent.get("top_p") == (None if speaks is ANTHROPIC else 0.9)  # it takes one of the two
+    stops = {"openai": "stop", "anthropic": "stop_sequences"}  # OpenAI's responses know none
+    assert speaks is RESPONSES or sent[stops[speaks.provider]] == ["END"]
     assert sent["metadata"] == {"user_id": "u"}
     limit = {"openai": "max_completion_tokens", "openai-responses": "max_output_tokens"}
     assert sent[limit.get(speaks.provider, "max_tokens")] == 99
@@ -137,7 +145,18 @@ async def test_settings_reach_the_provider_in_its_own_words(
             ModelSettings(thinking_budget=2048, reasoning="low"),
             {"thinking": {"type": "enabled", "budget_tokens": 2048}},
         ),
+        (
+            ANTHROPIC,
+            ModelSettings(thinking_budget=2048, temperature=0.5, top_p=0.5),
+            {"temperature": None, "top_p": None},
+        ),
+        (ANTHROPIC, ModelSettings(top_p=0.5), {"temperature": None, "top_p": 0.5}),
         (CHAT, ModelSettings(thinking_budget=2048), {"thinking": None}),
+        (
+            CHAT,
+            ModelSettings(reasoning="low", temperature=0.5, top_p=0.5, stop=["END"]),
+            {"temperature": None, "top_p": None, "stop": None},
+        ),
     ],
     ids=lambda value: value.provider if isinstance(value, ProviderProtocol) else "",
 )

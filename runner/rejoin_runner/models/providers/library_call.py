@@ -118,9 +118,8 @@ def _tool(spec: ToolSpec) -> ToolDefinition:
 def _settings(model: LibraryModel, provider: str, requested: ModelSettings) -> LibrarySettings:
     """The library's settings: no retries of its own, and the caller's settings for the provider."""
     named = {
-        "max_retries": None if "max_retries" in model.unsupported_settings else 0,
-        "temperature": requested.temperature,
-        "top_p": requested.top_p,
+        "max_retries": 0,
+        **_sampling(provider, requested),
         "stop_sequences": list(requested.stop) or None,
         "max_tokens": requested.max_tokens,
         "parallel_tool_calls": requested.parallel_tool_calls,
@@ -128,7 +127,11 @@ def _settings(model: LibraryModel, provider: str, requested: ModelSettings) -> L
         "citations": requested.citations or None,
         "extra_body": dict(requested.extra) or None,
     }
-    settings: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    settings: dict[str, Any] = {
+        name: value
+        for name, value in named.items()
+        if value is not None and name not in model.unsupported_settings  # it would warn of every call
+    }
     if provider in RESPONSES:
         settings["openai_store"] = False  # the log has, encrypted, all that a later call needs
     if provider == "openai-responses" and requested.show_reasoning:
@@ -140,6 +143,16 @@ def _settings(model: LibraryModel, provider: str, requested: ModelSettings) -> L
         else:
             settings["google_thinking_config"] = {"thinking_budget": requested.thinking_budget}
     return cast("LibrarySettings", settings)
+
+
+def _sampling(provider: str, requested: ModelSettings) -> dict[str, float | None]:
+    """Temperature and `top_p`. Anthropic refuses both together, and either of them beside thinking."""
+    thinks = requested.thinking_budget is not None or requested.reasoning not in (None, "none")
+    if provider == "anthropic" and thinks:
+        return {}
+    if provider == "anthropic" and requested.temperature is not None:
+        return {"temperature": requested.temperature}
+    return {"temperature": requested.temperature, "top_p": requested.top_p}
 
 
 def _complete(response: ModelResponse) -> ModelResponse:

@@ -71,5 +71,8 @@ def test_an_agent_announces_what_it_takes() -> None:
 
 
 def test_wrong_callers_are_refused_at_the_declaration() -> None:
+    for wrong in ({"temperature_max": 2.1}, {"temperature_max": -0.1}, {"max_tokens": 0}):
+        with pytest.raises(Invalid, match=r"temperature_max|max_tokens"):
+            Callers(**wrong)
     with pytest.raises(Invalid, match="its callers are no Callers"):
         Agent(name="a", model=MODEL, callers=True)  # type: ignore[arg-type]
