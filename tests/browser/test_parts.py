@@ -19,6 +19,8 @@ from rejoin_runner.agent.custom_loop import LoopOutput, RunInput
 from rejoin_runner.tools.client_tool import client_tool
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
+from tests.browser.test_look import faults
+from tests.integration.gateway.test_request_context import KEYS
 from tests.support.clients.attachments import PNG
 from tests.support.system.local_system import LocalSystem
 
@@ -303,3 +305,46 @@ async def test_a_link_names_agent_and_conversation_and_keys_stop_and_begin(
         await page.keyboard.press("Control+Shift+O")
         await expect(page.locator("article")).to_have_count(0)
         await expect(page.locator("#field")).to_be_focused()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_no_serious_fault_in_the_parts_and_forms(
+    system: LocalSystem, browser: Browser, node: str, scheme: Literal["light", "dark"]
+) -> None:
+    assert node
+
+    @tool
+    async def show(ctx: ToolContext[None]) -> str:
+        """Show everything."""
+        await ctx.emit_summary("Shows it", {"all": True})
+        await ctx.emit_component("map", {"city": "Oslo"})
+        await ctx.emit_data("price", {"cents": 900, "legs": [1]})
+        await ctx.emit_artifact(type="trip", name="Oslo", data={"city": "Oslo"}, preview=["city"])
+        return "shown"
+
+    model = ScriptedModel(call("show"), [CODE, call("ask_traveller")])
+    tools = [show, client_tool("ask_traveller", "Ask the traveller.", output=Journey)]
+    await system.runner(
+        [Agent(name=system.agent, model=model, tools=tools, context=Seat)], context_encryption_keys=KEYS
+    )
+    base = await system.gateway(context_encryption_keys=KEYS)
+    async with await browser.new_context(color_scheme=scheme, bypass_csp=True) as context:
+        page = await context.new_page()
+        await page.goto(f"{base}/playground?agent={system.agent}")
+        await page.get_by_role("button", name="Fill it in").click()
+        await page.get_by_label("wagon").fill("3")
+        await page.get_by_label("window").select_option("no")
+        assert await faults(page) == []
+        await page.get_by_role("button", name="Save").click()
+        await say(page, "Show")
+        await expect(page.get_by_role("form", name="Answer ask_traveller")).to_contain_text("city")
+        for details in await page.locator("article.assistant summary").all():
+            await details.click()
+        await expect(page.locator(".card .of-text").first).to_be_visible()
+        assert await faults(page) == []
+        await page.get_by_role("button", name="Open Oslo").click()
+        await expect(page.get_by_role("dialog")).to_contain_text('"city"')
+        assert await faults(page) == []
+        for width in (390, 1600):
+            await page.set_viewport_size({"width": width, "height": 800})
+            assert await page.evaluate("document.documentElement.scrollWidth") == width
