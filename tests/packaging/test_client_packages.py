@@ -21,7 +21,7 @@ from tests.support.system.uv import ROOT, Environment, locked_versions, run_uv
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-SCRIPT = "gateway/rejoin_gateway/ui/static/rejoin.js"
+SCRIPT = "gateway/rejoin_gateway/ui/static/answer.js"
 PYTHON = """
 import inspect, rejoin_client
 assert not [name for name in rejoin_client.__all__ if not hasattr(rejoin_client, name)]
@@ -102,15 +102,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [packed] = project.glob("rejoin-*.tgz")
     run(project, npm, "init", "--yes")
     run(project, npm, "install", f"./{packed.name}", "--offline", "--no-audit", "--no-fund")
-    assert (source / "rejoin.js").is_symlink()
+    assert (source / "answer.js").is_symlink()
     return project
 
 
 def test_the_npm_package_has_the_transport_and_its_types(project: Path) -> None:
     installed = project / "node_modules/rejoin"
-    assert (installed / "rejoin.js").read_text() == (ROOT / SCRIPT).read_text()
+    assert (installed / "answer.js").read_text() == (ROOT / SCRIPT).read_text()
     assert {path.name for path in installed.iterdir()} == {
         "README.md",
+        "answer.js",
         "package.json",
         "rejoin.d.ts",
         "rejoin.js",

@@ -3,7 +3,7 @@
 
 import { waitsForOutput } from './calls.js';
 import { Fold } from './fold.js';
-import { Answer } from './rejoin.js';
+import { Answer } from './answer.js';
 import { wire } from './wire.js';
 
 const AGAIN_MS = 250;

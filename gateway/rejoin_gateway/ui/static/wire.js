@@ -1,6 +1,6 @@
 // All requests of a page: adds the visitor's key, and can simulate a lost connection.
 
-import { Answer, Refused } from './rejoin.js';
+import { Answer, Refused } from './answer.js';
 
 const KEY = 'rejoin.key';
 

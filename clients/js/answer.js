@@ -1,0 +1,1 @@
+../../gateway/rejoin_gateway/ui/static/answer.js
