@@ -21,7 +21,16 @@ from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.ports.session_store import SessionStore
 from rejoin_adapters.process import tracing
 from rejoin_adapters.process.fair_share import FairShare
-from rejoin_adapters.store_types import Admission, Admitted, Owner, Regenerate, Run, Submit, WhenBusy
+from rejoin_adapters.store_types import (
+    Admission,
+    Admitted,
+    Approval,
+    Owner,
+    Regenerate,
+    Run,
+    Submit,
+    WhenBusy,
+)
 from rejoin_gateway.broker_watch import BrokerWatch, unwatched
 from rejoin_gateway.core.agent_context import SealedContext
 from rejoin_gateway.core.attachments import Attachments
@@ -35,7 +44,7 @@ from rejoin_gateway.streaming.resume_point import find_resume_point
 from rejoin_protocol import ids
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
+from rejoin_protocol.ids import AgentName, ApprovalId, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import OperationSet, View
 from rejoin_protocol.request_options import RequestOptions
@@ -220,6 +229,10 @@ class Backend(msgspec.Struct, frozen=True):
     async def given_answers(self, run: Run) -> list[bytes]:
         """The events of answers that a run was given while it waits for others, as JSON."""
         return await GivenAnswers(self.store, run, View()).events() if run.state is State.SUSPENDED else []
+
+    async def approvals(self, run: Run, wanted: Sequence[ApprovalId]) -> Sequence[Approval]:
+        """The approvals of a run's session with these ids, decided or not."""
+        return await self.store.pending_approvals(run.owner, run.session, wanted) if wanted else []
 
     def file_access(self, id: str, query: Mapping[str, str]) -> FileAccess | None:
         """What the query of a file's URL allows without a credential; None if it is not signed or expired."""

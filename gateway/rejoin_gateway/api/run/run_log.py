@@ -104,8 +104,7 @@ async def get_log(request: web.Request) -> web.StreamResponse:
     after, limit = _parse_after(request), parse_limit(request, RECORDS_MAX, RECORDS_MAX)
     page = await session.read_log(run, after=after, records_max=limit)
     answers = await session.backend.given_answers(run)
-    ids = _decided_in([*_events_of(page), *answers])
-    decided = await session.backend.store.pending_approvals(session.owner, session.id, ids) if ids else []
+    decided = await session.backend.approvals(run, _decided_in([*_events_of(page), *answers]))
     return json_response(
         RunLogPage(
             id=run.id,
