@@ -67,13 +67,13 @@ def _field(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
 
 
-type UsageKey = Literal["day", "agent", "model"]
+type UsageKey = Literal["day", "tenant", "agent", "model"]
 
 
 class UsageRow(msgspec.Struct, frozen=True):
-    """What a tenant's runs have used on a day (UTC), with an agent, of a model; a part that is not asked for
-    is None. `cost_nano_usd`: of the tokens that have a price; None: none of them has one. `unpriced_tokens`:
-    the others.
+    """What runs have used on a day (UTC), of a tenant, with an agent, of a model; a part that is not asked
+    for is None. `cost_nano_usd`: of the tokens that have a price; None: none of them has one.
+    `unpriced_tokens`: the others.
     """
 
     input_tokens: int
@@ -83,6 +83,7 @@ class UsageRow(msgspec.Struct, frozen=True):
     day: date | None = None
     agent: AgentName | None = None
     model: str | None = None
+    tenant: TenantId | None = None
 
 
 def add_usage(one: UsageRow, other: UsageRow) -> UsageRow:

@@ -98,6 +98,7 @@ async def test_what_runs_use_is_summed_up_by_day_agent_and_model(ports: Database
         ("b:y", 5, 5, 10, None),
         ("", 2, 0, 2, None),
     ]
+    assert await used("tenant") == [(owner.tenant, 38, 8, 12, 750_000_000)]
     assert await used("day", "agent") == [(today, AGENT, 38, 8, 12, 750_000_000)]
     assert await used("day", until=today - timedelta(days=1), since=today - timedelta(days=9)) == []
     assert await used("agent", agent=AgentName("another")) == []

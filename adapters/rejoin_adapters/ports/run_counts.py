@@ -21,8 +21,9 @@ class RunCounts(Protocol):
         ...
 
     async def sum_usage(self, wanted: UsageFilter) -> Sequence[UsageRow]:
-        """What runs have used as of their last suspension or their end, by day, agent or model: the newest
-        day first, of a day the most tokens first. Deleted sessions count. At most `USAGE_ROWS_MAX` rows.
+        """What runs have used as of their last suspension or their end, by day, tenant, agent or model: the
+        newest day first, of a day the most tokens first. Deleted sessions count. At most `USAGE_ROWS_MAX`
+        rows.
         """
         ...
 

@@ -10,7 +10,7 @@ from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.ports.run_counts import USAGE_ROWS_MAX
 from rejoin_adapters.store_types import RunCount
 from rejoin_adapters.usage_types import UsageFilter, UsageRow, add_usage
-from rejoin_protocol.ids import AgentName
+from rejoin_protocol.ids import AgentName, TenantId
 
 
 class MemoryRunCounts:
@@ -21,7 +21,7 @@ class MemoryRunCounts:
 
     async def sum_usage(self, wanted: UsageFilter) -> Sequence[UsageRow]:
         """See `RunCounts`."""
-        sums: dict[tuple[date | None, AgentName | None, str | None], UsageRow] = {}
+        sums: dict[tuple[date | None, AgentName | None, str | None, TenantId | None], UsageRow] = {}
         for (tenant, day, agent, model), row in self._database.usage_days.items():
             if not wanted.since <= day <= wanted.until:
                 continue
@@ -31,12 +31,14 @@ class MemoryRunCounts:
                 day if "day" in wanted.by else None,
                 agent if "agent" in wanted.by else None,
                 model if "model" in wanted.by else None,
+                tenant if "tenant" in wanted.by else None,
             )
             sums[key] = add_usage(sums.get(key, UsageRow(0, 0, 0, None, *key)), row)
 
-        def order(row: UsageRow) -> tuple[int, int, str, str]:
+        def order(row: UsageRow) -> tuple[int, int, str, str, str]:
             day = 0 if row.day is None else row.day.toordinal()
-            return -day, -row.input_tokens - row.output_tokens, row.agent or "", row.model or ""
+            tokens = row.input_tokens + row.output_tokens
+            return -day, -tokens, row.tenant or "", row.agent or "", row.model or ""
 
         return sorted(sums.values(), key=order)[:USAGE_ROWS_MAX]
 

@@ -30,7 +30,7 @@ class PostgresRunCounts:
 
     async def sum_usage(self, wanted: UsageFilter) -> Sequence[UsageRow]:
         """See `RunCounts`."""
-        parts = [key for key in ("day", "agent", "model") if key in wanted.by]
+        parts = [key for key in ("day", "tenant", "agent", "model") if key in wanted.by]
         named = "".join(f"'{key}', {key}, " for key in parts)
         query = f"""
             select coalesce(json_agg(json_build_object(
@@ -40,7 +40,7 @@ class PostgresRunCounts:
               select {"".join(f"{key}, " for key in parts)}sum(input_tokens)::bigint as tokens_in,
                 sum(output_tokens)::bigint as tokens_out, sum(unpriced_tokens)::bigint as unpriced,
                 sum(cost_nano_usd)::bigint as cost
-              from usage_days
+              from (select *, tenant_id as tenant from usage_days) days
               where day between $1 and $2 and ($3::text is null or tenant_id = $3)
                 and ($4::text is null or agent = $4)
               group by {", ".join(parts) or "()"} having count(*) > 0

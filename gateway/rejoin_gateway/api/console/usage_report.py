@@ -4,7 +4,7 @@ It reads a table of sums, never the runs.
 """
 
 from datetime import UTC, date, datetime, timedelta
-from typing import cast, get_args
+from typing import cast
 
 import msgspec
 from aiohttp import web
@@ -20,7 +20,7 @@ from rejoin_protocol.money import to_usd
 
 REPORT_DAYS_DEFAULT = 30
 REPORT_DAYS_MAX = 400
-KEYS: tuple[UsageKey, ...] = get_args(UsageKey.__value__)
+KEYS: tuple[UsageKey, ...] = ("day", "agent", "model")
 
 
 class UsageSum(msgspec.Struct, frozen=True, omit_defaults=True):
