@@ -117,18 +117,23 @@ def span(
         parent = _w3c.extract(within, Context())
         if CAUSE in within:
             cause = trace.get_current_span(_w3c.extract({TRACE: within[CAUSE]}, Context()))
-            links = [Link(cause.get_span_context())] if cause.get_span_context().is_valid else []
+            links = [Link(cause.get_span_context())] if _is_valid(cause) else []
+    own_attributes = {f"rejoin.{key}": value for key, value in own.items()}
+    new_span = trace.get_tracer(NAME).start_span(
+        name,
+        parent,
+        kind,
+        {**_shared(), **(shared or {}), **(attributes or {}), **own_attributes},
+        links,
+        record_exception=False,
+        set_status_on_exception=False,
+    )
+    if not (_is_valid(new_span) or _is_valid(trace.get_current_span())):
+        yield new_span  # nothing is traced; each open stream would hold contexts that say nothing
+        return
     with (
         _sharing(shared),
-        trace.get_tracer(NAME).start_as_current_span(
-            name,
-            parent,
-            kind,
-            {**_shared(), **(attributes or {}), **{f"rejoin.{key}": value for key, value in own.items()}},
-            links,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as new_span,
+        trace.use_span(new_span, end_on_exit=True, record_exception=False, set_status_on_exception=False),
     ):
         try:
             yield new_span
@@ -141,6 +146,10 @@ def span(
 def start_span(name: str, kind: SpanKind, attributes: Mapping[str, Value]) -> Span:
     """A child of the current span that does not become the current one. The caller ends it."""
     return trace.get_tracer(NAME).start_span(name, kind=kind, attributes={**_shared(), **attributes})
+
+
+def _is_valid(span: Span) -> bool:
+    return span.get_span_context().is_valid
 
 
 def _shared() -> Mapping[str, Value]:
