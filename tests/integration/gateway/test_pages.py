@@ -15,7 +15,7 @@ from rejoin_gateway.ui import kill_switch
 from rejoin_runner.demo import build_demo_agent
 from tests.support.system.local_system import Answer, LocalSystem
 
-BYTES_MAX = 130_000
+BYTES_MAX = 120_000
 REFERENCE = re.compile(r"""(?:src|href)\s*=\s*["'](/[^"'\s>]*)""")
 IMPORT = re.compile(r"""from '\./([\w.]+)'""")
 OUTSIDE = re.compile(
