@@ -1,6 +1,9 @@
-"""The React components of `docs/howto/typed-answers.md` in a browser: `useObject`, and `useCompletion`."""
+"""The React components of `docs/howto/typed-answers.md` in a browser: `useChat`, `useObject`, and
+`useCompletion`.
+"""
 
 import re
+import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -33,7 +36,12 @@ function Writer() {
   </>;
 }
 
-createRoot(document.getElementById('root')!).render(<><Reader /><Writer /></>);
+const session = location.hash.slice(1);
+const stored = await fetch(`/api/agents/invoices/${session}`);
+const messages = stored.ok ? (await stored.json()).messages : [];
+createRoot(document.getElementById('root')!).render(<>
+  <section><Invoices id={session} initial={messages} /></section><Reader /><Writer />
+</>);
 """
 
 
@@ -62,25 +70,41 @@ async def model(site: BrowserSite) -> AsyncIterator[ScriptedModel]:
 
 @pytest.fixture
 async def page(context: BrowserContext, site: BrowserSite, node: str, tmp_path: Path) -> Page:
-    """The page: the documented component as it is printed, and one with `useCompletion`."""
+    """The page: the documented components as they are printed, and one with `useCompletion`."""
     assert node
-    [block] = [
-        code
-        for code in re.findall(r"```tsx\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-        if "useObject" in code
-    ]
     (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
-    (tmp_path / "page.tsx").write_text(block + MAIN, encoding="utf-8")
+    imports = ""
+    for name in ("Invoices", "Reader"):
+        blocks = re.findall(r"```tsx\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+        [block] = [code for code in blocks if f"function {name}(" in code]
+        (tmp_path / f"{name}.tsx").write_text(block, encoding="utf-8")
+        imports += f"import {{ {name} }} from './{name}.tsx';\n"
+    (tmp_path / "page.tsx").write_text(imports + MAIN, encoding="utf-8")
     bundle = await build_script(tmp_path, "page.tsx")
     await serve_react(context, site, bundle, query="?typed")
+    await context.set_extra_http_headers({"x-agent-id": "invoices"})
     opened = await context.new_page()
-    await opened.goto(f"{site.base}/react?typed")
+    await opened.goto(f"{site.base}/react?typed#{secrets.token_hex(8)}")
     return opened
 
 
 @pytest.mark.feature("F105")
+async def test_use_chat_shows_the_object_as_it_grows_and_again_after_a_reload(
+    page: Page, model: ScriptedModel
+) -> None:
+    article = page.locator("section article")
+    await page.locator("section button").click()
+    await expect(article).to_have_text("A-17 🔔: 2 lines")
+    await expect(article).to_have_attribute("aria-busy", "false")
+    await page.reload()
+    await expect(article).to_have_text("A-17 🔔: 2 lines")
+    await expect(article).to_have_attribute("aria-busy", "false")
+    assert len(model.requests) == 1
+
+
+@pytest.mark.feature("F105")
 async def test_use_object_shows_the_object_and_then_the_failure(page: Page, model: ScriptedModel) -> None:
-    shown, button = page.locator("p"), page.get_by_role("button", name="Read it")
+    shown, button = page.locator("p"), page.locator("section ~ button").first
     await expect(shown).to_have_text("…: 0 lines")
     await button.click()
     await expect(shown).to_have_text("A-17 🔔: 2 lines")

@@ -143,7 +143,7 @@ def test_a_new_project_is_typed_and_its_tests_pass(environment: Environment, pro
     )
     assert "2 passed" in done.stdout, done.stdout + done.stderr
     assert "arning" not in done.stdout + done.stderr
-    code, out = mypy(environment, project / "till", "agent.py")
+    code, out = mypy(environment, project, "till/agent.py")  # beside what mypy knows of `rejoin` already
     assert code == 0, out
 
 
