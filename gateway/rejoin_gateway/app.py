@@ -35,12 +35,13 @@ from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.postgres.runs.run_counts import PostgresRunCounts
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
+from rejoin_adapters.postgres.webhooks.outbox import PostgresWebhookOutbox
 from rejoin_adapters.process import metrics_server, tracing
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.process.overload import return_large_blocks
 from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
 from rejoin_gateway.agent_cache import CachedAgentRegistry
-from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health, prompts
+from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health, prompts, webhooks
 from rejoin_gateway.api.console import run_list, usage_report
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
@@ -104,6 +105,7 @@ ROUTE_MODULES = (
     completions,
     responses,
     audit,
+    webhooks,
     run_list,
     usage_report,
     docs,
@@ -236,6 +238,7 @@ def _build_service(
 ) -> GatewayService:
     return GatewayService(
         audit=PostgresAuditLog(database),
+        webhooks=PostgresWebhookOutbox(database),
         run_counts=PostgresRunCounts(database),
         backend=backend,
         authenticator=authenticator,

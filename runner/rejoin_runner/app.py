@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from random import SystemRandom
 
 import structlog
 
@@ -42,6 +43,7 @@ from rejoin_runner.models.prices import Prices, parse_prices
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
 from rejoin_runner.models.providers.request_rules import check_tools
 from rejoin_runner.run import tool_calls
+from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.settings import RunnerSettings
 from rejoin_runner.tools import thread_calls
 from rejoin_runner.worker.configuration import (
@@ -81,9 +83,10 @@ async def open_worker(
         prices = await _open_prices(settings, agents)
         served = [_prepare_agent(agent, settings, connections, mcp_tools) for agent in agents]
         broker = settings.broker(settings.nats_url)
-        queue = await stack.enter_async_context(nats_connection.connect(broker, "runner-queue"))
-        write = await stack.enter_async_context(nats_connection.connect(broker, "runner-log"))
-        files = await stack.enter_async_context(nats_connection.connect(broker, "runner-files"))
+        queue, write, files = [
+            await stack.enter_async_context(nats_connection.connect(broker, f"runner-{purpose}"))
+            for purpose in ("queue", "log", "files")
+        ]
         await setup.require_streams(queue)
         await migrate.check_schema(settings.database_url)
         store = await stack.enter_async_context(
@@ -91,8 +94,10 @@ async def open_worker(
                 settings.database_url, pool_max=settings.database_pool_max, limits=settings.limits
             )
         )
-        sealer = _build_sealer(settings)
-        sender = await stack.enter_async_context(_open_webhook_sender(settings, store.database, sealer))
+        sealer, metrics = _build_sealer(settings), RunnerMetrics()
+        sender = await stack.enter_async_context(
+            _open_webhook_sender(settings, store.database, sealer, metrics)
+        )
         yield Worker(
             f"{socket.gethostname()}-{os.getpid()}",
             served,
@@ -114,6 +119,7 @@ async def open_worker(
             ),
             _worker_limits(settings),
             deployed_at_ms=_now_ms() if settings.deployed_at_ms is None else settings.deployed_at_ms,
+            metrics=metrics,
             signals=signals,
             quarantine=quarantine,
             is_alone=is_alone,
@@ -157,7 +163,7 @@ def _worker_limits(settings: RunnerSettings) -> WorkerLimits:
 
 @asynccontextmanager
 async def _open_webhook_sender(
-    settings: RunnerSettings, database: Database, sealer: Sealer | None
+    settings: RunnerSettings, database: Database, sealer: Sealer | None, metrics: RunnerMetrics
 ) -> AsyncIterator[WebhookSender | None]:
     """None without the keys that decrypt the secrets of receivers."""
     if sealer is None:
@@ -166,7 +172,15 @@ async def _open_webhook_sender(
     allowed = (lambda _address, _port: True) if settings.webhook_private_addresses else is_fetchable
     limits = WebhookLimits(settings.webhook_timeout_s, settings.webhook_retry_s)
     async with open_guarded_client(allowed, connections_max=SENDS_MAX, headers=HEADERS) as http:
-        yield WebhookSender(PostgresWebhookOutbox(database), http, sealer, limits, _now_ms)
+        yield WebhookSender(
+            PostgresWebhookOutbox(database),
+            http,
+            sealer,
+            limits,
+            metrics=metrics,
+            now_ms=_now_ms,
+            draw=SystemRandom().random,
+        )
 
 
 @asynccontextmanager

@@ -5,13 +5,14 @@ A delivery is written with the change of its run, in one transaction. Events: `W
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import msgspec
 
 from rejoin_protocol.ids import TenantId
 
-WEBHOOK_EVENTS = ("run.completed", "run.failed", "run.cancelled", "run.waiting")
+type WebhookEvent = Literal["run.completed", "run.failed", "run.cancelled", "run.waiting"]
+WEBHOOK_EVENTS: tuple[WebhookEvent, ...] = get_args(WebhookEvent.__value__)
 TEST_EVENT = "webhook.test"
 ENDPOINTS_MAX = 10
 """Of one tenant."""
@@ -20,6 +21,9 @@ WEBHOOK_WAITING_MAX = 100
 SETTLED_KEPT_S = 7 * 24 * 3600.0
 """How long delivered and failed deliveries are kept."""
 FORGOTTEN_MAX = 1_000
+
+
+type WebhookState = Literal["pending", "delivered", "failed"]
 
 
 class WebhookEndpoint(msgspec.Struct, frozen=True):
@@ -61,6 +65,70 @@ class WebhookResult(msgspec.Struct, frozen=True):
     is_gone: bool = False
 
 
+class WaitingCall(msgspec.Struct, frozen=True, rename="camel"):
+    """A call that a run waits for. `kind`: a person's decision, or the output of a client tool."""
+
+    id: str
+    kind: Literal["approval", "tool-output"]
+    tool_call_id: str
+    tool_name: str
+    expires_at: datetime | None
+
+
+class WebhookUsage(msgspec.Struct, frozen=True, rename="camel"):
+    """Tokens, and US dollars; null if no model that answered has a price."""
+
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+
+
+class WebhookRun(msgspec.Struct, frozen=True, rename="camel"):
+    """The run. `session`: the stored id. `message`: of the answer. `waiting_for`: null unless it waits."""
+
+    run: str
+    session: str
+    agent: str
+    user: str | None
+    state: Literal["suspended", "completed", "failed", "cancelled"]
+    turn: int
+    message: str
+    usage: WebhookUsage
+    waiting_for: list[WaitingCall] | None
+
+
+class WebhookBody(msgspec.Struct, frozen=True):
+    """What a receiver gets about a run. Has no text of a conversation and no arguments."""
+
+    type: WebhookEvent
+    timestamp: datetime
+    data: WebhookRun
+
+
+class WebhookDelivery(msgspec.Struct, frozen=True):
+    """One event for one endpoint. `due_at`: when it is sent next, if it is pending. `done_at`: when it was
+    delivered or has failed. `run`, `session`: None for a test.
+    """
+
+    number: int
+    event: str
+    state: WebhookState
+    attempts: int
+    created_at: datetime
+    due_at: datetime
+    run: str | None = None
+    session: str | None = None
+    done_at: datetime | None = None
+    error: str | None = None
+
+
+class WebhookBacklog(msgspec.Struct, frozen=True):
+    """What is still to be sent to all endpoints that are on. `oldest_s`: the age of the oldest."""
+
+    pending: int = 0
+    oldest_s: float = 0.0
+
+
 class WebhookOutbox(Protocol):
     """Each method is one transaction."""
 
@@ -96,8 +164,28 @@ class WebhookOutbox(Protocol):
         """
         ...
 
-    async def settle(self, delivery: DueWebhook, result: WebhookResult) -> None:
-        """Store what became of an attempt, unless its run was deleted or another sender has taken it."""
+    async def settle(self, delivery: DueWebhook, result: WebhookResult) -> WebhookState | None:
+        """Store what became of an attempt. Returns the state of the delivery now; None if its run was deleted
+        or another sender has taken it.
+        """
+        ...
+
+    async def deliveries(
+        self,
+        tenant: TenantId,
+        id: str,
+        *,
+        limit: int,
+        before: int | None = None,
+        state: WebhookState | None = None,
+    ) -> Sequence[WebhookDelivery] | None:
+        """The deliveries of an endpoint, newest first, those with numbers below `before`. None if there is no
+        such endpoint.
+        """
+        ...
+
+    async def backlog(self) -> WebhookBacklog:
+        """What is still to be sent, of all tenants."""
         ...
 
     async def forget(self, age_s: float = SETTLED_KEPT_S) -> int:

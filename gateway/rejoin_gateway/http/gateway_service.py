@@ -11,6 +11,7 @@ from aiohttp import web
 
 from rejoin_adapters.ports.audit import AuditLog
 from rejoin_adapters.ports.run_counts import RunCounts
+from rejoin_adapters.ports.webhooks import WebhookOutbox
 from rejoin_adapters.process.background import DetachedTasks
 from rejoin_adapters.process.fair_share import FairShare
 from rejoin_adapters.process.overload import MEMORY
@@ -53,6 +54,7 @@ class GatewayService(msgspec.Struct, frozen=True, kw_only=True):
     open_streams: OpenStreams = msgspec.field(default_factory=OpenStreams)
     tenant_rates: TenantRates
     audit: AuditLog
+    webhooks: WebhookOutbox
     run_counts: RunCounts
     cors: Cors = Cors()
     disconnect_policy: DisconnectPolicy = DisconnectPolicy()

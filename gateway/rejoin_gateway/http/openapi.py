@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from rejoin_gateway.http.routes import PLAIN_TEXT, ErrorFormat, Route
+from rejoin_gateway.http.webhook_docs import WEBHOOK_TYPES, describe_webhooks
 from rejoin_protocol.events.chunks import Data, Tagged
 from rejoin_protocol.limits import ID_CHARS_MAX
 
@@ -133,6 +134,7 @@ TAGS: Mapping[str, str] = {
     "agent chat": "For tools of administrators.",
     "openai": "For OpenAI's clients: set their base URL to `/v1`.",
     "mcp": "For MCP clients.",
+    "webhooks": "Who is told of runs that end or wait. What receivers get: the webhooks of this description.",
     "operations": "Pages, probes, metrics and this description.",
 }
 """The groups of routes, in the order in which the documentation shows them. A tag without an entry comes
@@ -207,7 +209,9 @@ ERROR_FORMATS: Mapping[ErrorFormat, tuple[str, type[msgspec.Struct]]] = {
 def openapi_document(routes: Sequence[Route], *, version: str) -> dict[str, Any]:
     """The OpenAPI document. Raises `ValueError` if two types have the same name."""
     types = list(dict.fromkeys(kind for route in routes for kind in _body_types(route)))
-    _, components = msgspec.json.schema_components([*types, *_error_types()], ref_template=REFS)
+    _, components = msgspec.json.schema_components(
+        [*types, *_error_types(), *WEBHOOK_TYPES], ref_template=REFS
+    )
     chunk, chunks = _event_schemas()
     if ambiguous := [name for name in components if "." in name]:
         raise ValueError(f"several types have the same name: {ambiguous}")
@@ -225,6 +229,7 @@ def openapi_document(routes: Sequence[Route], *, version: str) -> dict[str, Any]
         "servers": [{"url": "/"}],
         "tags": _tags(routes),
         "paths": paths,
+        "webhooks": describe_webhooks(REFS),
         "components": {
             "schemas": components | chunks | {"UIMessageChunk": chunk},
             "securitySchemes": {

@@ -25,6 +25,13 @@ def format_secret(random_bytes: bytes) -> str:
     return SECRET_PREFIX + b64encode(random_bytes).decode()
 
 
+def message_id(endpoint: str, number: int) -> str:
+    """The id of a delivery, the same in all attempts: by it a receiver knows a repetition. It tells nothing
+    about other deliveries.
+    """
+    return f"msg_{hashlib.sha256(f'{endpoint} {number}'.encode()).hexdigest()[:26]}"
+
+
 def sign(secrets: Sequence[str], id: str, timestamp_s: int, body: bytes) -> dict[str, str]:
     """The headers of a delivery, signed with each secret. The same event keeps its id in all attempts."""
     content = f"{id}.{timestamp_s}.".encode() + body

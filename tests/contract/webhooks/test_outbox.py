@@ -6,10 +6,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from rejoin_adapters.actor import Actor, act_as
 from rejoin_adapters.ports.webhooks import (
     ENDPOINTS_MAX,
     WEBHOOK_EVENTS,
     DueWebhook,
+    WebhookBody,
+    WebhookDelivery,
     WebhookEndpoint,
     WebhookOutbox,
     WebhookResult,
@@ -193,6 +196,106 @@ async def test_the_old_secret_signs_for_a_while_and_tests_are_told_at_once(
     assert (third.secret, third.old_secret) == (b"newer", None)
     assert not await ports.webhooks.test(TenantId(fresh("ten")), endpoint)
     assert await ports.webhooks.replay(TenantId(fresh("ten")), endpoint) is None
+
+
+async def test_an_attempt_has_a_result(ports: DatabasePorts, owner: Owner) -> None:
+    """What is stored of it, and nothing for one that came too late."""
+    await add(ports.webhooks, owner)
+    await finish(Chat(ports.run_store, owner))
+    [lost] = await claim(ports.webhooks, owner, lease_s=-1)
+    [one] = await claim(ports.webhooks, owner)
+    assert await ports.webhooks.settle(lost, WebhookResult("status 500", 1)) is None
+    assert await ports.webhooks.settle(one, WebhookResult("status 500", 1)) == "pending"
+    assert await ports.webhooks.settle(one, WebhookResult("status 500", 90_000)) == "failed"
+    assert await ports.webhooks.settle(one, WebhookResult()) is None
+    await finish(Chat(ports.run_store, owner))
+    [other] = await claim(ports.webhooks, owner)
+    assert await ports.webhooks.settle(other, WebhookResult()) == "delivered"
+
+
+async def test_deliveries_are_read_in_pages(ports: DatabasePorts, owner: Owner) -> None:
+    endpoint = await add(ports.webhooks, owner)
+    chats = [Chat(ports.run_store, owner) for _ in range(3)]
+    runs = [await finish(chat) for chat in chats]
+    await ports.webhooks.test(owner.tenant, endpoint)
+    failed, *_ = await claim(ports.webhooks, owner)
+    await ports.webhooks.settle(failed, WebhookResult("status 500", 90_000))
+
+    async def page(**asked: Any) -> list[WebhookDelivery]:
+        found = await ports.webhooks.deliveries(owner.tenant, endpoint, **{"limit": 10, **asked})
+        assert found is not None
+        return list(found)
+
+    everything = await page()
+    assert [one.run for one in everything] == [None, *reversed(runs)]
+    assert [one.event for one in everything] == ["webhook.test", *["run.completed"] * 3]
+    [oldest] = await page(state="failed")
+    assert (oldest.run, oldest.session, oldest.error) == (runs[0], chats[0].id, "status 500")
+    assert (oldest.attempts, oldest.state, oldest.done_at is None) == (1, "failed", False)
+    assert await page(limit=2) == everything[:2]
+    assert await page(before=everything[1].number) == everything[2:]
+    assert await page(state="delivered") == []
+    assert await ports.webhooks.deliveries(TenantId(fresh("ten")), endpoint, limit=1) is None
+
+
+async def test_the_backlog_is_what_is_sent_still(ports: DatabasePorts, owner: Owner) -> None:
+    """Not what waits for an endpoint that is off."""
+    before = await ports.webhooks.backlog()
+    endpoint = await add(ports.webhooks, owner)
+    await finish(Chat(ports.run_store, owner))
+    await finish(Chat(ports.run_store, owner))
+    now = await ports.webhooks.backlog()
+    assert now.pending == before.pending + 2
+    assert now.oldest_s > 0
+    [one, _] = await claim(ports.webhooks, owner)
+    await ports.webhooks.settle(one, WebhookResult("status 410", 1, is_gone=True))
+    assert (await ports.webhooks.backlog()).pending == before.pending
+    assert await ports.webhooks.remove(owner.tenant, endpoint)
+
+
+async def test_who_changes_endpoints_is_written(ports: DatabasePorts, owner: Owner) -> None:
+    """Without the URL's query, which may be a secret; not what only its deliveries change."""
+    act_as(Actor("key rk_1", "203.0.113.7"))
+    try:
+        endpoint = fresh("we")
+        url = "https://a.example/hook?token=secret"
+        await ports.webhooks.add(
+            WebhookEndpoint(endpoint, owner.tenant, url, ["run.completed"], datetime.now(UTC)), b"s"
+        )
+        await ports.webhooks.rotate(owner.tenant, endpoint, b"new", 60)
+        await ports.webhooks.test(owner.tenant, endpoint)
+        await ports.webhooks.replay(owner.tenant, endpoint)
+        [one] = await claim(ports.webhooks, owner)
+        await ports.webhooks.settle(one, WebhookResult("status 410", 1, is_gone=True))
+        await ports.webhooks.replay(owner.tenant, endpoint)
+        await ports.webhooks.remove(owner.tenant, endpoint)
+    finally:
+        act_as(None)
+    entries = [
+        entry
+        for entry in reversed(await ports.audit.list(owner.tenant, limit=100))
+        if entry.target == endpoint
+    ]
+    assert [entry.action for entry in entries] == [
+        f"webhook.{what}" for what in ("added", "rotated", "disabled", "enabled", "removed")
+    ]
+    assert {str(entry.detail) for entry in entries} == {
+        str({"url": "https://a.example/hook", "events": ["run.completed"]})
+    }
+    assert {entry.actor for entry in entries if entry.action != "webhook.disabled"} == {"key rk_1"}
+
+
+async def test_a_body_is_what_is_documented(ports: DatabasePorts, owner: Owner) -> None:
+    """No field more and none less."""
+    await add(ports.webhooks, owner)
+    await finish(Chat(ports.run_store, owner))
+    await Chat(ports.run_store, owner).wait_for_decision("may I?")
+    for one in await claim(ports.webhooks, owner):
+        body = msgspec.json.decode(one.payload, type=WebhookBody)
+        given, documented = event(one), msgspec.to_builtins(body)
+        assert set(given["data"]) == set(documented["data"])
+        for call, said in zip(given["data"]["waitingFor"] or (), body.data.waiting_for or (), strict=True):
+            assert set(call) == set(msgspec.to_builtins(said))
 
 
 async def test_a_tenant_has_few_endpoints(ports: DatabasePorts, owner: Owner) -> None:

@@ -15,10 +15,12 @@ import msgspec
 from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.ports.webhooks import WebhookEndpoint
 from rejoin_adapters.postgres import migrate
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
 from rejoin_adapters.postgres.runs.run_store import PostgresRunStore, open_run_store
+from rejoin_adapters.postgres.webhooks.outbox import PostgresWebhookOutbox
 from rejoin_adapters.store_types import ApiKeyRow, Artifact, Owner
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.auth.scope import Scope
@@ -26,6 +28,7 @@ from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import AgentName, RunId, SessionId, TenantId, UserId
 from tests.support.clients.attachments import PNG
+from tests.support.clients.webhook_receiver import KEYS
 from tests.support.system.databases import fresh_database
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import last_sequence, wait_until
@@ -53,6 +56,8 @@ class Victim(msgspec.Struct, frozen=True):
     artifact: str
     file: str
     dialogue: str
+    webhook: str
+    """Of her tenant."""
 
 
 class AttackedGateway:
@@ -132,8 +137,27 @@ class AttackedGateway:
         response_id = f"resp_{run.removeprefix('run_')}"
         call = question.request.call
         return Victim(
-            self.system.agent, session, run, response_id, call, message, artifact.id, file, dialogue
+            self.system.agent,
+            session,
+            run,
+            response_id,
+            call,
+            message,
+            artifact.id,
+            file,
+            dialogue,
+            await self.webhook(),
         )
+
+    async def webhook(self) -> str:
+        """A receiver of the tenant that is told of nothing but failures."""
+        outbox = PostgresWebhookOutbox(self.store.database)
+        for one in await outbox.list(self.tenant):
+            await outbox.remove(self.tenant, one.id)
+        id = f"we_{secrets.token_hex(12)}"
+        endpoint = WebhookEndpoint(id, self.tenant, "https://a.example/", ["run.failed"], datetime.now(UTC))
+        await outbox.add(endpoint, b"sealed")
+        return id
 
     async def still(self) -> None:
         """Until nothing is under way any more."""
@@ -197,6 +221,8 @@ async def open_attacked_gateway(servers: Servers) -> AsyncIterator[AttackedGatew
             nats_connection.connect(servers.nats_url, "matrix") as connected,
         ):
             await system.runner()
-            base = await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER)
+            base = await system.gateway(
+                allow_anonymous=False, api_key_pepper=PEPPER, context_encryption_keys=KEYS
+            )
             yield AttackedGateway(system, base, store, watch, connected)
         await watch.close()

@@ -67,6 +67,7 @@ class InMemorySystem(LocalSystem):
         )
         service = GatewayService(
             audit=self.ports.audit,
+            webhooks=self.ports.webhooks,
             run_counts=self.ports.run_counts,
             backend=backend,
             authenticator=await enter(

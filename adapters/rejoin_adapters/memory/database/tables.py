@@ -16,7 +16,7 @@ from rejoin_adapters.feedback_types import ClientEvent, Feedback
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.rows import ApprovalRow, RunRow, SessionRow
 from rejoin_adapters.ports.run_store import EARLY_STOPS_MAX
-from rejoin_adapters.ports.webhooks import WEBHOOK_WAITING_MAX, WebhookEndpoint
+from rejoin_adapters.ports.webhooks import WEBHOOK_WAITING_MAX, WebhookEndpoint, WebhookState
 from rejoin_adapters.session_keys import mark_of
 from rejoin_adapters.store_types import ApiKeyRow, Artifact, AuditEntry, Limits, Owner, Run
 from rejoin_adapters.usage_types import RunUsage, UsageRow, add_usage
@@ -34,9 +34,10 @@ class WebhookRow(msgspec.Struct):
     payload: bytes
     due_at: datetime
     expires_at: datetime
+    created_at: datetime
     session: str | None = None
     run: RunId | None = None
-    state: str = "pending"
+    state: WebhookState = "pending"
     attempts: int = 0
     leased_until: datetime | None = None
     error: str | None = None
@@ -166,7 +167,7 @@ class MemoryDatabase:
         """A delivery for an endpoint."""
         now = now_utc()
         payload = msgspec.json.encode({"type": event, "timestamp": now, "data": data})
-        row = WebhookRow(next(self._webhook_numbers), endpoint, payload, now, now + timedelta(days=1))
+        row = WebhookRow(next(self._webhook_numbers), endpoint, payload, now, now + timedelta(days=1), now)
         if run is not None:
             row.run, row.session = run.id, run.session
         self.webhooks.append(row)

@@ -15,8 +15,11 @@ from rejoin_adapters.ports.webhooks import (
     SETTLED_KEPT_S,
     TEST_EVENT,
     DueWebhook,
+    WebhookBacklog,
+    WebhookDelivery,
     WebhookEndpoint,
     WebhookResult,
+    WebhookState,
 )
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.ids import TenantId
@@ -36,6 +39,7 @@ class MemoryWebhookOutbox:
             raise Limited(f"a tenant has at most {ENDPOINTS_MAX} webhook endpoints", ADD_RETRY_AFTER_S)
         self._database.webhook_endpoints[endpoint.id] = endpoint
         self._database.webhook_secrets[endpoint.id] = (secret, None, now_utc())
+        self._record("added", endpoint)
 
     async def list(self, tenant: TenantId) -> Sequence[WebhookEndpoint]:
         """See `WebhookOutbox`."""
@@ -57,16 +61,20 @@ class MemoryWebhookOutbox:
 
     async def remove(self, tenant: TenantId, id: str) -> bool:
         """See `WebhookOutbox`."""
-        if self._find(tenant, id) is None:
+        endpoint = self._find(tenant, id)
+        if endpoint is None:
             return False
+        self._record("removed", endpoint)
         del self._database.webhook_endpoints[id]
         self._database.webhooks = [row for row in self._database.webhooks if row.endpoint != id]
         return True
 
     async def rotate(self, tenant: TenantId, id: str, secret: bytes, overlap_s: float) -> bool:
         """See `WebhookOutbox`."""
-        if self._find(tenant, id) is None:
+        endpoint = self._find(tenant, id)
+        if endpoint is None:
             return False
+        self._record("rotated", endpoint)
         until = now_utc() + timedelta(seconds=overlap_s)
         self._database.webhook_secrets[id] = (secret, self._database.webhook_secrets[id][0], until)
         return True
@@ -83,6 +91,8 @@ class MemoryWebhookOutbox:
         endpoint = self._find(tenant, id)
         if endpoint is None:
             return None
+        if endpoint.disabled_at is not None:
+            self._record("enabled", endpoint)
         self._database.webhook_endpoints[id] = msgspec.structs.replace(endpoint, disabled_at=None)
         failed = [row for row in self._database.webhooks if row.endpoint == id and row.state == "failed"]
         for row in failed:
@@ -132,23 +142,73 @@ class MemoryWebhookOutbox:
             old if until > now_utc() else None,
         )
 
-    async def settle(self, delivery: DueWebhook, result: WebhookResult) -> None:
+    async def settle(self, delivery: DueWebhook, result: WebhookResult) -> WebhookState | None:
         """See `WebhookOutbox`."""
         row = next((one for one in self._database.webhooks if one.number == delivery.number), None)
         is_late = row is not None and row.attempts != delivery.attempt and result.error is not None
         if row is None or row.state != "pending" or is_late:
-            return
+            return None
         endpoint = self._database.webhook_endpoints[row.endpoint]
         if result.is_gone and endpoint.disabled_at is None:
             endpoint = msgspec.structs.replace(endpoint, disabled_at=now_utc())
             self._database.webhook_endpoints[row.endpoint] = endpoint
+            self._record("disabled", endpoint)
         row.error, row.leased_until = result.error, None
         again = now_utc() + timedelta(seconds=result.retry_s)
         if result.error is None or result.is_gone or again > row.expires_at:
             row.state = "delivered" if result.error is None else "failed"
             row.done_at = now_utc()
-            return
+            return row.state
         row.due_at = again
+        return row.state
+
+    async def deliveries(
+        self,
+        tenant: TenantId,
+        id: str,
+        *,
+        limit: int,
+        before: int | None = None,
+        state: WebhookState | None = None,
+    ) -> Sequence[WebhookDelivery] | None:
+        """See `WebhookOutbox`."""
+        if self._find(tenant, id) is None:
+            return None
+        found = [
+            WebhookDelivery(
+                row.number,
+                msgspec.json.decode(row.payload)["type"],
+                row.state,
+                row.attempts,
+                row.created_at,
+                row.due_at,
+                row.run,
+                row.session,
+                row.done_at,
+                row.error,
+            )
+            for row in reversed(self._database.webhooks)
+            if row.endpoint == id and (before is None or row.number < before) and state in {None, row.state}
+        ]
+        return found[:limit]
+
+    async def backlog(self) -> WebhookBacklog:
+        """See `WebhookOutbox`."""
+        ages_s = [
+            (now_utc() - row.created_at).total_seconds()
+            for row in self._database.webhooks
+            if row.state == "pending" and self._database.webhook_endpoints[row.endpoint].disabled_at is None
+        ]
+        return WebhookBacklog(len(ages_s), max(ages_s, default=0.0))
+
+    def _record(self, what: str, endpoint: WebhookEndpoint) -> None:
+        self._database.record_audit(
+            endpoint.tenant,
+            f"webhook.{what}",
+            endpoint.id,
+            url=endpoint.url.partition("?")[0],
+            events=list(endpoint.events),
+        )
 
     async def forget(self, age_s: float = SETTLED_KEPT_S) -> int:
         """See `WebhookOutbox`."""

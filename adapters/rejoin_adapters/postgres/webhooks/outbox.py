@@ -2,20 +2,29 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from rejoin_adapters.ports.webhooks import (
     ENDPOINTS_MAX,
     FORGOTTEN_MAX,
     SETTLED_KEPT_S,
     TEST_EVENT,
     DueWebhook,
+    WebhookBacklog,
+    WebhookDelivery,
     WebhookEndpoint,
     WebhookResult,
+    WebhookState,
 )
 from rejoin_adapters.postgres.pool import Database
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.ids import TenantId
 
 RETRY_AFTER_S = 60
+
+
+class _Settled(msgspec.Struct):
+    state: WebhookState | None
 
 
 class PostgresWebhookOutbox:
@@ -34,7 +43,7 @@ class PostgresWebhookOutbox:
             returning to_json(id)
         """
         row = endpoint.id, endpoint.tenant, endpoint.url, list(endpoint.events), secret, endpoint.created_at
-        if await self._database.fetch_text(query, *row, ENDPOINTS_MAX) is None:
+        if await self._database.fetch_text_as_actor(query, *row, ENDPOINTS_MAX) is None:
             raise Limited(f"a tenant has at most {ENDPOINTS_MAX} webhook endpoints", RETRY_AFTER_S)
 
     async def list(self, tenant: TenantId) -> Sequence[WebhookEndpoint]:
@@ -59,7 +68,7 @@ class PostgresWebhookOutbox:
     async def remove(self, tenant: TenantId, id: str) -> bool:
         """See `WebhookOutbox`."""
         query = "delete from webhook_endpoints where tenant_id = $1 and id = $2 returning to_json(id)"
-        return await self._database.fetch_text(query, tenant, id) is not None
+        return await self._database.fetch_text_as_actor(query, tenant, id) is not None
 
     async def rotate(self, tenant: TenantId, id: str, secret: bytes, overlap_s: float) -> bool:
         """See `WebhookOutbox`."""
@@ -68,7 +77,7 @@ class PostgresWebhookOutbox:
               old_secret_until = clock_timestamp() + $4 * interval '1 second'
             where tenant_id = $1 and id = $2 returning to_json(id)
         """
-        return await self._database.fetch_text(query, tenant, id, secret, overlap_s) is not None
+        return await self._database.fetch_text_as_actor(query, tenant, id, secret, overlap_s) is not None
 
     async def test(self, tenant: TenantId, id: str) -> bool:
         """See `WebhookOutbox`."""
@@ -93,18 +102,55 @@ class PostgresWebhookOutbox:
               from endpoint where d.endpoint_id = endpoint.id and d.state = 'failed' returning d.number)
             select to_json((select count(*) from again)) from endpoint
         """
-        return await self._database.find_json(int, query, tenant, id)
+        count = await self._database.fetch_text_as_actor(query, tenant, id)
+        return None if count is None else int(count)
 
     async def claim(self, count: int, *, each: int, tenant: int, lease_s: float) -> Sequence[DueWebhook]:
         """See `WebhookOutbox`."""
         query = "select claim_webhooks($1, $2, $3, $4)"
         return await self._database.fetch_json(list[DueWebhook], query, count, each, tenant, lease_s)
 
-    async def settle(self, delivery: DueWebhook, result: WebhookResult) -> None:
+    async def settle(self, delivery: DueWebhook, result: WebhookResult) -> WebhookState | None:
         """See `WebhookOutbox`."""
-        query = "select settle_webhook($1, $2, $3, $4, $5)::text"
+        query = "select json_build_object('state', settle_delivery($1, $2, $3, $4, $5))"
         arguments = delivery.number, delivery.attempt, result.error, result.retry_s, result.is_gone
-        await self._database.fetch_text(query, *arguments)
+        return (await self._database.fetch_json(_Settled, query, *arguments)).state
+
+    async def deliveries(
+        self,
+        tenant: TenantId,
+        id: str,
+        *,
+        limit: int,
+        before: int | None = None,
+        state: WebhookState | None = None,
+    ) -> Sequence[WebhookDelivery] | None:
+        """See `WebhookOutbox`."""
+        query = """
+            select (
+              select coalesce(json_agg(json_build_object(
+                'number', number, 'event', event, 'state', state, 'attempts', attempts, 'run', run_id,
+                'session', session_id, 'created_at', created_at, 'due_at', due_at, 'done_at', done_at,
+                'error', error) order by number desc), '[]')
+              from (
+                select * from webhook_deliveries
+                where endpoint_id = e.id and ($4::bigint is null or number < $4)
+                  and ($5::text is null or state = $5)
+                order by number desc limit $3) page)
+            from webhook_endpoints e where tenant_id = $1 and id = $2
+        """
+        return await self._database.find_json(list[WebhookDelivery], query, tenant, id, limit, before, state)
+
+    async def backlog(self) -> WebhookBacklog:
+        """See `WebhookOutbox`."""
+        query = """
+            select json_build_object(
+              'pending', count(*),
+              'oldest_s', coalesce(extract(epoch from clock_timestamp() - min(d.created_at)), 0))
+            from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id
+            where d.state = 'pending' and e.disabled_at is null
+        """
+        return await self._database.fetch_json(WebhookBacklog, query)
 
     async def forget(self, age_s: float = SETTLED_KEPT_S) -> int:
         """See `WebhookOutbox`."""

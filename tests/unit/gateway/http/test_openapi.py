@@ -8,12 +8,14 @@ import pytest
 from aiohttp import web
 from jsonschema import Draft202012Validator
 
+from rejoin_adapters.ports.webhooks import WEBHOOK_EVENTS
 from rejoin_gateway.app import ROUTES
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.errors import ErrorDetails, render_error
 from rejoin_gateway.http.openapi import openapi_document
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
 from rejoin_protocol.events import chunks
+from rejoin_protocol.security.webhook_signature import sign
 
 
 class Asked(msgspec.Struct):
@@ -59,6 +61,23 @@ def references(value: Any) -> set[str]:
             return set().union(*(references(one) for one in value))
         case _:
             return set()
+
+
+def test_what_receivers_of_webhooks_get_is_in_it() -> None:
+    made = document()
+    assert tuple(made["webhooks"]) == WEBHOOK_EVENTS
+    names = [one["post"]["operationId"] for one in made["webhooks"].values()]
+    assert len(set(names) | {one["operationId"] for _, one in operations()}) == len(names) + len(ROUTES)
+    for one in made["webhooks"].values():
+        assert {given["name"] for given in one["post"]["parameters"]} == set(sign([], "msg_1", 0, b""))
+        schema = one["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert schema == {"$ref": "#/components/schemas/WebhookBody"}
+    usage: dict[str, Any] = {"inputTokens": 1, "outputTokens": 2, "costUsd": None}
+    data: dict[str, Any] = {"run": "run_1", "session": "s", "agent": "a", "user": None, "state": "completed", "turn": 0}
+    data |= {"message": "m", "usage": usage, "waitingFor": None}
+    body = {"type": "run.completed", "timestamp": "2026-01-31T12:00:00+00:00", "data": data}
+    assert validator(made, schema).is_valid(body)
+    assert not validator(made, schema).is_valid(body | {"type": "run.begun"})
 
 
 def test_every_route_is_in_it_under_a_name_of_its_own() -> None:
