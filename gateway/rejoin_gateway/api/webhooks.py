@@ -40,8 +40,8 @@ class NewWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A receiver. `url`: http or https, without credentials. `events`: what it is told; all by default."""
 
     url: Annotated[str, Meta(min_length=1, max_length=URL_CHARS_MAX)]
-    events: Annotated[tuple[WebhookEvent, ...], Meta(min_length=1, max_length=len(WEBHOOK_EVENTS))] = (
-        WEBHOOK_EVENTS
+    events: Annotated[list[WebhookEvent], Meta(min_length=1, max_length=len(WEBHOOK_EVENTS))] = msgspec.field(
+        default_factory=lambda: list(WEBHOOK_EVENTS)
     )
 
 
