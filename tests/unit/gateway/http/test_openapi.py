@@ -73,8 +73,8 @@ def test_what_receivers_of_webhooks_get_is_in_it() -> None:
         schema = one["post"]["requestBody"]["content"]["application/json"]["schema"]
         assert schema == {"$ref": "#/components/schemas/WebhookBody"}
     usage: dict[str, Any] = {"inputTokens": 1, "outputTokens": 2, "costUsd": None}
-    data: dict[str, Any] = {"run": "run_1", "session": "s", "agent": "a", "user": None, "state": "completed", "turn": 0}
-    data |= {"message": "m", "usage": usage, "waitingFor": None}
+    data: dict[str, Any] = {"run": "run_1", "session": "s", "agent": "a", "user": None, "message": "m"}
+    data |= {"state": "completed", "turn": 0, "usage": usage, "waitingFor": None}
     body = {"type": "run.completed", "timestamp": "2026-01-31T12:00:00+00:00", "data": data}
     assert validator(made, schema).is_valid(body)
     assert not validator(made, schema).is_valid(body | {"type": "run.begun"})
