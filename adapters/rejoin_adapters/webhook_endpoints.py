@@ -10,13 +10,15 @@ from urllib.parse import urlsplit
 import msgspec
 
 from rejoin_adapters.ports.webhooks import WebhookEndpoint, WebhookOutbox
-from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.errors import Conflict, Invalid, NotFound
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.limits import URL_CHARS_MAX
 from rejoin_protocol.security.sealing import Sealer
 from rejoin_protocol.security.webhook_signature import WEBHOOK_SECRET_BYTES, format_secret, sealing_place
 
 ENDPOINT_ID_BYTES = 12
+ANY_URL = "*"
+"""The URL of the endpoint that stands for those that requests name: its secret signs what is sent there."""
 
 
 class WebhookEndpoints(msgspec.Struct, frozen=True):
@@ -28,10 +30,14 @@ class WebhookEndpoints(msgspec.Struct, frozen=True):
     random_bytes: Callable[[int], bytes]
 
     async def add(self, url: str, events: Sequence[str], now: datetime) -> tuple[WebhookEndpoint, str]:
-        """Add an endpoint; it, and its secret. Raises `Invalid`, `Limited`."""
+        """Add an endpoint; it, and its secret. Raises `Invalid`, `Limited`, `Conflict` for a second `*`."""
         id = f"we_{self.random_bytes(ENDPOINT_ID_BYTES).hex()}"
         secret, sealed = self._make_secret(id)
-        endpoint = WebhookEndpoint(id, self.tenant, check_url(url), tuple(dict.fromkeys(events)), now)
+        if url != ANY_URL:
+            check_url(url)
+        elif await self.outbox.takes_urls(self.tenant):
+            raise Conflict(f"the tenant has a webhook with the URL {ANY_URL}")
+        endpoint = WebhookEndpoint(id, self.tenant, url, tuple(dict.fromkeys(events)), now)
         await self.outbox.add(endpoint, sealed)
         return endpoint, secret
 

@@ -34,7 +34,7 @@ class AskedOutput(msgspec.Struct, frozen=True):
 class RequestOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """The options of one request. The defaults set nothing. `instructions`: the caller's text, which stands
     behind the agent's own. The agent limits the numbers. `has_openai_tools`: the request's tools are those of
-    a client of OpenAI's APIs.
+    a client of OpenAI's APIs. `webhook_url`: who is told of the run, whatever the agent takes.
     """
 
     instructions: str = ""
@@ -45,6 +45,7 @@ class RequestOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     parallel_tool_calls: bool | None = None
     output: AskedOutput | None = None
     has_openai_tools: bool = False
+    webhook_url: str | None = None
 
 
 def check_instructions(text: str, pointer: str) -> str:

@@ -149,7 +149,7 @@ class WebhookOutbox(Protocol):
         ...
 
     async def test(self, tenant: TenantId, id: str) -> bool:
-        """Queue a delivery of `TEST_EVENT`. False if there is no such endpoint."""
+        """Queue a delivery of `TEST_EVENT`. False if there is no such endpoint, or its URL is `*`."""
         ...
 
     async def replay(self, tenant: TenantId, id: str) -> int | None:
@@ -182,6 +182,10 @@ class WebhookOutbox(Protocol):
         """The deliveries of an endpoint, newest first, those with numbers below `before`. None if there is no
         such endpoint.
         """
+        ...
+
+    async def takes_urls(self, tenant: TenantId) -> bool:
+        """Whether the tenant has an endpoint that is on and has the URL `*`: requests may name receivers."""
         ...
 
     async def backlog(self) -> WebhookBacklog:

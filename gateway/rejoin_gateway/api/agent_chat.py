@@ -20,6 +20,7 @@ from rejoin_gateway.api.shared import message_forms
 from rejoin_gateway.api.shared.answers import RUN_STATUS, Acknowledgement, decide_before, require_replay
 from rejoin_gateway.api.shared.lookup import directory_of, find_run, session_by_id
 from rejoin_gateway.api.shared.message_forms import RunMessage
+from rejoin_gateway.api.shared.run_webhook import with_webhook
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions, without_answers
@@ -122,6 +123,7 @@ async def _admit_streamed(request: web.Request) -> tuple[Session, Replay | None]
     if answers and not message_forms.has_message(chat.messages[-1]):
         return await _decide_answers(request, chat, answers)
     agent_session = session_of(request, _parse_conversation_id(request, chat.conversation_id))
+    agent_session = await with_webhook(request, agent_session, chat)
     message, number = message_forms.last_user_message(
         chat.messages, message_input.new_message_id(key_of(request))
     )
@@ -185,6 +187,7 @@ def _parse_conversation_id(request: web.Request, id: str | None) -> SessionId:
 async def _admit_message(request: web.Request) -> tuple[Session, Replay]:
     chat = await decode_body(request, SendRequest)
     session = session_of(request, _parse_conversation_id(request, chat.conversation_id))
+    session = await with_webhook(request, session, chat)
     if not chat.message:
         raise Invalid("message is required")
     message = message_input.ClientMessage(

@@ -16,6 +16,7 @@ from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.shared.answers import Answer, StreamAnswer, answer_sent, decide, decide_before
 from rejoin_gateway.api.shared.client_tools import parse_named_tools, takes_tools, with_tools
 from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
+from rejoin_gateway.api.shared.run_webhook import with_webhook
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.answered_calls import answers_before, outputs_before, parse_answers, to_decisions
@@ -58,6 +59,7 @@ async def answer_chat(request: web.Request, chat: UIChatRequest) -> Answer:
     ):
         return await decide(request, *given)
     session = session_of(request, chat.session_id or new_session_id(key, request[PRINCIPAL].owner))
+    session = await with_webhook(request, session, chat)
     if chat.tools and await takes_tools(session):
         session = await with_tools(session, parse_named_tools(chat.tools))
     if chat.trigger == "regenerate-message":

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from rejoin_gateway.api.shared.answers import require_replay
+from rejoin_gateway.api.shared.run_webhook import with_webhook
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_message_id, new_session_id
@@ -59,6 +60,7 @@ async def _send(request: web.Request, body: PromptRequest) -> Replay:
     if not body.prompt.strip():
         raise Invalid("the prompt is empty", "/prompt")
     session = session_of(request, body.session_id or new_session_id(key, request[PRINCIPAL].owner))
+    session = await with_webhook(request, session, body)
     parts: list[dict[str, Any]] = [{"type": "text", "text": body.prompt}]
     with message_input.relocate_errors("", ["/prompt"]):
         message = message_input.build_user_message(ClientMessage(new_message_id(key), "user", parts), "")

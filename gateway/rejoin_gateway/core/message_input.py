@@ -12,7 +12,7 @@ import secrets
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -63,11 +63,18 @@ class SeenAnswer(msgspec.Struct, frozen=True, rename="camel"):
     last_part: Part | None = None
 
 
+class RunWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A receiver that is told of the run alone: of its end and its stops."""
+
+    url: Annotated[str, msgspec.Meta(min_length=1, max_length=limits.URL_CHARS_MAX)]
+
+
 class MessageOptions(msgspec.Struct, frozen=True, rename="camel"):
-    """Fields beside the message: what to do if the session is busy."""
+    """Fields beside the message: what to do if the session is busy, and who else is told of the run."""
 
     when_busy: WhenBusy | UnsetType = UNSET
     interrupt_if_streaming: bool | SeenAnswer = False
+    webhook: RunWebhook | None = None
 
     @property
     def busy_policy(self) -> WhenBusy:

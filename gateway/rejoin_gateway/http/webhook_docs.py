@@ -14,7 +14,7 @@ MEANINGS = {
 HEADERS = {
     "webhook-id": "The same in all attempts: by it you know a repetition.",
     "webhook-timestamp": "Seconds since 1970, of this attempt.",
-    "webhook-signature": "`v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`, after a rotation two.",
+    "webhook-signature": "`v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`, or two such.",
 }
 
 

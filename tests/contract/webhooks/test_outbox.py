@@ -21,6 +21,7 @@ from rejoin_adapters.store_types import Owner
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.lifecycle import State
+from rejoin_protocol.request_options import RequestOptions
 from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import Chat, fresh
 
@@ -296,6 +297,56 @@ async def test_a_body_is_what_is_documented(ports: DatabasePorts, owner: Owner) 
         assert set(given["data"]) == set(documented["data"])
         for call, said in zip(given["data"]["waitingFor"] or (), body.data.waiting_for or (), strict=True):
             assert set(call) == set(msgspec.to_builtins(said))
+
+
+async def finish_naming(chat: Chat, url: str) -> str:
+    """A run whose request names a receiver."""
+    run = (await chat.submit("hello", request_options=RequestOptions(webhook_url=url))).run
+    await chat.end((await chat.claim(run)).run)
+    return run.id
+
+
+async def add_any(outbox: WebhookOutbox, owner: Owner) -> str:
+    """The endpoint that stands for the receivers of requests."""
+    id = fresh("we")
+    await outbox.add(WebhookEndpoint(id, owner.tenant, "*", WEBHOOK_EVENTS, datetime.now(UTC)), b"sealed")
+    return id
+
+
+async def test_a_receiver_of_one_request_is_told_of_its_run_alone(ports: DatabasePorts, owner: Owner) -> None:
+    """Through the endpoint with the URL `*`, which is told of no other run."""
+    anybody, everything = await add_any(ports.webhooks, owner), await add(ports.webhooks, owner)
+    assert await ports.webhooks.takes_urls(owner.tenant)
+    assert not await ports.webhooks.takes_urls(TenantId(fresh("ten")))
+    assert not await ports.webhooks.test(owner.tenant, anybody)
+    chat = Chat(ports.run_store, owner)
+    run = await finish_naming(chat, "https://b.example/1")
+    await finish(chat)
+    told = [(one.endpoint, one.url, event(one)["data"]["run"]) for one in await claim(ports.webhooks, owner)]
+    assert sorted(told) == sorted(
+        [(anybody, "https://b.example/1", run), (everything, "https://a.example/", run)]
+    )
+
+
+async def test_receivers_of_two_requests_do_not_wait_for_each_other(
+    ports: DatabasePorts, owner: Owner
+) -> None:
+    """Not even within a session, and one that is gone switches off nothing."""
+    anybody = await add_any(ports.webhooks, owner)
+    chat = Chat(ports.run_store, owner)
+    for number in (1, 2, 2):
+        await finish_naming(chat, f"https://b.example/{number}")
+    first, second = await claim(ports.webhooks, owner)
+    assert (first.url, second.url) == ("https://b.example/1", "https://b.example/2")
+    assert await ports.webhooks.settle(first, WebhookResult("status 410", 1, is_gone=True)) == "failed"
+    assert await ports.webhooks.takes_urls(owner.tenant)
+    assert await ports.webhooks.settle(second, WebhookResult("status 500", 60)) == "pending"
+    assert await claim(ports.webhooks, owner) == []
+    assert await ports.webhooks.settle(second, WebhookResult()) == "delivered"
+    [third] = await claim(ports.webhooks, owner)
+    assert third.url == "https://b.example/2"
+    assert third.number > second.number
+    assert await ports.webhooks.replay(owner.tenant, anybody) == 1
 
 
 async def test_a_tenant_has_few_endpoints(ports: DatabasePorts, owner: Owner) -> None:

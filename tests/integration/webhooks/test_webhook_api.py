@@ -139,3 +139,79 @@ async def test_what_is_no_receiver_is_refused(client: ApiClient) -> None:
     without_keys = ApiClient(client.system, await client.system.gateway())
     answer = await without_keys.post("/api/webhooks", {"url": "https://example.com/"})
     assert (answer.status, "REJOIN_CONTEXT_ENCRYPTION_KEYS" in answer.json["detail"]) == (503, True)
+
+
+@pytest.fixture
+async def anybody(client: ApiClient) -> AsyncIterator[str]:
+    """The secret of the webhook that lets requests name receivers."""
+    added = await client.post("/api/webhooks", {"url": "*"})
+    assert added.status == 201
+    assert (await client.post("/api/webhooks", {"url": "*"})).status == 409
+    yield added.json["secret"]
+    await client.ask("DELETE", f"/api/webhooks/{added.json['id']}")
+
+
+@pytest.mark.feature("F115")
+async def test_a_request_names_a_receiver_for_its_run(client: ApiClient, anybody: str) -> None:
+    """In each API; sent again it is told once; the next message of the session, which names none, is not."""
+    await client.system.runner(**SENDS)
+    text = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "count 1"}]}
+    async with webhook_receiver() as receiver:
+        webhook = {"webhook": {"url": receiver.url}}
+        runs = []
+        for path, body in (
+            ("/api/chat", {"id": client.session(), "messages": [text], "trigger": "submit-message"}),
+            ("/run/api/chat", {"conversationId": client.session(), "messages": [text]}),
+            ("/run/api/executions", {"conversationId": client.session(), "messages": [text]}),
+            (client.at(client.session()), {"message": text}),
+            ("/api/completion", {"id": client.session(), "prompt": "count 1"}),
+        ):
+            answer = await client.post(path, body | webhook)
+            assert answer.status in {200, 201}, answer.raw
+            runs.append(answer.headers["x-workflow-run-id"].partition(".")[0])
+            if path != "/api/completion":
+                again = await client.post(path, body | webhook)
+                assert again.headers["x-workflow-run-id"].partition(".")[0] == runs[-1]
+        await client.system.post(client.base, client.system.chat(client.session(), "count 1"))
+        await wait_until(lambda: len(receiver.received) >= len(runs), "all receptions")
+        assert sorted(one.run for one in receiver.received) == sorted(runs)
+        for one in receiver.received:
+            one.verify(anybody)
+
+
+@pytest.mark.feature("F115")
+async def test_a_request_names_no_receiver_that_it_may_not(client: ApiClient) -> None:
+    """Neither a wrong one, nor any before the tenant allows it; nothing is stored then."""
+    session = client.session()
+    text = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "count 1"}]}
+    for webhook, said in (
+        ({"url": "https://example.com/"}, "no webhook *"),
+        ({"url": "file:///etc/passwd"}, "http or https"),
+        ({"url": "*"}, "http or https"),
+        ({"url": "https://a:b@example.com/"}, "credentials"),
+        ({"url": "https://example.com/", "secret": "s"}, "secret"),
+    ):
+        answer = await client.post("/api/chat", {"id": session, "messages": [text], "webhook": webhook})
+        assert (answer.status, said in answer.json["detail"]) == (400, True), answer.json
+    assert (await client.get(f"/api/threads/{session}")).status == 404
+
+
+@pytest.mark.feature("F115")
+async def test_a_receiver_of_a_request_in_a_private_network_gets_nothing(
+    client: ApiClient, anybody: str
+) -> None:
+    """The URL is a stranger's: the guard looks at each address."""
+    assert anybody
+    await client.system.runner(**{**SENDS, "webhook_private_addresses": False})
+    async with webhook_receiver() as receiver:
+        body = client.system.chat(client.session(), "count 1") | {"webhook": {"url": receiver.url}}
+        await client.system.post(client.base, body)
+        [endpoint] = (await client.get("/api/webhooks")).json["webhooks"]
+        receiver.endpoint = endpoint["id"]
+
+        async def refused() -> bool:
+            [one] = await deliveries(client, receiver)
+            return str(one["error"]).startswith("not reachable")
+
+        await wait_until(refused, "the refusal")
+        assert receiver.received == []

@@ -36,6 +36,8 @@ class WebhookRow(msgspec.Struct):
     expires_at: datetime
     created_at: datetime
     session: str | None = None
+    url: str | None = None
+    """Null: the endpoint's."""
     run: RunId | None = None
     state: WebhookState = "pending"
     attempts: int = 0
@@ -157,17 +159,26 @@ class MemoryDatabase:
         return runs
 
     def queue_webhooks(self, run: Run) -> None:
-        """A run has ended or waits: a delivery for each endpoint of its tenant that is told of it."""
+        """A run has ended or waits: a delivery for each endpoint of its tenant that is told of it. For the
+        endpoint with the URL `*`, if the run's request names a URL: to that.
+        """
         event = "run.waiting" if run.state is State.SUSPENDED else f"run.{run.state.value}"
+        named = self.runs[run.id].request_options.webhook_url
         for endpoint in self.webhook_endpoints.values():
             if endpoint.tenant == run.tenant and endpoint.disabled_at is None and event in endpoint.events:
-                self.queue_webhook(endpoint.id, event, self._webhook_data(run), run)
+                url = named if endpoint.url == "*" else None
+                if endpoint.url != "*" or url is not None:
+                    self.queue_webhook(endpoint.id, event, self._webhook_data(run), run, url)
 
-    def queue_webhook(self, endpoint: str, event: str, data: dict[str, Any], run: Run | None = None) -> None:
+    def queue_webhook(
+        self, endpoint: str, event: str, data: dict[str, Any], run: Run | None = None, url: str | None = None
+    ) -> None:
         """A delivery for an endpoint."""
         now = now_utc()
         payload = msgspec.json.encode({"type": event, "timestamp": now, "data": data})
-        row = WebhookRow(next(self._webhook_numbers), endpoint, payload, now, now + timedelta(days=1), now)
+        row = WebhookRow(
+            next(self._webhook_numbers), endpoint, payload, now, now + timedelta(days=1), now, url=url
+        )
         if run is not None:
             row.run, row.session = run.id, run.session
         self.webhooks.append(row)

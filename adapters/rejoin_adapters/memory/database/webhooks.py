@@ -81,7 +81,8 @@ class MemoryWebhookOutbox:
 
     async def test(self, tenant: TenantId, id: str) -> bool:
         """See `WebhookOutbox`."""
-        if self._find(tenant, id) is None:
+        endpoint = self._find(tenant, id)
+        if endpoint is None or endpoint.url == "*":
             return False
         self._database.queue_webhook(id, TEST_EVENT, {"endpoint": id})
         return True
@@ -107,10 +108,10 @@ class MemoryWebhookOutbox:
         busy = Counter(sending)
         busy_tenants = Counter(endpoints[endpoint].tenant for endpoint in sending)
         taken: list[DueWebhook] = []
-        begun: set[tuple[str, str]] = set()
+        begun: set[tuple[str, str, str | None]] = set()
         for row in pending:
             endpoint = endpoints[row.endpoint]
-            place = (row.endpoint, row.session or f"test {row.number}")
+            place = (row.endpoint, row.session or f"test {row.number}", row.url)
             is_first = place not in begun
             begun.add(place)
             if (
@@ -135,7 +136,7 @@ class MemoryWebhookOutbox:
             row.number,
             endpoint.id,
             endpoint.tenant,
-            endpoint.url,
+            row.url or endpoint.url,
             row.attempts,
             msgspec.Raw(row.payload),
             secret,
@@ -149,7 +150,7 @@ class MemoryWebhookOutbox:
         if row is None or row.state != "pending" or is_late:
             return None
         endpoint = self._database.webhook_endpoints[row.endpoint]
-        if result.is_gone and endpoint.disabled_at is None:
+        if result.is_gone and endpoint.disabled_at is None and row.url is None:
             endpoint = msgspec.structs.replace(endpoint, disabled_at=now_utc())
             self._database.webhook_endpoints[row.endpoint] = endpoint
             self._record("disabled", endpoint)
@@ -191,6 +192,13 @@ class MemoryWebhookOutbox:
             if row.endpoint == id and (before is None or row.number < before) and state in {None, row.state}
         ]
         return found[:limit]
+
+    async def takes_urls(self, tenant: TenantId) -> bool:
+        """See `WebhookOutbox`."""
+        return any(
+            one.tenant == tenant and one.url == "*" and one.disabled_at is None
+            for one in self._database.webhook_endpoints.values()
+        )
 
     async def backlog(self) -> WebhookBacklog:
         """See `WebhookOutbox`."""

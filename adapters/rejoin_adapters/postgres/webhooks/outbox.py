@@ -86,7 +86,7 @@ class PostgresWebhookOutbox:
             select id, tenant_id, $3::text, json_build_object(
               'type', $3::text, 'timestamp', clock_timestamp(), 'data', json_build_object('endpoint', id)),
               clock_timestamp() + interval '1 day'
-            from webhook_endpoints where tenant_id = $1 and id = $2
+            from webhook_endpoints where tenant_id = $1 and id = $2 and url <> '*'
             returning to_json(number)
         """
         return await self._database.fetch_text(query, tenant, id, TEST_EVENT) is not None
@@ -140,6 +140,14 @@ class PostgresWebhookOutbox:
             from webhook_endpoints e where tenant_id = $1 and id = $2
         """
         return await self._database.find_json(list[WebhookDelivery], query, tenant, id, limit, before, state)
+
+    async def takes_urls(self, tenant: TenantId) -> bool:
+        """See `WebhookOutbox`."""
+        query = """
+            select to_json(id) from webhook_endpoints
+            where tenant_id = $1 and url = '*' and disabled_at is null
+        """
+        return await self._database.fetch_text(query, tenant) is not None
 
     async def backlog(self) -> WebhookBacklog:
         """See `WebhookOutbox`."""

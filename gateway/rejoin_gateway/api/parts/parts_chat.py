@@ -13,6 +13,7 @@ from msgspec import UNSET
 from rejoin_adapters.store_types import Approval, Decision, Run
 from rejoin_gateway.api.shared.answers import Answer, answer_sent
 from rejoin_gateway.api.shared.lookup import session_by_id
+from rejoin_gateway.api.shared.run_webhook import with_webhook
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions
@@ -66,6 +67,7 @@ async def answer_chat(request: web.Request, chat: PartsRequest) -> Answer:
         raise Invalid(NO_PARTS, "/parts")
     key = key_of(request)
     session = session_of(request, chat.session_id or new_session_id(key, request[PRINCIPAL].owner))
+    session = await with_webhook(request, session, chat)
     message = ClientMessage(chat.message_id or new_message_id(key), "user", chat.parts)
     sent = await session.send(
         message_input.build_user_message(message, ""),

@@ -28,6 +28,7 @@ from rejoin_gateway.api.shared.answers import (
 from rejoin_gateway.api.shared.client_tools import with_named_tools
 from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
 from rejoin_gateway.api.shared.message_forms import RunMessage
+from rejoin_gateway.api.shared.run_webhook import with_webhook
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.answered_calls import AnsweredCall, to_decisions, without_answers
@@ -123,6 +124,7 @@ async def answer_chat(request: web.Request, chat: ChatRequest) -> Answer:
     key = key_of(request)
     session = session_of(request, chat.session_id or new_session_id(key, request[PRINCIPAL].owner))
     session = await with_named_tools(session, chat.tools)
+    session = await with_webhook(request, session, chat)
     sent = await _send_message(
         request, session, chat, answers or message_forms.earlier_answers(chat.messages)
     )

@@ -26,6 +26,7 @@ from rejoin_gateway.api.shared.answers import (
 )
 from rejoin_gateway.api.shared.client_tools import with_named_tools
 from rejoin_gateway.api.shared.lookup import session_in_path
+from rejoin_gateway.api.shared.run_webhook import with_webhook
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
@@ -111,6 +112,7 @@ async def _send_message(request: web.Request, session: AgentSession, body: NewMe
     located = body.located
     session = await with_named_tools(session, body.tools, body.tools_pointer)
     session = msgspec.structs.replace(session, context=ContextInput(request.headers, body.context))
+    session = await with_webhook(request, session, body.options)
     with message_input.relocate_errors(located.pointer, located.places):
         message = message_input.build_user_message(located.message, located.pointer)
         given = await find_requests(session, body.decisions.answers, body.decisions.outputs)

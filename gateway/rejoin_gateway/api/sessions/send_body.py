@@ -27,6 +27,7 @@ from rejoin_protocol.limits import (
     OBJECT_KEYS_MAX,
     REASON_CHARS_MAX,
     TEXT_BYTES_MAX,
+    URL_CHARS_MAX,
 )
 
 PART_TYPES = ("text", "file", "image", "image_url")
@@ -244,6 +245,13 @@ _ITEM = {
                     "(`reject`), or reaches the run's model at its next step (`steer`).",
                 },
                 "interruptIfStreaming": {"type": "boolean", "description": "As `whenBusy: interrupt`."},
+                "webhook": {
+                    "type": "object",
+                    "properties": {"url": {"type": "string", "maxLength": URL_CHARS_MAX}},
+                    "required": ["url"],
+                    "additionalProperties": False,
+                    "description": "Who is told of the run alone, if the tenant has a webhook `*`.",
+                },
             },
             "anyOf": [{"required": ["message"]}, {"required": ["messages"]}],
         },
