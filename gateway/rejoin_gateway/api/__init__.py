@@ -12,4 +12,5 @@ agent_chat      agent-chat API: /api/agent/chat
 openai          OpenAI-compatible: /run/v1/chat/completions, /run/v1/responses, /run/v1/models
 mcp             MCP server: /run/v1/mcp
 files, health   attachments; probes and metrics
+webhooks        /api/webhooks: who is told of runs
 """

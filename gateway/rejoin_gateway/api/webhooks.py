@@ -37,7 +37,9 @@ WEBHOOK_STATES: tuple[WebhookState, ...] = get_args(WebhookState.__value__)
 
 
 class NewWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A receiver. `url`: http or https, without credentials. `events`: what it is told; all by default."""
+    """A receiver. `url`: http or https, without credentials; `*`: the receivers that requests name for their
+    runs. `events`: what it is told; all by default.
+    """
 
     url: Annotated[str, Meta(min_length=1, max_length=URL_CHARS_MAX)]
     events: Annotated[list[WebhookEvent], Meta(min_length=1, max_length=len(WEBHOOK_EVENTS))] = msgspec.field(
@@ -110,7 +112,7 @@ async def list_webhooks(request: web.Request) -> web.StreamResponse:
 
 
 async def add_webhook(request: web.Request) -> web.StreamResponse:
-    """Add a receiver. Raises `Invalid`, `Limited`, and `Unavailable` without keys for its secret."""
+    """Add a receiver. Raises `Invalid`, `Conflict`, `Limited`, `Unavailable` without keys for its secret."""
     endpoints, body = _endpoints(request), await decode_body(request, NewWebhook)
     if endpoints.sealer is None:
         raise Unavailable("this gateway cannot keep secrets: set REJOIN_CONTEXT_ENCRYPTION_KEYS")
@@ -234,7 +236,7 @@ ROUTES = (
             body=NewWebhook,
             responses={201: AddedWebhook},
             tag="webhooks",
-            error_statuses=[404, 429],
+            error_statuses=[404, 409, 429],
             example={"url": "https://example.com/hook", "events": ["run.completed", "run.waiting"]},
         ),
     ),
