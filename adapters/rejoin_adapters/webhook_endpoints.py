@@ -3,6 +3,7 @@
 Owns the form of ids and URLs and the sealing of secrets; `WebhookOutbox` stores them. Sends nothing.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from rejoin_protocol.security.sealing import Sealer
 from rejoin_protocol.security.webhook_signature import WEBHOOK_SECRET_BYTES, format_secret, sealing_place
 
 ENDPOINT_ID_BYTES = 12
+ENDPOINT_ID = re.compile(rf"we_[0-9a-f]{{{2 * ENDPOINT_ID_BYTES}}}")
 ANY_URL = "*"
 """The URL of the endpoint that stands for those that requests name: its secret signs what is sent there."""
 
@@ -46,6 +48,11 @@ class WebhookEndpoints(msgspec.Struct, frozen=True):
         secret, sealed = self._make_secret(id)
         self.require(id, found=await self.outbox.rotate(self.tenant, id, sealed, overlap_s))
         return secret
+
+    def check_id(self, id: str) -> str:
+        """The id. Raises `NotFound` unless it has the form of one."""
+        self.require(id, found=ENDPOINT_ID.fullmatch(id) is not None)
+        return id
 
     def require(self, id: str, *, found: bool) -> None:
         """Raises `NotFound` unless the endpoint was found."""

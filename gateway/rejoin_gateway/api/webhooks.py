@@ -123,20 +123,19 @@ async def add_webhook(request: web.Request) -> web.StreamResponse:
 
 async def remove_webhook(request: web.Request) -> web.StreamResponse:
     """Remove a receiver, and what was still to be sent to it. Raises `NotFound`."""
-    endpoints, id = _endpoints(request), request.match_info["id"]
+    endpoints = _endpoints(request)
+    id = endpoints.check_id(request.match_info["id"])
     endpoints.require(id, found=await endpoints.outbox.remove(endpoints.tenant, id))
     return web.Response(status=HTTPStatus.NO_CONTENT)
 
 
 async def list_deliveries(request: web.Request) -> web.StreamResponse:
     """What was sent to a receiver, and what is still to be sent. Raises `NotFound`, `Invalid`."""
-    endpoints, id, limit = (
-        _endpoints(request),
-        request.match_info["id"],
-        parse_limit(request, DELIVERIES_DEFAULT),
-    )
+    endpoints, limit = _endpoints(request), parse_limit(request, DELIVERIES_DEFAULT)
+    before, state = _parse_before(request), _parse_state(request)
+    id = endpoints.check_id(request.match_info["id"])
     found = await endpoints.outbox.deliveries(
-        endpoints.tenant, id, limit=limit + 1, before=_parse_before(request), state=_parse_state(request)
+        endpoints.tenant, id, limit=limit + 1, before=before, state=state
     )
     endpoints.require(id, found=found is not None)
     page = list(found or ())[:limit]
@@ -147,7 +146,8 @@ async def list_deliveries(request: web.Request) -> web.StreamResponse:
 
 async def replay_webhook(request: web.Request) -> web.StreamResponse:
     """Send again what has failed, and switch the receiver on. Raises `NotFound`."""
-    endpoints, id = _endpoints(request), request.match_info["id"]
+    endpoints = _endpoints(request)
+    id = endpoints.check_id(request.match_info["id"])
     count = await endpoints.outbox.replay(endpoints.tenant, id)
     endpoints.require(id, found=count is not None)
     return json_response(Replayed(count or 0))

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 STARTED_S = 60.0
 
 
+@pytest.mark.feature("F115")
 async def test_a_killed_sender_loses_nothing(system: LocalSystem, tmp_path: Path) -> None:
     settings = {
         "REJOIN_CONTEXT_ENCRYPTION_KEYS": KEYS,

@@ -133,7 +133,8 @@ async def test_what_is_no_receiver_is_refused(client: ApiClient) -> None:
         assert (answer.status, said in str(answer.json)) == (400, True), (body, answer.json)
     for path in ("/api/webhooks/we_none/deliveries", "/api/webhooks/we_none/deliveries?state=pending"):
         assert (await client.get(path)).status == 404
-    assert (await client.post("/api/webhooks/we_none/replay")).status == 404
+    for id in ("we_none", f"we_{'0' * 24}", "%00", "%FF", "a" * 2_000):
+        assert (await client.post(f"/api/webhooks/{id}/replay")).status == 404
     for query in ("state=odd", "before=x", "limit=0"):
         assert (await client.get(f"/api/webhooks/we_none/deliveries?{query}")).status == 400
     without_keys = ApiClient(client.system, await client.system.gateway())

@@ -73,6 +73,7 @@ async def ask(system: LocalSystem, base: str, session: str, text: str) -> str:
     return (await system.post(base, system.chat(session, text))).headers["x-workflow-run-id"]
 
 
+@pytest.mark.feature("F115")
 async def test_ends_and_stops_of_runs_are_told_and_signed(
     system: LocalSystem, receiver: WebhookReceiver
 ) -> None:
@@ -101,8 +102,10 @@ async def test_ends_and_stops_of_runs_are_told_and_signed(
 
 
 @pytest.mark.slow
-async def test_a_session_is_told_in_order_while_a_failing_receiver_is_asked_again(
-    system: LocalSystem, receiver: WebhookReceiver
+@pytest.mark.feature("F115")
+@pytest.mark.parametrize("how", ["fails", "hangs", "dies"])
+async def test_a_receiver_that_cannot_hear_is_asked_again_in_the_order_of_a_session(
+    system: LocalSystem, receiver: WebhookReceiver, how: str
 ) -> None:
     """And another session does not wait for it."""
     failures = 3
@@ -112,6 +115,10 @@ async def test_a_session_is_told_in_order_while_a_failing_receiver_is_asked_agai
         nonlocal failures
         if one.event["data"]["session"] == session and failures:
             failures -= 1
+            if how == "hangs":
+                return await receiver.hang(one)
+            if how == "dies":
+                one.cut()
             return web.Response(status=500)
         return web.Response()
 
@@ -174,6 +181,7 @@ async def test_both_secrets_sign_after_a_rotation(system: LocalSystem, receiver:
     assert new not in str(stored)
 
 
+@pytest.mark.feature("F115")
 async def test_nothing_is_sent_after_its_run_was_deleted(
     system: LocalSystem, receiver: WebhookReceiver
 ) -> None:
@@ -196,6 +204,7 @@ async def test_nothing_is_sent_after_its_run_was_deleted(
     assert len(receiver.received) <= count + 2
 
 
+@pytest.mark.feature("F115")
 async def test_a_receiver_that_hangs_delays_no_run_and_no_other_receiver(
     system: LocalSystem, receiver: WebhookReceiver
 ) -> None:

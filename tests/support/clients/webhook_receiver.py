@@ -26,6 +26,8 @@ class Received(msgspec.Struct):
 
     headers: dict[str, str]
     body: bytes
+    cut: Callable[[], None]
+    """Ends its connection without an answer, as a receiver that dies."""
 
     @property
     def event(self) -> dict[str, Any]:
@@ -63,7 +65,9 @@ class WebhookReceiver:
 
     async def take(self, request: web.Request) -> web.Response:
         """Handle one request."""
-        one = Received({name.lower(): text for name, text in request.headers.items()}, await request.read())
+        assert request.transport is not None
+        headers = {name.lower(): text for name, text in request.headers.items()}
+        one = Received(headers, await request.read(), request.transport.abort)
         self.received.append(one)
         return await self.answer(one)
 
