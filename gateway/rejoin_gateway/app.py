@@ -40,6 +40,7 @@ from rejoin_adapters.process import metrics_server, tracing
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.process.overload import return_large_blocks
 from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
+from rejoin_adapters.webhook_endpoints import WebhookEndpoints
 from rejoin_gateway.agent_cache import CachedAgentRegistry
 from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health, prompts, webhooks
 from rejoin_gateway.api.console import run_list, usage_report
@@ -238,7 +239,9 @@ def _build_service(
 ) -> GatewayService:
     return GatewayService(
         audit=PostgresAuditLog(database),
-        webhooks=PostgresWebhookOutbox(database),
+        webhooks=lambda tenant: WebhookEndpoints(
+            PostgresWebhookOutbox(database), tenant, backend.sealer, backend.random_bytes
+        ),
         run_counts=PostgresRunCounts(database),
         backend=backend,
         authenticator=authenticator,

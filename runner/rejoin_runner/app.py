@@ -95,9 +95,7 @@ async def open_worker(
             )
         )
         sealer, metrics = _build_sealer(settings), RunnerMetrics()
-        sender = await stack.enter_async_context(
-            _open_webhook_sender(settings, store.database, sealer, metrics)
-        )
+        sender = await stack.enter_async_context(_open_sender(settings, store.database, sealer, metrics))
         yield Worker(
             f"{socket.gethostname()}-{os.getpid()}",
             served,
@@ -162,7 +160,7 @@ def _worker_limits(settings: RunnerSettings) -> WorkerLimits:
 
 
 @asynccontextmanager
-async def _open_webhook_sender(
+async def _open_sender(
     settings: RunnerSettings, database: Database, sealer: Sealer | None, metrics: RunnerMetrics
 ) -> AsyncIterator[WebhookSender | None]:
     """None without the keys that decrypt the secrets of receivers."""
@@ -177,7 +175,7 @@ async def _open_webhook_sender(
             http,
             sealer,
             limits,
-            metrics=metrics,
+            metrics=metrics.webhooks,
             now_ms=_now_ms,
             draw=SystemRandom().random,
         )

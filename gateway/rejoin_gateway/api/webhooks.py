@@ -158,8 +158,7 @@ def _endpoints(request: web.Request) -> WebhookEndpoints:
     principal, service = request[PRINCIPAL], request.app[SERVICE]
     if principal.owner.user is not None or principal.agent is not None:
         raise NotFound("webhooks are the tenant's: use a key without a user and without an agent")
-    backend = service.backend
-    return WebhookEndpoints(service.webhooks, principal.owner.tenant, backend.sealer, backend.random_bytes)
+    return service.webhooks(principal.owner.tenant)
 
 
 def _parse_before(request: web.Request) -> int | None:

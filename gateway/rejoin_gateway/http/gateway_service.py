@@ -5,23 +5,24 @@ route that has a scope.
 """
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 from aiohttp import web
 
 from rejoin_adapters.ports.audit import AuditLog
 from rejoin_adapters.ports.run_counts import RunCounts
-from rejoin_adapters.ports.webhooks import WebhookOutbox
 from rejoin_adapters.process.background import DetachedTasks
 from rejoin_adapters.process.fair_share import FairShare
 from rejoin_adapters.process.overload import MEMORY
+from rejoin_adapters.webhook_endpoints import WebhookEndpoints
 from rejoin_gateway.auth.authenticator import Authenticator, Principal
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.http.cors import Cors
 from rejoin_gateway.http.rate_limit import FailedLogins, OpenStreams, Rate, RateLimiter, TenantRates
 from rejoin_gateway.http.request_body import LargeBodies
 from rejoin_protocol.errors import Unavailable
-from rejoin_protocol.ids import AgentName
+from rejoin_protocol.ids import AgentName, TenantId
 from rejoin_protocol.limits import HISTORY_PAGES_MAX
 
 RESUME_LOOKUPS_MAX = 32
@@ -54,7 +55,8 @@ class GatewayService(msgspec.Struct, frozen=True, kw_only=True):
     open_streams: OpenStreams = msgspec.field(default_factory=OpenStreams)
     tenant_rates: TenantRates
     audit: AuditLog
-    webhooks: WebhookOutbox
+    webhooks: Callable[[TenantId], WebhookEndpoints]
+    """The endpoints of a tenant."""
     run_counts: RunCounts
     cors: Cors = Cors()
     disconnect_policy: DisconnectPolicy = DisconnectPolicy()

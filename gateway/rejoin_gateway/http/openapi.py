@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from rejoin_adapters.ports.webhooks import WEBHOOK_EVENTS, WebhookBody
 from rejoin_gateway.http.routes import PLAIN_TEXT, ErrorFormat, Route
-from rejoin_gateway.http.webhook_docs import WEBHOOK_TYPES, describe_webhooks
 from rejoin_protocol.events.chunks import Data, Tagged
 from rejoin_protocol.limits import ID_CHARS_MAX
 
@@ -142,6 +142,19 @@ last, without a description.
 """
 
 
+WEBHOOK_MEANINGS = {
+    "run.completed": "The run has ended, and history has its answer.",
+    "run.failed": "The run has failed.",
+    "run.cancelled": "The run was interrupted.",
+    "run.waiting": "The run is suspended; `waitingFor` names the calls that need a decision or an output.",
+}
+WEBHOOK_HEADERS = {
+    "webhook-id": "The same in all attempts: by it you know a repetition.",
+    "webhook-timestamp": "Seconds since 1970, of this attempt.",
+    "webhook-signature": "`v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`, or two such.",
+}
+
+
 class ErrorInfo(msgspec.Struct, frozen=True):
     """The error for programs."""
 
@@ -209,9 +222,7 @@ ERROR_FORMATS: Mapping[ErrorFormat, tuple[str, type[msgspec.Struct]]] = {
 def openapi_document(routes: Sequence[Route], *, version: str) -> dict[str, Any]:
     """The OpenAPI document. Raises `ValueError` if two types have the same name."""
     types = list(dict.fromkeys(kind for route in routes for kind in _body_types(route)))
-    _, components = msgspec.json.schema_components(
-        [*types, *_error_types(), *WEBHOOK_TYPES], ref_template=REFS
-    )
+    _, components = msgspec.json.schema_components([*types, *_error_types(), WebhookBody], ref_template=REFS)
     chunk, chunks = _event_schemas()
     if ambiguous := [name for name in components if "." in name]:
         raise ValueError(f"several types have the same name: {ambiguous}")
@@ -229,7 +240,7 @@ def openapi_document(routes: Sequence[Route], *, version: str) -> dict[str, Any]
         "servers": [{"url": "/"}],
         "tags": _tags(routes),
         "paths": paths,
-        "webhooks": describe_webhooks(REFS),
+        "webhooks": _webhooks(),
         "components": {
             "schemas": components | chunks | {"UIMessageChunk": chunk},
             "securitySchemes": {
@@ -239,6 +250,38 @@ def openapi_document(routes: Sequence[Route], *, version: str) -> dict[str, Any]
                     "description": "An API key (`id.secret`) or a JSON web token. "
                     "Not needed by a gateway with `REJOIN_ALLOW_ANONYMOUS`.",
                 }
+            },
+        },
+    }
+
+
+def _webhooks() -> dict[str, Any]:
+    """What receivers get, by event (Standard Webhooks)."""
+    body = {"$ref": REFS.format(name=WebhookBody.__name__)}
+    return {event: {"post": _webhook(event, body)} for event in WEBHOOK_EVENTS}
+
+
+def _webhook(event: str, body: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "operationId": event.replace(".", "_"),
+        "summary": WEBHOOK_MEANINGS[event],
+        "tags": ["webhooks"],
+        "parameters": [
+            {
+                "name": name,
+                "in": "header",
+                "required": True,
+                "description": text,
+                "schema": {"type": "string"},
+            }
+            for name, text in WEBHOOK_HEADERS.items()
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {
+            "2XX": {"description": "Received. The session's next event is sent."},
+            "410": {"description": "Nothing more is sent to this receiver."},
+            "default": {
+                "description": "Sent again later, for a day; not before `Retry-After`, up to four hours.",
             },
         },
     }

@@ -13,6 +13,36 @@ OTHER_LABEL = "(other)"
 """The label of further models: an application's own loop may name any."""
 
 
+class WebhookMetrics:
+    """The metrics of a sender of webhooks, among those of its process."""
+
+    def __init__(self, metrics: ProcessMetrics) -> None:
+        self._attempts = metrics.counter(
+            "rejoin_webhook_attempts",
+            "Attempts to send a webhook: delivered, retried (it is sent again later), failed (it is not).",
+            "outcome",
+        )
+        for outcome in ("delivered", "retried", "failed"):
+            self._attempts.labels(outcome)
+        self._pending = metrics.gauge(
+            "rejoin_webhooks_pending",
+            "Webhooks of all tenants that are still to be sent. Every runner reports the same number.",
+        )
+        self._oldest_s = metrics.gauge(
+            "rejoin_webhooks_oldest_age_seconds",
+            "Age of the oldest of them. It grows while a receiver fails.",
+        )
+
+    def attempted(self, outcome: str) -> None:
+        """A webhook was sent, or could not be sent."""
+        self._attempts.labels(outcome).inc()
+
+    def wait(self, pending: int, oldest_s: float) -> None:
+        """The outbox was counted."""
+        self._pending.set(pending)
+        self._oldest_s.set(oldest_s)
+
+
 class RunnerMetrics(ProcessMetrics):
     """The metrics of one runner process."""
 
@@ -72,30 +102,7 @@ class RunnerMetrics(ProcessMetrics):
             "outcome",
         )
 
-        self._webhook_attempts = self.counter(
-            "rejoin_webhook_attempts",
-            "Attempts to send a webhook: delivered, retried (it is sent again later), failed (it is not).",
-            "outcome",
-        )
-        for outcome in ("delivered", "retried", "failed"):
-            self._webhook_attempts.labels(outcome)
-        self._webhooks_pending = self.gauge(
-            "rejoin_webhooks_pending",
-            "Webhooks of all tenants that are still to be sent. Every runner reports the same number.",
-        )
-        self._webhooks_oldest_s = self.gauge(
-            "rejoin_webhooks_oldest_age_seconds",
-            "Age of the oldest of them. It grows while a receiver fails.",
-        )
-
-    def webhook_attempted(self, outcome: str) -> None:
-        """A webhook was sent, or could not be sent."""
-        self._webhook_attempts.labels(outcome).inc()
-
-    def webhooks_wait(self, pending: int, oldest_s: float) -> None:
-        """The outbox was counted."""
-        self._webhooks_pending.set(pending)
-        self._webhooks_oldest_s.set(oldest_s)
+        self.webhooks = WebhookMetrics(self)
 
     def run_claimed(self, agent: str, age_s: float | None) -> None:
         """A run was claimed. `age_s` is the age of its request, None if the request was redelivered."""

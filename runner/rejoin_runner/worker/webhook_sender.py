@@ -19,7 +19,7 @@ from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.security.sealing import Sealer, UnsealError
 from rejoin_protocol.security.webhook_signature import message_id, sealing_place, sign
-from rejoin_runner.run.metrics import RunnerMetrics
+from rejoin_runner.run.metrics import WebhookMetrics
 
 log = structlog.get_logger("rejoin.webhooks")
 
@@ -83,7 +83,7 @@ class WebhookSender:
         sealer: Sealer,
         limits: WebhookLimits,
         *,
-        metrics: RunnerMetrics,
+        metrics: WebhookMetrics,
         now_ms: Callable[[], int],
         draw: Callable[[], float],
     ) -> None:
@@ -110,7 +110,7 @@ class WebhookSender:
                         forget_at = clock() + FORGET_PERIOD_S
                     if clock() >= count_at:
                         backlog = await self._outbox.backlog()
-                        self._metrics.webhooks_wait(backlog.pending, backlog.oldest_s)
+                        self._metrics.wait(backlog.pending, backlog.oldest_s)
                         count_at = clock() + BACKLOG_PERIOD_S
                 except Unavailable as fault:
                     log.warning("webhooks_wait", error=str(fault))
@@ -143,7 +143,7 @@ class WebhookSender:
                 )
             state = await self._outbox.settle(delivery, result)
             if state is not None:
-                self._metrics.webhook_attempted("retried" if state == "pending" else state)
+                self._metrics.attempted("retried" if state == "pending" else state)
         except Unavailable as fault:
             log.warning("webhook_result_not_stored", endpoint=delivery.endpoint, error=str(fault))
         finally:

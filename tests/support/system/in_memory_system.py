@@ -14,6 +14,7 @@ from rejoin_adapters.memory.broker.run_queue import MemoryRunQueue
 from rejoin_adapters.memory.database.files import MemoryFileStore
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.webhook_endpoints import WebhookEndpoints
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.app import build_application
 from rejoin_gateway.auth.authenticator import AuthSettings, open_authenticator
@@ -67,7 +68,7 @@ class InMemorySystem(LocalSystem):
         )
         service = GatewayService(
             audit=self.ports.audit,
-            webhooks=self.ports.webhooks,
+            webhooks=lambda tenant: WebhookEndpoints(self.ports.webhooks, tenant, None, secrets.token_bytes),
             run_counts=self.ports.run_counts,
             backend=backend,
             authenticator=await enter(

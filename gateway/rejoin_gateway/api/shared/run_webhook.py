@@ -26,7 +26,8 @@ async def with_webhook(request: web.Request, session: AgentSession, body: Messag
         url = check_url(body.webhook.url)
     except Invalid as fault:
         raise Invalid(fault.detail, POINTER) from fault
-    if not await request.app[SERVICE].webhooks.takes_urls(session.owner.tenant):
+    endpoints = request.app[SERVICE].webhooks(session.owner.tenant)
+    if not await endpoints.outbox.takes_urls(endpoints.tenant):
         raise Invalid(f"requests may name no receiver: the tenant has no webhook {ANY_URL}", POINTER)
     options = msgspec.structs.replace(session.options, webhook_url=url)
     return msgspec.structs.replace(session, options=options)
