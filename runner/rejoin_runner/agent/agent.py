@@ -50,7 +50,8 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
             agent that works in the same run has them if it says the same. OpenAI's clients may also bring
             some if `callers` says so. Default: `declared`.
         callers: What the requests of OpenAI's clients may set for their own run; None: nothing. An agent that
-            works in the same run says it for itself. Default: all, see `Callers`.
+            works in the same run says it for itself, but for the form of the answer. Default: all, see
+            `Callers`.
         mcp: MCP servers whose tools the agent has too, as `<server>_<tool>`, while the server is connected.
             Default: none.
         handoffs: Agents to which it may hand the conversation over, with the tool `transfer_to_<name>`. A

@@ -114,8 +114,12 @@ class Attempt:
 
     @property
     def output(self) -> OutputType | None:
-        """The type of the active agent's answer: its own, else the one of the request. None: text."""
-        return self._member.output or self.callers.output_type(self.claim.request_options)
+        """The type of the active agent's answer: its own, else the one of the request, which the head has
+        taken for the whole run. None: text.
+        """
+        is_asked = self.state.frames.top.call is None and self.agent.custom_loop is None
+        taken = self.head.effective_callers if is_asked else NO_CALLERS
+        return self._member.output or taken.output_type(self.claim.request_options)
 
     @property
     def callers(self) -> Callers:

@@ -281,6 +281,22 @@ async def test_options_apply_to_the_agent_that_talks_to_the_client(
     assert (closed.model.requests[0].instructions, list(closed.model.requests[0].tools)) == ("", [])
 
 
+async def test_the_form_of_the_answer_holds_for_whoever_gives_it(
+    system: LocalSystem, client: AsyncOpenAI
+) -> None:
+    closed = ScriptedModel(OSLO)
+    await served(
+        system,
+        call("transfer_to_closed"),
+        handoffs=[Agent(name="closed", model=closed, callers=None)],
+    )
+    parsed = await client.chat.completions.parse(
+        model=system.agent, messages=[user("Where?")], response_format=Place
+    )
+    assert parsed.choices[0].message.parsed == Place(city="Oslo", size="large")
+    assert closed.requests[0].output is not None
+
+
 # ------------------------------------------------------------------------- paths and errors of OpenAI
 
 
