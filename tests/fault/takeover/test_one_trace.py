@@ -1,4 +1,4 @@
-"""One trace of a run, over a kill and a decision, by OpenTelemetry's GenAI conventions."""
+"""One trace of a run, and its cost, over a kill and a decision, by OpenTelemetry's GenAI conventions."""
 
 import json
 import signal
@@ -52,6 +52,7 @@ def variables(provider: FakeProvider, collector: OtlpCollector, **more: str) -> 
     return {
         "REJOIN_MODEL_BASE_URL": provider.base_url,
         "REJOIN_MODEL_API_KEY": "secret-key",
+        "REJOIN_PRICES": '{"openai:test-model": {"input": 1, "output": 10}}',
         "REJOIN_OTLP_ENDPOINT": collector.traces_url,
         "REJOIN_OTLP_METRICS_ENDPOINT": collector.metrics_url,
         "OTEL_BSP_SCHEDULE_DELAY": "100",
@@ -83,9 +84,12 @@ async def test_a_run_is_one_trace_over_a_killed_runner_and_an_approval(
             async with traced_runner(system, tmp_path / "second", settings) as second:
                 await response.read()
                 decision = await system.decision(base, session, approved=True)
-                assert (await post(system, base, decision, DECIDED)).text.endswith("It is gone.")
+                answer = await post(system, base, decision, DECIDED)
+                assert answer.text.endswith("It is gone.")
                 second.signal(signal.SIGTERM)
                 assert await second.end() == 0
+    # Of the three whole steps: 7 + 7 + 3 tokens in at 1 USD for a million, 3 + 3 + 1 out at 10 USD.
+    assert answer.chunks[-1]["messageMetadata"]["usage"]["costUsd"] == 87e-6
     run = response.headers["x-workflow-run-id"]
     own = [span for span in collector.spans if span.attributes.get("gen_ai.conversation.id") == session]
     runs = [span for span in collector.spans if span.attributes.get("rejoin.run") == run]
