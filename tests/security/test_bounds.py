@@ -235,6 +235,7 @@ WITHOUT_A_BOUND: dict[str, str] = {
     "jwt_tenant_claim": "a name",
     "api_key_pepper": "a credential",
     "context_encryption_keys": "credentials",
+    "health_port": "a port, or none",
     "metrics_port": "a port, or none",
     "otlp_endpoint": "a name",
     "otlp_metrics_endpoint": "a name",

@@ -1,6 +1,5 @@
 """`GET /api/agents`: the agents that runners have announced."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -22,7 +21,7 @@ class AgentInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     name: str
     description: str = ""
     context_schema: dict[str, Any] | None = None
-    suggestions: Sequence[str] = ()
+    suggestions: list[str] = []
 
 
 async def list_agents(request: web.Request) -> web.StreamResponse:
@@ -30,7 +29,7 @@ async def list_agents(request: web.Request) -> web.StreamResponse:
     entries = sort_default_first(await directory_of(request).agents(), request.app[SERVICE].default_agent)
     return json_response(
         [
-            AgentInfo(entry.name, entry.description, entry.context_schema, entry.suggestions)
+            AgentInfo(entry.name, entry.description, entry.context_schema, [*entry.suggestions])
             for entry in entries
         ]
     )
