@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 ROOT_PAGES = {name: name.lower() for name in ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")}
 """Files of the repository's root, and their pages."""
 ICON = ROOT / "gateway/rejoin_gateway/ui/static/icon.svg"
-TITLES = {"mcp": "MCP", "openai": "OpenAI"}
+TITLES = {"ag-ui": "AG-UI", "mcp": "MCP", "openai": "OpenAI"}
 SOURCE_URL = "https://rejoin.example/source/"
 ROUTES_MARK = "<!-- routes -->"
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)")

@@ -43,6 +43,7 @@ from rejoin_adapters.process.service_process import on_stop, raise_open_file_lim
 from rejoin_adapters.webhook_endpoints import WebhookEndpoints
 from rejoin_gateway.agent_cache import CachedAgentRegistry
 from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health, prompts, webhooks
+from rejoin_gateway.api.ag_ui import agent_runs
 from rejoin_gateway.api.console import run_list, usage_report
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
@@ -105,6 +106,7 @@ ROUTE_MODULES = (
     pages,
     completions,
     responses,
+    agent_runs,
     audit,
     webhooks,
     run_list,

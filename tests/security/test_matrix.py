@@ -116,6 +116,16 @@ EXAMPLES: dict[str, Example] = {
     "DELETE /run/v1/mcp": msgspec.structs.replace(MCP, body=None),
     "POST /v1/mcp": MCP,
     "DELETE /v1/mcp": msgspec.structs.replace(MCP, body=None),
+    "POST /ag-ui/{agent}": Example(
+        {
+            "threadId": "{session}",
+            "runId": "r-matrix",
+            "messages": [],
+            "resume": [{"interruptId": "{approval}", "status": "resolved", "payload": True}],
+        }
+    ),
+    "GET /ag-ui/{agent}/threads/{id}": HERE,
+    "GET /ag-ui/{agent}/runs/{run}": HERE,
 }
 EXAMPLES |= {
     route.format(base): example
@@ -273,6 +283,12 @@ def approvals(ann: Victim, id: str) -> dict[str, Any]:
             "approvalResponse": {"toolCallId": ann.call, "approved": True},
         },
         f"/run/api/executions/{ann.run}/approvals/{ann.call}": {"approved": True},
+        "/ag-ui/another": {
+            "threadId": ann.session,
+            "runId": "r-matrix",
+            "messages": [],
+            "resume": [{"interruptId": id, "status": "resolved", "payload": True}],
+        },
         "/run/v1/responses": {"model": "x", "input": [response], "previous_response_id": ann.response},
     }
 

@@ -10,6 +10,7 @@ parts           parts API: /api/chat with `parts`, /api/chat/approve, /api/threa
 aisdk           AI SDK (`useChat`): /api/chat, /api/chat/{id}/stream
 agent_chat      agent-chat API: /api/agent/chat
 openai          OpenAI-compatible: /run/v1/chat/completions, /run/v1/responses, /run/v1/models
+ag_ui           AG-UI 1.0: /ag-ui/{agent}
 mcp             MCP server: /run/v1/mcp
 files, health   attachments; probes and metrics
 webhooks        /api/webhooks: who is told of runs

@@ -40,7 +40,13 @@ PATHS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "file": ("A file's name", ANY_ID),
     "response": ("The response's id, `resp_…`", ANY_ID),
 }
-SESSIONS = ("/api/chat/", "/api/threads/", "/run/api/chat/", "/run/v1/conversations/")
+SESSIONS = (
+    "/ag-ui/{agent}/threads/",
+    "/api/chat/",
+    "/api/threads/",
+    "/run/api/chat/",
+    "/run/v1/conversations/",
+)
 """Path prefixes under which `{id}` is a session's id."""
 type Cursor = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})$")]
 type Place = Annotated[int, Meta(ge=-(10**12) + 1, le=10**12 - 1)]
@@ -133,6 +139,7 @@ TAGS: Mapping[str, str] = {
     "parts": "Threads, and decisions by run and thread.",
     "agent chat": "For tools of administrators.",
     "openai": "For OpenAI's clients: set their base URL to `/v1`.",
+    "ag-ui": "For clients of AG-UI 1.0, such as CopilotKit.",
     "mcp": "For MCP clients.",
     "webhooks": "Who is told of runs that end or wait. What receivers get: the webhooks of this description.",
     "operations": "Pages, probes, metrics and this description.",

@@ -18,13 +18,14 @@ from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log import record as log
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import Audience, Mark, Record
+from rejoin_protocol.log.sse import SseFrame
 
 EMPTY_READS_MAX = 5
 EVENT_READ_RETRY_WAIT_S = 0.1
 
 
-async def decode_events(frames: AsyncGenerator[bytes]) -> AsyncGenerator[Sequence[Chunk]]:
-    """The events of a response as they arrive; an empty sequence at each keep-alive. Ends after `[DONE]`.
+async def decode_frames(frames: AsyncGenerator[bytes]) -> AsyncGenerator[Sequence[SseFrame]]:
+    """The frames of a response as they arrive; an empty sequence at each keep-alive. Ends after `[DONE]`.
 
     Raises what `frames` raises.
     """
@@ -33,9 +34,16 @@ async def decode_events(frames: AsyncGenerator[bytes]) -> AsyncGenerator[Sequenc
         async for data in frames:
             batch = list(parser.feed(data))
             is_done = bool(batch) and batch[-1].data == sse.DONE_DATA
-            yield [chunks.decode(frame.data) for frame in (batch[:-1] if is_done else batch)]
+            yield batch[:-1] if is_done else batch
             if is_done:
                 return
+
+
+async def decode_events(frames: AsyncGenerator[bytes]) -> AsyncGenerator[Sequence[Chunk]]:
+    """The events of a response, as `decode_frames`."""
+    async with aclosing(decode_frames(frames)) as batches:
+        async for batch in batches:
+            yield [chunks.decode(frame.data) for frame in batch]
 
 
 class StoredEvents(msgspec.Struct, frozen=True):

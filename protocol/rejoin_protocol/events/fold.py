@@ -61,6 +61,10 @@ from rejoin_protocol.events.chunks import (
 type MessageDict = dict[str, Any]
 PAGE_KEY = "currentPage"
 """Field of a user's message: the page that the user is looking at. Only the agent-chat API sets it."""
+CONTEXT_KEY = "clientContext"
+"""Field of a user's message: what the application says beside it, `{description, value}` each. Only the AG-UI
+API sets it.
+"""
 """The JSON of a `ui_message.UIMessage`. Absent keys instead of `null`, and parts of any version of the
 client.
 """

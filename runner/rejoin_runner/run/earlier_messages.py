@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from rejoin_protocol.events.fold import PAGE_KEY, MessageDict
+from rejoin_protocol.events.fold import CONTEXT_KEY, PAGE_KEY, MessageDict
 from rejoin_protocol.events.typed_output import show_output
 from rejoin_protocol.ids import MessageId
 from rejoin_runner.next_action import agent_stack
@@ -15,18 +15,30 @@ NEVER_DECIDED = "The call was not run: its run ended before anybody approved it.
 
 def visible_history(history: Sequence[MessageDict], waiting: Collection[MessageId]) -> list[MessageDict]:
     """The messages without the work of delegated agents. `waiting`: the answers whose runs have not ended.
-    A user's message ends with the page that the user was looking at, if the client has said it.
+    A user's message ends with the page that the user was looking at, if the client has said it, and the
+    newest one with what its application says.
 
     A call that still waits for a person or a client keeps its state, so that the model does not ask for it
     again. A question that nobody can answer any more, because its run has ended or the session is a fork, is
     denied; a call whose output cannot come any more has failed.
     """
+    newest = max((number for number, one in enumerate(history) if one["role"] == "user"), default=-1)
     return [
         _close_open_calls(show_output(agent_stack.frame_view(message, None)), message["id"] in waiting)
         if message["role"] == "assistant"
-        else _show_page(message)
-        for message in history
+        else _show_page(_show_context(message) if number == newest else message)
+        for number, message in enumerate(history)
     ]
+
+
+def _show_context(message: MessageDict) -> MessageDict:
+    """The application's texts stand in the user's turn, quoted and on one line each, as the page does."""
+    context = message.get(CONTEXT_KEY)
+    if not isinstance(context, list):
+        return message
+    lines = [f"[{json.dumps(one['description'])}: {json.dumps(one['value'])}]" for one in context]
+    text = "\n".join(["[The application says:]", *lines])
+    return {**message, "parts": [*message["parts"], {"type": "text", "text": text}]}
 
 
 def _show_page(message: MessageDict) -> MessageDict:

@@ -58,6 +58,7 @@ class Victim(msgspec.Struct, frozen=True):
     dialogue: str
     webhook: str
     """Of her tenant."""
+    approval: str
 
 
 class AttackedGateway:
@@ -147,6 +148,7 @@ class AttackedGateway:
             file,
             dialogue,
             await self.webhook(),
+            question.request.id,
         )
 
     async def webhook(self) -> str:

@@ -73,7 +73,8 @@ def _own(name: str) -> bool:
 def _body(answer: Answer) -> list[str]:
     if answer.headers.get("content-type") != "text/event-stream":
         return [_json(answer.json)] if answer.raw else []
-    assert all(frame.id for frame in answer.frames if frame.data != DONE)
+    ids = {bool(frame.id) for frame in answer.frames if frame.data != DONE}
+    assert len(ids) < 2, "a stream has ids or has none"
     end = ["data: [DONE]"] if answer.complete else []
     return [f"data: {_json(chunk)}" for chunk in _merged(answer.chunks)] + end
 
