@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from prometheus_client import generate_latest
 
 from rejoin_adapters.jetstream.log_tail import ResyncReason
-from rejoin_adapters.process.metrics_server import ProcessMetrics
+from rejoin_adapters.process.metrics_server import SECONDS, ProcessMetrics
 from rejoin_adapters.store_types import RunCount
 from rejoin_protocol.lifecycle import State
 
@@ -85,6 +85,18 @@ class GatewayMetrics(ProcessMetrics):
     def observe_first_event(self, method: str, seconds: float) -> None:
         """A stream has sent its first event."""
         self._first_event.labels(method).observe(seconds)
+
+    def count_first_events(self) -> list[int]:
+        """How many streams of sent messages got their first event within each of `SECONDS`, and not within
+        the bound before; behind them, how many got it later.
+        """
+        [metric] = self._first_event.collect()
+        cumulative = [
+            int(sample.value)
+            for sample in metric.samples
+            if sample.name.endswith("_bucket") and sample.labels["method"] == "POST"
+        ] or [0] * (len(SECONDS) + 1)
+        return [count - before for count, before in zip(cumulative, [0, *cumulative], strict=False)]
 
     def observe_catchup(self, seconds: float) -> None:
         """A stream has sent all events that were stored."""

@@ -17,6 +17,7 @@ from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_store import JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
+from rejoin_adapters.jetstream.process_reports import NatsProcessReports
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
@@ -31,6 +32,7 @@ from rejoin_adapters.postgres.webhooks.outbox import PostgresWebhookOutbox
 from rejoin_adapters.process import metrics_server, tracing
 from rejoin_adapters.process.guarded_http import is_fetchable, open_guarded_client
 from rejoin_adapters.process.overload import return_large_blocks
+from rejoin_adapters.process.process_reporter import process_name
 from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.security.sealing import Sealer
@@ -89,15 +91,11 @@ async def open_worker(
         ]
         await setup.require_streams(queue)
         await migrate.check_schema(settings.database_url)
-        store = await stack.enter_async_context(
-            await run_store.open_run_store(
-                settings.database_url, pool_max=settings.database_pool_max, limits=settings.limits
-            )
-        )
+        store = await stack.enter_async_context(await _open_store(settings))
         sealer, metrics = _build_sealer(settings), RunnerMetrics()
         sender = await stack.enter_async_context(_open_sender(settings, store.database, sealer, metrics))
         yield Worker(
-            f"{socket.gethostname()}-{os.getpid()}",
+            process_name(),
             served,
             WorkerPorts(
                 store=store,
@@ -113,6 +111,7 @@ async def open_worker(
                 run_counts=PostgresRunCounts(store.database),
                 sealer=sealer,
                 prices=prices,
+                reports=NatsProcessReports(queue),
                 send_webhooks=None if sender is None else sender.run,
             ),
             _worker_limits(settings),
@@ -136,6 +135,11 @@ async def _open_prices(settings: RunnerSettings, agents: Sequence[Agent]) -> Pri
 
 def _stream_settings(settings: RunnerSettings) -> setup.StreamSettings:
     return setup.StreamSettings(settings.nats_replicas, settings.run_log_retention_s, settings.ack_wait_s)
+
+
+async def _open_store(settings: RunnerSettings) -> run_store.PostgresRunStore:
+    pool_max = settings.database_pool_max
+    return await run_store.open_run_store(settings.database_url, pool_max=pool_max, limits=settings.limits)
 
 
 def _build_sealer(settings: RunnerSettings) -> Sealer | None:

@@ -1,9 +1,11 @@
-"""The registry of agents that the runners serve."""
+"""The registry of agents that the runners serve, and how the processes are, for the console."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from rejoin_protocol.ids import AgentName
+from rejoin_protocol.process_report import ProcessReport
 from rejoin_protocol.run_request import AgentEntry
 
 
@@ -20,4 +22,18 @@ class AgentRegistry(Protocol):
 
     async def list(self) -> Sequence[AgentEntry]:
         """All entries, in no particular order."""
+        ...
+
+
+class ProcessReports(Protocol):
+    """Broadcasts reports to all gateways. Reports are not stored, and one that is lost is no fault."""
+
+    async def publish(self, report: ProcessReport) -> None:
+        """Tell all gateways. Raises `Unavailable`."""
+        ...
+
+    def listen(self, on_report: Callable[[ProcessReport], None]) -> AbstractAsyncContextManager[None]:
+        """Call `on_report` for every report, from the moment the context is entered. Reports of this process
+        are included.
+        """
         ...

@@ -30,6 +30,9 @@ class ProcessMetrics:
             "Delay of the event loop at the last measurement. Above 0.1 the process is overloaded.",
         )
         self.overload = Overload()
+        self.lag_s = 0.0
+        """Delay of the event loop at the last measurement."""
+        self.is_draining = False
         self._draining = self.gauge("rejoin_draining", "1 while the process stops, else 0.")
 
     def counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -47,6 +50,7 @@ class ProcessMetrics:
     def draining(self) -> None:
         """Record that the process stops."""
         self._draining.set(1)
+        self.is_draining = True
 
     async def watch_loop(self) -> None:
         """Measure the lag, and look for overload, forever."""
@@ -54,9 +58,9 @@ class ProcessMetrics:
         while True:
             due = clock() + LOOP_LAG_PERIOD_S
             await asyncio.sleep(LOOP_LAG_PERIOD_S)
-            lag_s = max(0.0, clock() - due)
-            self._lag.set(lag_s)
-            self.overload.look(lag_s)
+            self.lag_s = max(0.0, clock() - due)
+            self._lag.set(self.lag_s)
+            self.overload.look(self.lag_s)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def _api(call: str, answers: Answers = "Singleton") -> CrossAccountService:
 
 class BrokerPermissions:
     """The permissions in one installation. `control`: runners hear it; gateways and the administrator send
-    it to their account.
+    it to their account. The reports of both services are heard by gateways alone.
     """
 
     def __init__(self, names: BrokerNames) -> None:
@@ -69,6 +69,7 @@ class BrokerPermissions:
         requests = [names.requests_stream(shard) for shard in shards]
         self.control = _as_it_is(names.control_subjects, WORK)
         self.live_subjects = names.live_subjects
+        self.gateway_reports, self.runner_reports = names.report("gateway"), names.report("runner")
         shared = (
             *(_as_it_is(names.request_subjects(shard)) for shard in shards),
             _api("STREAM.NAMES"),
@@ -99,12 +100,21 @@ class BrokerPermissions:
         )
         self.gateway = BrokerRole(
             GATEWAY_USER,
-            publish=tuple(service.alias for service in self.gateway_services),
-            subscribe=(self.live_subjects, f"{names.inbox('gateway')}.>"),
+            publish=(self.gateway_reports, *(service.alias for service in self.gateway_services)),
+            subscribe=(
+                self.live_subjects,
+                self.gateway_reports,
+                self.runner_reports,
+                f"{names.inbox('gateway')}.>",
+            ),
         )
         self.runner = BrokerRole(
             RUNNER_USER,
-            publish=(self.control.subject, *(service.alias for service in self.runner_services)),
+            publish=(
+                self.control.subject,
+                self.runner_reports,
+                *(service.alias for service in self.runner_services),
+            ),
             subscribe=(self.control.subject, f"{names.inbox('runner')}.>"),
         )
 
@@ -150,12 +160,14 @@ class BrokerPermissions:
             "    imports: [",
             *map(_import, self.gateway_services),
             f'      {{ stream: {{ account: {CORE}, subject: "{self.live_subjects}" }} }}',
+            f'      {{ stream: {{ account: {WORK}, subject: "{self.runner_reports}" }} }}',
             "    ]",
             "  }",
             f"  {WORK} {{",
             *_users(self.runner),
             "    exports: [",
             f'      {{ service: "{self.control.subject}", accounts: [{CORE}, {EDGE}] }}',
+            f'      {{ stream: "{self.runner_reports}", accounts: [{EDGE}] }}',
             "    ]",
             "    imports: [",
             *map(_import, self.runner_services),

@@ -11,6 +11,7 @@ import msgspec
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import SHARDS_MAX, AgentName, RunId, shard_of
+from rejoin_protocol.process_report import ProcessKind
 
 REQUESTS = "REQUESTS"
 """Work queue of run requests, `request.<agent>.<run>.<turn>`: one message for each, deleted when
@@ -43,7 +44,7 @@ DESCRIPTION = "Description"
 PENDING = "Nats-Num-Pending"
 
 PREFIX_FORMAT = re.compile(r"[A-Za-z0-9-]{1,32}")
-FIRST_WORDS = frozenset({"request", "run", "live", "control", "file", "probe"})
+FIRST_WORDS = frozenset({"request", "run", "live", "control", "file", "probe", "report"})
 
 
 class RequestSubject(NamedTuple):
@@ -201,6 +202,10 @@ class BrokerNames(msgspec.Struct, frozen=True):
     def control_subjects(self) -> str:
         """Filter of the control messages about all runs."""
         return self._subject("control.*")
+
+    def report(self, kind: ProcessKind) -> str:
+        """Subject on which the processes of a kind tell how they are."""
+        return self._subject(f"report.{kind}")
 
     def agent_key(self, agent: AgentName) -> str:
         """Subject of an agent's registry entry."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from rejoin_adapters.jetstream.setup import ACK_WAIT_S
-from rejoin_adapters.ports.agent_registry import AgentRegistry
+from rejoin_adapters.ports.agent_registry import AgentRegistry, ProcessReports
 from rejoin_adapters.ports.audit import AuditLog
 from rejoin_adapters.ports.files import FileStore
 from rejoin_adapters.ports.run_control import RunControl
@@ -104,6 +104,8 @@ class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
     """Decrypts the context of a request."""
     prices: Prices | None = None
     """None: the runner knows the prices of the package alone."""
+    reports: ProcessReports | None = None
+    """Tells gateways how this process is."""
     send_webhooks: Callable[[], Coroutine[Any, Any, None]] | None = None
     """Sends webhooks until it is cancelled."""
 

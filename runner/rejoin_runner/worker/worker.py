@@ -6,15 +6,19 @@ request; `maintenance` does the periodic work.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
+import msgspec
 import structlog
 
 from rejoin_adapters.ports.run_queue import Delivery
-from rejoin_adapters.process.background import DetachedTasks
+from rejoin_adapters.process.background import DetachedTasks, run_alongside
+from rejoin_adapters.process.process_reporter import describe_process, report_periodically, with_metrics
 from rejoin_adapters.store_types import Loss
 from rejoin_protocol.ids import AgentName
+from rejoin_protocol.process_report import ProcessReport
 from rejoin_runner.application_code import RunningCode
 from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
@@ -71,6 +75,7 @@ class Worker:
         self.metrics = metrics or RunnerMetrics()
         self._limits = limits
         self._agents = [AgentName(agent.agent.name) for agent in served]
+        self._identity = describe_process("runner", name, now_ms(), self._agents)
         self._leases = RunLeases()
         self.maintenance = Maintenance(
             [agent.agent for agent in served],
@@ -107,10 +112,8 @@ class Worker:
             is_alone=is_alone,
             now_ms=now_ms,
         )
-        # Each pull waits with a slot of its own.
-        self._free_slots = asyncio.Semaphore(
-            limits.max_concurrent_runs + len(served) * ports.queue.shards - 1
-        )
+        pulls = len(served) * ports.queue.shards  # each waits with a slot of its own
+        self._free_slots = asyncio.Semaphore(limits.max_concurrent_runs + pulls - 1)
         self._executions: set[asyncio.Task[None]] = set()
 
     @property
@@ -138,7 +141,8 @@ class Worker:
             log.info(
                 "serving", agents=sorted(self._agents), max_concurrent_runs=self._limits.max_concurrent_runs
             )
-            await self._work()
+            async with run_alongside(*self._reporting()):
+                await self._work()
         log.info("drained")
 
     @asynccontextmanager
@@ -179,6 +183,15 @@ class Worker:
                 await asyncio.wait(self._executions, timeout=self._limits.drain_grace_s)
             for task in self._executions:
                 task.cancel()  # its execution hands the run over
+
+    def _reporting(self) -> list[Coroutine[Any, Any, None]]:
+        reports = self.ports.reports
+        return [] if reports is None else [report_periodically(reports, self._describe)]
+
+    def _describe(self) -> ProcessReport:
+        load, load_max = self.active_runs, self._limits.max_concurrent_runs
+        report = msgspec.structs.replace(self._identity, load=load, load_max=load_max)
+        return with_metrics(report, self.metrics)
 
     async def _pull(self, agent: AgentName, shard: int, group: asyncio.TaskGroup) -> None:
         """Pull an agent's requests of a shard until cancelled. Takes slots first, so that no request waits

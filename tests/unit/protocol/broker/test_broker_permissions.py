@@ -59,6 +59,13 @@ def test_nobody_listens_to_the_requests_or_to_anothers_inbox() -> None:
         assert not may(role.subscribe, NAMES.log(RunId("r")))
 
 
+def test_gateways_alone_hear_how_the_processes_are_and_nobody_speaks_for_the_other_service() -> None:
+    for kind, speaks in (("gateway", [True, False]), ("runner", [False, True])):
+        subject = NAMES.report(kind)  # type: ignore[arg-type]
+        assert [may(role.publish, subject) for role in ROLES] == speaks
+        assert [may(role.subscribe, subject) for role in ROLES] == [True, False]
+
+
 def test_nobody_but_the_administrator_declares_or_deletes_a_stream() -> None:
     for role in ROLES:
         for call in ("CREATE", "UPDATE", "DELETE", "MSG.DELETE"):
@@ -71,11 +78,11 @@ def test_nobody_but_the_administrator_declares_or_deletes_a_stream() -> None:
 @pytest.mark.parametrize(
     ("role", "services", "own"),
     [
-        (PERMISSIONS.gateway, PERMISSIONS.gateway_services, ()),
+        (PERMISSIONS.gateway, PERMISSIONS.gateway_services, (NAMES.report("gateway"),)),
         (
             PERMISSIONS.runner,
             PERMISSIONS.runner_services,
-            (NAMES.control_subjects,),
+            (NAMES.control_subjects, NAMES.report("runner")),
         ),
     ],
     ids=["gateway", "runner"],

@@ -1,0 +1,46 @@
+"""What a gateway or a runner tells all gateways about itself every few seconds, for the console. Pure.
+
+Load, version and lag of a process are no data of a tenant: whoever may see the console of any tenant sees
+them.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from rejoin_protocol.ids import AgentName
+
+type ProcessKind = Literal["gateway", "runner"]
+
+REPORT_INTERVAL_S = 10.0
+SILENT_S = 3 * REPORT_INTERVAL_S
+"""A process that has told nothing for so long is gone."""
+REPORTED_AGENTS_MAX = 100
+"""Agents that a report names."""
+
+
+class ProcessReport(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A process. `id` is unique among all processes. `load`: open streams of a gateway, runs in progress of a
+    runner; `load_max`: how many a runner takes. `lag_s`: how late its event loop was at the last measurement.
+    `overload`: why it takes no new work. `agents`: those that a runner serves. `first_events`: how many
+    streams of the last minutes got their first event within each of `metrics_server.SECONDS`, and later, for
+    requests that send a message.
+    """
+
+    id: str
+    kind: ProcessKind
+    version: str
+    started_at_ms: int
+    load: int = 0
+    load_max: int | None = None
+    lag_s: float = 0.0
+    memory_bytes: int = 0
+    overload: str | None = None
+    is_draining: bool = False
+    agents: Sequence[AgentName] = ()
+    first_events: Sequence[int] = ()
+
+
+encode_report = msgspec.json.Encoder().encode
+decode_report = msgspec.json.Decoder(ProcessReport).decode
