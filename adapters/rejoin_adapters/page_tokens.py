@@ -2,18 +2,31 @@
 
 import base64
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Self
+from typing import Annotated, Protocol, Self
 
 import msgspec
 from msgspec import Meta
 
-from rejoin_adapters.store_types import SessionSummary
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import SessionId
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 type _Number = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class PlacedSession(Protocol):
+    """A session as far as its place among all sessions needs it."""
+
+    @property
+    def id(self) -> SessionId:
+        """Its id."""
+        ...
+
+    @property
+    def updated_at(self) -> datetime:
+        """When it changed last."""
+        ...
 
 
 class SessionToken(msgspec.Struct, frozen=True, array_like=True):
@@ -23,7 +36,7 @@ class SessionToken(msgspec.Struct, frozen=True, array_like=True):
     id: SessionId
 
     @classmethod
-    def of(cls, session: SessionSummary) -> Self:
+    def of(cls, session: PlacedSession) -> Self:
         """The token of the page behind this session."""
         return cls((session.updated_at - _EPOCH) // timedelta(microseconds=1), session.id)
 

@@ -19,6 +19,7 @@ from rejoin_adapters.files.file_store import JetStreamFileStore, PostgresFileInd
 from rejoin_adapters.jetstream import nats_connection, setup, write_probe
 from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
+from rejoin_adapters.jetstream.process_reports import NatsProcessReports
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
@@ -39,12 +40,13 @@ from rejoin_adapters.postgres.webhooks.outbox import PostgresWebhookOutbox
 from rejoin_adapters.process import metrics_server, tracing
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.process.overload import return_large_blocks
+from rejoin_adapters.process.process_reporter import report_periodically
 from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
 from rejoin_adapters.webhook_endpoints import WebhookEndpoints
 from rejoin_gateway.agent_cache import CachedAgentRegistry
 from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health, prompts, webhooks
 from rejoin_gateway.api.ag_ui import agent_runs
-from rejoin_gateway.api.console import run_list, usage_report
+from rejoin_gateway.api.console import approvals, overview, run_list, session_list, usage_report
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
 from rejoin_gateway.api.parts import parts_chat, threads, tokens
@@ -65,6 +67,7 @@ from rejoin_gateway.http.rate_limit import FailedLogins, OpenStreams, TenantRate
 from rejoin_gateway.http.readiness import Check, Readiness
 from rejoin_gateway.http.routes import Route, mount
 from rejoin_gateway.images.image_pool import ImagePool
+from rejoin_gateway.known_processes import GatewayReporter
 from rejoin_gateway.listener.bounded_site import BoundedSite
 from rejoin_gateway.listener.connections import (
     ConnectionLimits,
@@ -111,6 +114,9 @@ ROUTE_MODULES = (
     webhooks,
     run_list,
     usage_report,
+    approvals,
+    overview,
+    session_list,
     docs,
     health,
 )
@@ -168,11 +174,16 @@ async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Appli
             endpoint.open_endpoint(PostgresMcpSessions(store.database))
         )
         await stack.enter_async_context(service.changes)  # left, and awaited, before all that changes need
+        reports = NatsProcessReports(connections.api)
+        await stack.enter_async_context(reports.listen(service.processes.hear))
+        streams, metrics = service.streams, backend.metrics
+        reporter = GatewayReporter(metrics, time.time_ns() // 1_000_000, lambda: len(streams))
         async with run_alongside(
+            report_periodically(reports, reporter.describe),
             _record_key_usage(authenticator),
             backend.broker.watch(),
-            backend.metrics.watch_loop(),
-            _count_runs(backend.metrics, service.run_counts),
+            metrics.watch_loop(),
+            _count_runs(metrics, service.run_counts),
         ):
             yield app
 

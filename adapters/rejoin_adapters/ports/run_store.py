@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from rejoin_adapters.console_types import ALL_CALLS, CallFilter, OverviewFilter, RunOverview, UnansweredCall
 from rejoin_adapters.history_bounds import ALL_HISTORY, HistoryBounds
 from rejoin_adapters.store_types import (
     ALL_RUNS,
@@ -253,6 +254,12 @@ class RunStore(Protocol):
         """
         ...
 
+    async def waiting_calls(
+        self, owner: Owner, wanted: CallFilter = ALL_CALLS, limit: int = 20
+    ) -> Sequence[UnansweredCall]:
+        """The owner's calls that wait for somebody, over all sessions, in the order of asking."""
+        ...
+
     async def expire_approvals(self) -> Sequence[RunRequest]:
         """Deny pending approvals that have expired, a bounded number in one call. A suspended run whose last
         pending approval expires is queued. Returns the requests of queued runs that are ready.
@@ -267,6 +274,10 @@ class RunStore(Protocol):
 
     async def run_summary(self, owner: Owner, run: RunId) -> RunSummary | None:
         """One run of the owner with its times and its runner, or None."""
+        ...
+
+    async def overview(self, owner: Owner, wanted: OverviewFilter) -> RunOverview:
+        """Counts of the owner's runs, from bounded parts of the table."""
         ...
 
     async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 from msgspec import UNSET, UnsetType
 
+from rejoin_adapters.console_types import SessionFilter
 from rejoin_adapters.store_types import (
     Fork,
     ForkOrigin,
@@ -51,6 +52,12 @@ class SessionStore(Protocol):
         """A page of the owner's sessions, the most recently changed first. `before`: a page token. `skip`:
         leaves out that many of the sessions that would come first. `roots`: without the forks of sessions
         that still exist.
+        """
+        ...
+
+    async def search(self, owner: Owner, wanted: SessionFilter, limit: int = 20) -> SessionPage:
+        """A page of the owner's sessions that a filter names, the most recently changed first. With a text it
+        looks at `SEARCHED_MAX` sessions: a page may have fewer than `limit` sessions, or none, and a `next`.
         """
         ...
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from rejoin_adapters import page_tokens
+from rejoin_adapters.console_types import SEARCHED_MAX, SessionFilter
 from rejoin_adapters.page_tokens import MessageToken, SessionToken
 from rejoin_adapters.ports.session_store import (
     BYTES_BATCH_MAX,
@@ -44,6 +45,28 @@ type _PlacedMessage = tuple[int, MessageDict, datetime]
 
 
 _BATCH = DELETE_BATCH_MAX, ROWS_BATCH_MAX, BYTES_BATCH_MAX
+
+
+class _Last(msgspec.Struct, frozen=True):
+    updated_at: datetime
+    id: SessionId
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """The sessions that a filter names among those that were looked at, and the last of the latter."""
+
+    sessions: list[SessionSummary]
+    seen: int
+    last: _Last | None
+
+    def page(self, owner: Owner, limit: int, *, is_search: bool) -> SessionPage:
+        following: SessionToken | None = None
+        if len(self.sessions) > limit:
+            following = SessionToken.of(self.sessions[limit - 1])
+        elif is_search and self.seen == SEARCHED_MAX and self.last is not None:
+            following = SessionToken.of(self.last)
+        sessions = [named_session(owner, one) for one in self.sessions[:limit]]
+        return SessionPage(sessions, None if following is None else page_tokens.encode(following))
 
 
 class PostgresSessionStore:
@@ -91,6 +114,45 @@ class PostgresSessionStore:
         more = len(sessions) > limit
         following = page_tokens.encode(SessionToken.of(sessions[limit - 1])) if more else None
         return SessionPage([named_session(owner, one) for one in sessions[:limit]], following)
+
+    async def search(self, owner: Owner, wanted: SessionFilter, limit: int = 20) -> SessionPage:
+        """See `SessionStore`."""
+        token = None if wanted.before is None else page_tokens.decode(SessionToken, wanted.before)
+        text = None if wanted.text is None else wanted.text.lower()
+        looked_at = limit + 1 if text is None else SEARCHED_MAX
+        values: list[Any] = [owner.tenant, limit + 1, looked_at, text]
+        conditions = ["tenant_id = $1"]
+        for column, value in (
+            ("user_id", owner.user),
+            ("user_id", wanted.user),
+            ("agent", wanted.agent),
+        ):
+            if value is not None:
+                values.append(value)
+                conditions.append(f"{column} = ${len(values)}")
+        if token is not None:
+            values += [token.time_us, token.id]
+            at = f"timestamptz 'epoch' + ${len(values) - 1} * interval '1 microsecond'"
+            conditions.append(f"(updated_at, id) < ({at}, ${len(values)}::text)")
+        query = f"""
+            with seen as materialized (
+              select * from sessions where {" and ".join(conditions)}
+              order by updated_at desc, id desc limit $3
+            ), named as (
+              select * from seen
+              where $4::text is null or strpos(lower(id), $4) > 0
+                or strpos(lower(coalesce(title, session_opening(tenant_id, id), '')), $4) > 0
+              order by updated_at desc, id desc limit $2
+            )
+            select json_build_object(
+              'sessions', (select coalesce(
+                json_agg(thread_json(n::sessions) order by updated_at desc, id desc), '[]') from named n),
+              'seen', (select count(*) from seen),
+              'last', (select json_build_object('updated_at', updated_at, 'id', id)
+                from seen order by updated_at, id limit 1))
+        """  # noqa: S608 - all parts are constants
+        found = await self._database.fetch_json(_Found, query, *values)
+        return found.page(owner, limit, is_search=text is not None)
 
     async def count(
         self, owner: Owner, *, agent: AgentName | None = None, count_max: int, roots: bool = False

@@ -8,6 +8,13 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from rejoin_adapters.console_types import (
+    CallFilter,
+    OverviewFilter,
+    RunOverview,
+    SessionFilter,
+    UnansweredCall,
+)
 from rejoin_adapters.ports.files import OpenFile
 from rejoin_adapters.store_types import (
     Artifact,
@@ -79,6 +86,13 @@ class Directory(msgspec.Struct, frozen=True):
             self.owner, agent=self.agent, limit=limit, before=before, skip=skip
         )
 
+    async def search_sessions(self, wanted: SessionFilter, limit: int) -> SessionPage:
+        """A page of the sessions that a filter names. Raises `Invalid` for its page token."""
+        if wanted.agent is not None and not self._may_use(wanted.agent):
+            return SessionPage([], None)
+        wanted = msgspec.structs.replace(wanted, agent=wanted.agent or self.agent)
+        return await self.backend.sessions.search(self.owner, wanted, limit)
+
     async def count_sessions(self, count_max: int, *, roots: bool = False) -> int:
         """The number of sessions; counts no further than `count_max`. `roots`: without forks."""
         return await self.backend.sessions.count(
@@ -114,6 +128,18 @@ class Directory(msgspec.Struct, frozen=True):
             return []
         wanted = msgspec.structs.replace(wanted, agent=wanted.agent or self.agent)
         return await self.backend.store.list_runs(self.owner, wanted, limit)
+
+    async def overview(self, wanted: OverviewFilter) -> RunOverview:
+        """Counts of the runs of the agent that the caller may use, or of all."""
+        wanted = msgspec.structs.replace(wanted, agent=self.agent)
+        return await self.backend.store.overview(self.owner, wanted)
+
+    async def waiting_calls(self, wanted: CallFilter, limit: int) -> Sequence[UnansweredCall]:
+        """The calls that wait for somebody and that a filter names, in the order of asking."""
+        if wanted.agent is not None and not self._may_use(wanted.agent):
+            return []
+        wanted = msgspec.structs.replace(wanted, agent=wanted.agent or self.agent)
+        return await self.backend.store.waiting_calls(self.owner, wanted, limit)
 
     async def calls(self, call: CallId) -> list[AskedCall]:
         """The tool calls with this id that need or needed a decision, the open ones first."""

@@ -5,6 +5,7 @@ route that has a scope.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -21,6 +22,7 @@ from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.http.cors import Cors
 from rejoin_gateway.http.rate_limit import FailedLogins, OpenStreams, Rate, RateLimiter, TenantRates
 from rejoin_gateway.http.request_body import LargeBodies
+from rejoin_gateway.known_processes import KnownProcesses
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName, TenantId
 from rejoin_protocol.limits import HISTORY_PAGES_MAX
@@ -70,6 +72,7 @@ class GatewayService(msgspec.Struct, frozen=True, kw_only=True):
         default_factory=lambda: asyncio.Semaphore(RESUME_LOOKUPS_MAX)
     )
     history_pages: FairShare = msgspec.field(default_factory=lambda: FairShare(HISTORY_PAGES_MAX))
+    processes: KnownProcesses = msgspec.field(default_factory=lambda: KnownProcesses(time.monotonic))
     large_bodies: LargeBodies = msgspec.field(default_factory=LargeBodies)
 
     def stop(self) -> None:

@@ -1,35 +1,15 @@
 """`GET /api/runs`, which the page `/runs` reads."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from rejoin.cli.api_keys import KeyCommands, NewKey
-from rejoin_adapters.postgres.api_keys import PostgresApiKeys
-from rejoin_adapters.postgres.runs import run_store
 from rejoin_gateway.auth.scope import Scope
-from rejoin_protocol.ids import TenantId
 from tests.support.clients.api_families import SESSION, ApiClient
-from tests.support.system.local_system import LocalSystem
 
-PEPPER = "a pepper of some length"
 EVERYTHING = (Scope.CHAT, Scope.APPROVE, Scope.ADMIN)
-
-
-@pytest.fixture
-async def locked(system: LocalSystem) -> ApiClient:
-    """A gateway that requires credentials."""
-    await system.runner()
-    return ApiClient(system, await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER))
-
-
-@pytest.fixture
-async def issuer(system: LocalSystem) -> AsyncIterator[KeyCommands]:
-    """Keys of a tenant of this test's own."""
-    async with await run_store.open_run_store(system.database_url, pool_max=1) as store:
-        yield KeyCommands(PostgresApiKeys(store.database), TenantId(system.fresh("ten")), PEPPER.encode())
 
 
 async def keys_of(issuer: KeyCommands, **more: Any) -> dict[str, str]:

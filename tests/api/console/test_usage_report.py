@@ -5,10 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from rejoin.cli.api_keys import KeyCommands
-from tests.api.console.test_run_list import issuer, keys_of, locked
+from tests.api.console.test_run_list import keys_of
 from tests.support.clients.api_families import SESSION, ApiClient
-
-__all__ = ("issuer", "locked")
 
 
 async def test_usage_is_summed_up_for_the_whole_tenant(locked: ApiClient, issuer: KeyCommands) -> None:

@@ -1,13 +1,15 @@
 """`RunStore`: data of another owner is treated as missing, by every method."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 import pytest
 
+from rejoin_adapters.console_types import OverviewFilter, RunPeriod
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.store_types import Admission, Decision, Owner, Regenerate, Submit, UserMessage
 from rejoin_protocol.errors import NotFound
@@ -27,6 +29,13 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 NOTHING = Seen(SessionId("ses_none"), RunId("run_none"), ApprovalId("apr_none"), MessageId("msg_none"))
+
+
+async def counted(store: RunStore, owner: Owner) -> Sequence[RunPeriod]:
+    """What an overview counts, without the times, which pass."""
+    day = timedelta(days=1)
+    return (await store.overview(owner, OverviewFilter(since=datetime.now(UTC) - day, period=day))).periods
+
 
 type Ask = Callable[[RunStore, Owner, Seen], Awaitable[Any]]
 
@@ -51,7 +60,9 @@ METHODS: dict[str, Ask] = {
     "answered_calls": lambda store, owner, ids: store.answered_calls(owner, ids.session),
     "find_approval": lambda store, owner, ids: store.find_approval(owner, ids.run, CallId("call_0")),
     "find_calls": lambda store, owner, _: store.find_calls(owner, CallId("call_0")),
+    "waiting_calls": lambda store, owner, _: store.waiting_calls(owner),
     "list_runs": lambda store, owner, _: store.list_runs(owner),
+    "overview": lambda store, owner, _: counted(store, owner),
     "run_summary": lambda store, owner, ids: store.run_summary(owner, ids.run),
     "admit": lambda store, owner, ids: store.admit(
         Admission(owner, ids.session, AGENT, RunId(fresh("run")), MessageId(fresh("msg")), Regenerate())

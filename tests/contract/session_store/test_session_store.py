@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rejoin_adapters.console_types import SessionFilter
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.session_store import SessionStore
 from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
@@ -395,6 +396,7 @@ async def origin_of_anns_fork(
 
 METHODS: dict[str, Ask] = {
     "list": lambda threads, owner, _, __: threads.list(owner),
+    "search": lambda threads, owner, _, __: threads.search(owner, SessionFilter()),
     "count": lambda threads, owner, _, __: threads.count(owner, count_max=9),
     "openings": lambda threads, owner, session, _: threads.openings(owner, [session]),
     "forks": lambda threads, owner, session, _: threads.forks(owner, [session]),

@@ -154,11 +154,13 @@ class RunRow(msgspec.Struct):
 
 
 class ApprovalRow(msgspec.Struct):
-    """A question."""
+    """A question. `number` grows in the order of asking."""
 
     run: RunRow
     request: ApprovalRequest
     turn: int
+    number: int
+    asked_at: datetime = msgspec.field(default_factory=now_utc)
     decision: Decision | None = None
     cancelled: bool = False
     expired: bool = False

@@ -1,16 +1,31 @@
-"""`RunCounts` in memory, over the rows of a `MemoryDatabase`."""
+"""`RunCounts` in memory, over the rows of a `MemoryDatabase`, and the counts of an overview."""
 
+import re
+from collections import Counter
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 
+from rejoin_adapters.console_types import (
+    ERROR_KIND_CHARS_MAX,
+    ERRORS_MAX,
+    ErrorKind,
+    LossCount,
+    RunOverview,
+    RunPeriod,
+    UnfinishedRuns,
+)
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.rows import RunRow
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.ports.run_counts import USAGE_ROWS_MAX
 from rejoin_adapters.store_types import RunCount
 from rejoin_adapters.usage_types import UsageFilter, UsageRow, add_usage
-from rejoin_protocol.ids import AgentName, TenantId
+from rejoin_protocol.ids import AgentName, RunId, TenantId
+from rejoin_protocol.lifecycle import TERMINAL, State
+
+PERIODS_FROM = datetime(2000, 1, 3, tzinfo=UTC)
+"""A Monday; all periods are counted from it."""
 
 
 class MemoryRunCounts:
@@ -66,3 +81,63 @@ class MemoryRunCounts:
 def _oldest_wait_s(runs: Sequence[RunRow]) -> float | None:
     due = [run.due_at for run in runs if run.due_at is not None]
     return (now_utc() - min(due)).total_seconds() if due else None
+
+
+def count_runs(mine: Sequence[RunRow], recent: Sequence[RunRow], period: timedelta) -> RunOverview:
+    """The counts of some runs, and of those of them that are recent, oldest first."""
+    waits = sorted((run.started_at - run.created_at).total_seconds() for run in recent if run.started_at)
+    causes = Counter(loss.cause for run in recent for loss in run.losses.values() if loss.cause != "failed")
+    return RunOverview(
+        _count_unfinished([run for run in mine if run.row.state not in TERMINAL]),
+        _count_periods(recent, period),
+        _count_errors(recent),
+        [LossCount(cause, count) for cause, count in sorted(causes.items())],
+        len(recent),
+        [_quantile(waits, share) for share in (0.5, 0.95)] if waits else [],
+    )
+
+
+def _count_unfinished(runs: Sequence[RunRow]) -> list[UnfinishedRuns]:
+    since: dict[tuple[AgentName, State], list[datetime]] = {}
+    for run in runs:
+        started = run.created_at if run.queued else run.started_at
+        at = run.updated_at if run.row.state is State.SUSPENDED else run.due_at or started or run.created_at
+        since.setdefault((run.row.agent, run.row.state), []).append(at)
+    return [
+        UnfinishedRuns(agent, state, len(times), max(0.0, (now_utc() - min(times)).total_seconds()))
+        for (agent, state), times in sorted(since.items())
+    ]
+
+
+def _count_periods(recent: Sequence[RunRow], period: timedelta) -> list[RunPeriod]:
+    periods: dict[tuple[datetime, AgentName, State], list[RunRow]] = {}
+    for run in recent:
+        start = PERIODS_FROM + (run.created_at - PERIODS_FROM) // period * period
+        periods.setdefault((start, run.row.agent, run.row.state), []).append(run)
+    return [
+        RunPeriod(
+            *key,
+            len(runs),
+            sum(run.row.usage.input_tokens for run in runs),
+            sum(run.row.usage.output_tokens for run in runs),
+        )
+        for key, runs in sorted(periods.items())
+    ]
+
+
+def _count_errors(recent: Sequence[RunRow]) -> list[ErrorKind]:
+    errors: dict[str, list[RunId]] = {}
+    for run in recent:
+        if run.row.state is State.FAILED and run.row.error is not None:
+            text = re.sub("[0-9]+", "#", run.row.error[:ERROR_KIND_CHARS_MAX])
+            errors.setdefault(text, []).append(run.row.id)
+    kinds = [ErrorKind(text, len(runs), max(runs)) for text, runs in errors.items()]
+    return sorted(kinds, key=lambda kind: (kind.runs, kind.last), reverse=True)[:ERRORS_MAX]
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """As PostgreSQL's `percentile_cont`: between the two values around the place."""
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)

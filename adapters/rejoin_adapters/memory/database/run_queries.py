@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 
+from rejoin_adapters.console_types import (
+    ALL_CALLS,
+    COUNTED_MAX,
+    CallFilter,
+    OverviewFilter,
+    RunOverview,
+    UnansweredCall,
+)
 from rejoin_adapters.memory.database.recovery import MemoryRunRecovery
+from rejoin_adapters.memory.database.run_counts import count_runs
 from rejoin_adapters.session_keys import named_run, named_summary
 from rejoin_adapters.store_types import (
     ALL_RUNS,
@@ -98,6 +107,35 @@ class MemoryRunQueries(MemoryRunRecovery):
             if self.database.find_run(owner, run.row.id) is not None and run.matches(wanted, session)
         ]
         return sorted(found, key=lambda one: one.run.id, reverse=True)[:limit]
+
+    async def waiting_calls(
+        self, owner: Owner, wanted: CallFilter = ALL_CALLS, limit: int = 20
+    ) -> Sequence[UnansweredCall]:
+        """See `RunStore`."""
+        found = [
+            UnansweredCall(one.shown, named_run(owner, one.run.row), one.number, one.asked_at)
+            for one in self.database.approvals.values()
+            if one.pending
+            and one.number > wanted.after
+            and self.database.find_run(owner, one.run.row.id) is not None
+            and wanted.kind in {None, one.request.kind}
+            and wanted.agent in {None, one.run.row.agent}
+            and wanted.user in {None, one.run.row.user}
+            and wanted.run in {None, one.run.row.id}
+        ]
+        return found[:limit]
+
+    async def overview(self, owner: Owner, wanted: OverviewFilter) -> RunOverview:
+        """See `RunStore`."""
+        mine = [
+            run
+            for run in self.database.runs.values()
+            if self.database.find_run(owner, run.row.id) is not None
+            and wanted.agent in {None, run.row.agent}
+            and not run.is_taken
+        ]
+        recent = sorted((run for run in mine if run.created_at >= wanted.since), key=lambda run: run.row.id)
+        return count_runs(mine, recent[-COUNTED_MAX:], wanted.period)
 
     async def run_summary(self, owner: Owner, run: RunId) -> RunSummary | None:
         """See `RunStore`."""

@@ -282,7 +282,8 @@ class MemoryRunStore(MemoryRunQueries):
         for request in requests:
             if request.id not in self.database.approvals:
                 copy = msgspec.json.decode(msgspec.json.encode(request), type=ApprovalRequest)
-                asked = ApprovalRow(mine, copy, mine.row.turn, cancelled=mine.row.interrupted)
+                number = next(self.database.approval_numbers)
+                asked = ApprovalRow(mine, copy, mine.row.turn, number, cancelled=mine.row.interrupted)
                 self.database.approvals[request.id] = asked
                 self.database.session_of(mine).approvals.append(asked)
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from rejoin_adapters import page_tokens
+from rejoin_adapters.console_types import SEARCHED_MAX, SessionFilter
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.api_keys import record_key
 from rejoin_adapters.memory.database.rows import SessionRow, count_fitting
@@ -54,24 +55,51 @@ class MemorySessionStore:
         roots: bool = False,
     ) -> SessionPage:
         """See `SessionStore`."""
-        token = page_tokens.decode(SessionToken, before) if before is not None else None
-        rows = self._database.sessions.items()
         sessions = [
-            _summary(id, row)
-            for (tenant, id), row in rows
-            if tenant == owner.tenant
-            and owner.user in {None, row.user}
-            and agent in {None, row.agent}
-            and not (roots and self._is_fork(owner, row))
-        ]
-        sessions.sort(key=lambda session: (session.updated_at, session.id), reverse=True)
-        if token is not None:
-            end = (token.time_us, token.id)
-            sessions = [one for one in sessions if msgspec.structs.astuple(SessionToken.of(one)) < end]
-        sessions = sessions[skip:]
+            one
+            for one, row in self._stored(owner, agent, before)
+            if not (roots and self._is_fork(owner, row))
+        ][skip:]
         page = sessions[:limit]
         following = page_tokens.encode(SessionToken.of(page[-1])) if len(sessions) > limit else None
         return SessionPage([named_session(owner, one) for one in page], following)
+
+    def _stored(
+        self, owner: Owner, agent: AgentName | None, before: str | None
+    ) -> Sequence[tuple[SessionSummary, SessionRow]]:
+        """The owner's sessions behind a page token by their stored ids, the last changed first."""
+        token = page_tokens.decode(SessionToken, before) if before is not None else None
+        end = None if token is None else (token.time_us, token.id)
+        found = [
+            (_summary(id, row), row)
+            for (tenant, id), row in self._database.sessions.items()
+            if tenant == owner.tenant and owner.user in {None, row.user} and agent in {None, row.agent}
+        ]
+        found.sort(key=lambda one: (one[0].updated_at, one[0].id), reverse=True)
+        return [one for one in found if end is None or msgspec.structs.astuple(SessionToken.of(one[0])) < end]
+
+    async def search(self, owner: Owner, wanted: SessionFilter, limit: int = 20) -> SessionPage:
+        """See `SessionStore`."""
+        stored = [
+            one
+            for one, _ in self._stored(owner, wanted.agent, wanted.before)
+            if wanted.user in {None, one.user}
+        ]
+        looked_at = stored if wanted.text is None else stored[:SEARCHED_MAX]
+        openings = await self.openings(Owner(owner.tenant), [one.id for one in looked_at])
+        text = (wanted.text or "").lower()
+        found = [
+            one
+            for one in looked_at
+            if text in one.id.lower() or text in (one.title or openings.get(one.id, "")).lower()
+        ]
+        last = None
+        if len(found) > limit:
+            last = found[limit - 1]
+        elif len(stored) >= SEARCHED_MAX and wanted.text is not None:
+            last = looked_at[-1]
+        page = [named_session(owner, one) for one in found[:limit]]
+        return SessionPage(page, None if last is None else page_tokens.encode(SessionToken.of(last)))
 
     async def count(
         self, owner: Owner, *, agent: AgentName | None = None, count_max: int, roots: bool = False

@@ -67,6 +67,7 @@ class MemoryDatabase:
         self.sessions: dict[tuple[TenantId, SessionId], SessionRow] = {}
         self.runs: dict[RunId, RunRow] = {}
         self.approvals: dict[ApprovalId, ApprovalRow] = {}
+        self.approval_numbers = itertools.count(1)
         self.artifacts: dict[tuple[TenantId, str], Artifact] = {}
         self.api_keys: dict[str, ApiKeyRow] = {}
         self.feedback: list[tuple[TenantId, Feedback]] = []

@@ -1,9 +1,11 @@
 """The part of `RunStore` in PostgreSQL about calls that wait for a person or a client."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
+from rejoin_adapters.console_types import ALL_CALLS, CallFilter, UnansweredCall
 from rejoin_adapters.ports.run_store import CALLS_MAX
 from rejoin_adapters.postgres.pool import Database, json_or_null, json_text
 from rejoin_adapters.postgres.runs.owner_columns import owner_columns
@@ -112,6 +114,33 @@ class PostgresRunApprovals:
               and a.state in ('approved', 'denied', 'expired') and a.turn >= r.turn - 1
         """
         calls = await self.database.fetch_json(list[AskedCall], query, *owner_columns(owner), session)
+        return [msgspec.structs.replace(one, run=named_run(owner, one.run)) for one in calls]
+
+    async def waiting_calls(
+        self, owner: Owner, wanted: CallFilter = ALL_CALLS, limit: int = 20
+    ) -> Sequence[UnansweredCall]:
+        """See `RunStore`."""
+        values: list[Any] = [owner.tenant, wanted.after, limit]
+        conditions = ["a.tenant_id = $1", "a.state = 'pending'", "a.number > $2"]
+        for column, value in (
+            ("r.user_id", owner.user),
+            ("r.user_id", wanted.user),
+            ("r.agent", wanted.agent),
+            ("a.kind", wanted.kind),
+            ("a.run_id", wanted.run),
+        ):
+            if value is not None:
+                values.append(value)
+                conditions.append(f"{column} = ${len(values)}")
+        query = f"""
+            select coalesce(json_agg(json_build_object(
+              'approval', approval_json(a), 'run', run_json(r), 'number', (a).number, 'since', (a).created_at)
+              order by (a).number), '[]')
+            from (
+              select a, r from approvals a join runs r on r.id = a.run_id
+              where {" and ".join(conditions)} order by a.number limit $3) calls
+        """  # noqa: S608 - all parts are constants
+        calls = await self.database.fetch_json(list[UnansweredCall], query, *values)
         return [msgspec.structs.replace(one, run=named_run(owner, one.run)) for one in calls]
 
     async def expire_approvals(self) -> Sequence[RunRequest]:

@@ -3,6 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rejoin_adapters.console_types import (
+    COUNTED_MAX,
+    ERROR_KIND_CHARS_MAX,
+    ERRORS_MAX,
+    OverviewFilter,
+    RunOverview,
+)
 from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.postgres.runs.owner_columns import owner_columns
 from rejoin_adapters.session_keys import named_summary
@@ -13,6 +20,43 @@ from rejoin_adapters.store_types import (
     RunSummary,
 )
 from rejoin_protocol.ids import RunId, first_run_id
+
+OVERVIEW = """
+    with unfinished as (
+      (select agent, state,
+        coalesce(due_at, case state when 'queued' then created_at else started_at end) as since
+      from runs where tenant_id = $1 and {owned} and state in ('queued', 'running') and not taken limit $4)
+      union all
+      (select agent, state, updated_at from runs
+      where tenant_id = $1 and {owned} and state = 'suspended' order by id desc limit $4)
+    ), recent as materialized (
+      select id, agent, state, input_tokens, output_tokens, error, created_at, started_at
+      from runs where tenant_id = $1 and {owned} and id >= $2 and not taken order by id desc limit $4
+    ), periods as (
+      select date_bin($3, created_at, timestamptz '2000-01-03 00:00:00+00') as start, agent, state,
+        count(*) as runs, sum(input_tokens)::bigint as input_tokens,
+        sum(output_tokens)::bigint as output_tokens
+      from recent group by 1, 2, 3
+    ), errors as (
+      select text, count(*) as runs, max(id) as last
+      from (select id, regexp_replace(left(error #>> '{{}}', $5), '[0-9]+', '#', 'g') as text
+        from recent where state = 'failed' and error is not null) failed
+      group by text order by runs desc, last desc limit $6
+    )
+    select json_build_object(
+      'unfinished', (select coalesce(json_agg(u), '[]') from (
+        select agent, state, count(*) as runs,
+          greatest(extract(epoch from clock_timestamp() - min(since)), 0) as longest_s
+        from unfinished group by agent, state order by agent, state) u),
+      'periods', (select coalesce(json_agg(p order by start, agent, state), '[]') from periods p),
+      'errors', (select coalesce(json_agg(e order by runs desc, last desc), '[]') from errors e),
+      'losses', (select coalesce(json_agg(l order by cause), '[]') from (
+        select cause, count(*) as attempts from recent join run_losses on run_id = id group by cause) l),
+      'counted', (select count(*) from recent),
+      'wait_s', (select coalesce(to_json(percentile_cont(array[0.5, 0.95]) within group (
+        order by extract(epoch from started_at - created_at)::double precision)), '[]')
+        from recent where started_at is not null))
+"""
 
 
 class PostgresRunLists:
@@ -58,3 +102,21 @@ class PostgresRunLists:
         """
         found = await self.database.find_json(RunSummary, query, *owner_columns(owner), run)
         return found and named_summary(owner, found)
+
+    async def overview(self, owner: Owner, wanted: OverviewFilter) -> RunOverview:
+        """See `RunStore`."""
+        first = first_run_id(wanted.since.timestamp())
+        values: list[Any] = [
+            owner.tenant,
+            first,
+            wanted.period,
+            COUNTED_MAX,
+            ERROR_KIND_CHARS_MAX,
+            ERRORS_MAX,
+        ]
+        owned = "true"
+        for column, value in (("user_id", owner.user), ("agent", wanted.agent)):
+            if value is not None:
+                values.append(value)
+                owned += f" and {column} = ${len(values)}"
+        return await self.database.fetch_json(RunOverview, OVERVIEW.format(owned=owned), *values)
