@@ -1,5 +1,5 @@
-"""The playground at `/playground`, the runs at `/runs`, the inspector at `/inspect`, and the files of all
-pages.
+"""The pages: the playground at `/playground`, the inspector at `/inspect`, the lists of the console, and the
+files of all pages.
 
 The pages hold no data: they call the APIs with the visitor's own key. Their content security policy allows
 only files and requests of this gateway.
@@ -25,6 +25,17 @@ PAGE_HEADERS = {
     "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'",
 }
+NAVIGATION = {
+    "overview.html": ("/overview", "Overview"),
+    "runs.html": ("/runs", "Runs"),
+    "approvals.html": ("/approvals", "Approvals"),
+    "sessions.html": ("/sessions", "Sessions"),
+    "index.html": ("/playground", "Playground"),
+    "docs.html": ("/docs", "API docs"),
+}
+"""The pages that every page leads to, in this order: file, path and name."""
+_LINKS = "<!-- pages -->"
+"""Where a page has the links to all pages."""
 _HTML = '<html lang="en">'
 _HTML_WITH_KILL_SWITCH = '<html lang="en" data-dev>'
 """Tells the page that there is a runner to kill."""
@@ -41,8 +52,28 @@ async def inspector(request: web.Request) -> web.StreamResponse:
 
 
 async def runs(request: web.Request) -> web.StreamResponse:
-    """A page with the tenant's runs, and with what waits for a decision."""
+    """A page with the tenant's runs."""
     return page_response(request, "runs.html")
+
+
+async def approvals(request: web.Request) -> web.StreamResponse:
+    """A page with all calls that wait for somebody."""
+    return page_response(request, "approvals.html")
+
+
+async def overview(request: web.Request) -> web.StreamResponse:
+    """A page with what runs, what fails, and the processes."""
+    return page_response(request, "overview.html")
+
+
+async def sessions(request: web.Request) -> web.StreamResponse:
+    """A page with the tenant's sessions."""
+    return page_response(request, "sessions.html")
+
+
+async def home(request: web.Request) -> web.StreamResponse:
+    """The page at `/`: in `rejoin dev` the playground, else the overview."""
+    return await (playground if KILL in request.app else overview)(request)
 
 
 async def static_file(request: web.Request) -> web.StreamResponse:
@@ -61,7 +92,17 @@ def page_response(request: web.Request, name: str) -> web.StreamResponse:
     text = (files("rejoin_gateway.ui") / "static" / name).read_text(encoding="utf-8")
     if KILL in request.app:
         text = text.replace(_HTML, _HTML_WITH_KILL_SWITCH, 1)
+    if name.endswith(".html"):
+        text = text.replace(_LINKS, _links(name), 1)
     return web.Response(text=text, content_type=TYPES[name[name.rindex(".") :]], headers=PAGE_HEADERS)
+
+
+def _links(shown: str) -> str:
+    """The links to all pages, that to the shown one marked as such."""
+    return "".join(
+        f'<a href="{path}"{' aria-current="page"' if file == shown else ""}>{name}</a>'
+        for file, (path, name) in NAVIGATION.items()
+    )
 
 
 _PAGE = {200: "text/html"}
@@ -95,8 +136,44 @@ ROUTES = (
         None,
         RouteDoc(
             "Open the list of runs",
-            description="A page with the runs of a tenant, to filter, and with the tool calls that wait for "
-            "somebody. It asks `/api/runs` with the visitor's key.",
+            description="A page with the runs of a tenant, to filter. It asks `/api/runs` with the visitor's "
+            "key.",
+            responses=_PAGE,
+        ),
+    ),
+    Route(
+        "GET",
+        "/overview",
+        overview,
+        None,
+        RouteDoc(
+            "Open the overview",
+            description="A page with the runs of a tenant by state and time, tokens, errors, takeovers, and "
+            "the processes. It asks `/api/overview` with the visitor's key.",
+            responses=_PAGE,
+        ),
+    ),
+    Route(
+        "GET",
+        "/approvals",
+        approvals,
+        None,
+        RouteDoc(
+            "Open the inbox of approvals",
+            description="A page with the tool calls of all sessions that wait for somebody, to decide them. "
+            "It asks `/api/approvals` with the visitor's key.",
+            responses=_PAGE,
+        ),
+    ),
+    Route(
+        "GET",
+        "/sessions",
+        sessions,
+        None,
+        RouteDoc(
+            "Open the list of sessions",
+            description="A page with the sessions of a tenant, to search, read, rename, fork and delete. It "
+            "asks `/api/sessions` with the visitor's key.",
             responses=_PAGE,
         ),
     ),

@@ -1,4 +1,4 @@
-"""`GET /`: the playground for browsers, and what this service is for programs."""
+"""`GET /`: the overview or the playground for browsers, and what this service is for programs."""
 
 from importlib.metadata import version
 from typing import Literal
@@ -9,7 +9,7 @@ from aiohttp import web
 from rejoin_gateway.http.middleware import identify
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc
-from rejoin_gateway.ui.pages import playground
+from rejoin_gateway.ui.pages import home
 from rejoin_protocol.errors import Forbidden, Unauthenticated
 
 
@@ -33,9 +33,9 @@ class ServiceInfo(msgspec.Struct, frozen=True):
 
 
 async def root(request: web.Request) -> web.StreamResponse:
-    """The playground if the client takes HTML, as browsers say that they do; else JSON."""
+    """A page if the client takes HTML, as browsers say that they do; else JSON."""
     response = (
-        await playground(request)
+        await home(request)
         if "text/html" in request.headers.get("Accept", "")
         else json_response(ServiceInfo(version("rejoin"), AuthState(await _is_authenticated(request))))
     )
@@ -58,10 +58,10 @@ ROUTES = (
         root,
         None,
         RouteDoc(
-            "Open the playground, or read what this service is",
-            description="A browser, whose header `Accept` names `text/html`, gets a page to chat with the "
-            "agents of this gateway. Other clients get name and version as JSON, and whether their "
-            "credential is valid.",
+            "Open the overview, or read what this service is",
+            description="A browser, whose header `Accept` names `text/html`, gets the page `/overview`, and "
+            "in `rejoin dev` the page `/playground`. Other clients get name and version as JSON, and whether "
+            "their credential is valid.",
             responses={200: ("text/html", ServiceInfo)},
         ),
     ),

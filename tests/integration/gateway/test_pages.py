@@ -21,7 +21,7 @@ IMPORT = re.compile(r"""from '\./([\w.]+)'""")
 OUTSIDE = re.compile(
     r"""(?:src|href)=["'](?:https?:)?//|@import|url\(|innerHTML|outerHTML|\beval\(|insertAdjacent"""
 )
-PAGES = ("/", "/playground", "/inspect")
+PAGES = ("/", "/playground", "/inspect", "/runs", "/approvals", "/sessions")
 TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 
 

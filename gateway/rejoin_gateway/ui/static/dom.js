@@ -40,6 +40,11 @@ export class Kept {
     if (!this.#made.has(key)) this.#made.set(key, make());
     return this.#made.get(key);
   }
+
+  /** Forget the elements of all keys but these: a page may stay open for days. */
+  retain(keys) {
+    for (const key of this.#made.keys()) if (!keys.has(key)) this.#made.delete(key);
+  }
 }
 
 /** Make a button that switches between light and dark. The system's theme applies until it is used. */

@@ -1,73 +1,63 @@
-// The runs of a tenant: a list with filters that stay in the address, and what waits for somebody.
+// The runs of a tenant: a list with filters that stay in the address, and what can be done with a run.
 
-import { $, arrange, h, Kept, themeSwitch, write } from './dom.js';
+import { addAgents, change, filters, money, refusals, sessionLink, time, watch } from './console.js';
+import { $, arrange, h, Kept, write } from './dom.js';
+import { replayRun, retry } from './replay.js';
+import { RunPages } from './run_pages.js';
 import { duration } from './timeline.js';
 import { wire } from './wire.js';
 
-const LOOK_MS = 3_000;
-const PAGE = 50;
-const WAITING_MAX = 20;
+const WAITING_MAX = 100;
+const EXPORTED_MAX = 2_000;
+const EXPORT_PAGE = 200;
 const BUSY = ['queued', 'running', 'suspended'];
-const FIELDS = ['state', 'agent', 'user', 'session', 'since'];
 
 const kept = new Kept();
-const filters = $('filters');
-let pages = 1;
-let looking = null;
-let again = false;
+const refuse = refusals($('refusals'));
+let list = new RunPages(ask);
+let asked = ''; // the filters of what is listed
 
 // ---- the list
 
-/** The filters of the address, as the parameters of a request. */
-function query() {
-  const wanted = new URLSearchParams(location.hash.slice(1));
-  const hours = Number(wanted.get('since'));
-  if (hours) wanted.set('since', new Date(Date.now() - hours * 3_600_000).toISOString());
-  return wanted;
-}
-
-async function list() {
+function ask(more) {
   const wanted = query();
-  wanted.set('limit', PAGE);
-  const found = [];
-  for (let page = 0, next = ''; page < pages && (next || !page); page += 1) {
-    if (next) wanted.set('before', next);
-    const answer = await wire.json(`/api/runs?${wanted}`);
-    found.push(...answer.runs);
-    next = answer.next ?? '';
-    $('more').hidden = !next;
-  }
-  return found;
+  wanted.delete('group');
+  for (const [name, value] of Object.entries(more)) wanted.set(name, value);
+  return wire.json(`/api/runs?${wanted}`);
 }
 
-/** Load everything and show it. A call while another one loads makes that one load again. */
-async function look() {
-  if (looking) {
-    again = true;
-    return;
+async function load() {
+  if (asked !== location.hash) {
+    asked = location.hash;
+    list = new RunPages(ask);
   }
-  looking = true;
-  try {
-    paint(await list());
-    await paintWaiting();
-    write($('notice'), '');
-    $('key-form').hidden = true;
-  } catch (fault) {
-    write($('notice'), fault.message);
-    $('key-form').hidden = ![401, 403].includes(fault.status);
-  }
-  looking = false;
-  if (again) {
-    again = false;
-    await look();
-  }
+  await list.refresh();
+  paint();
+  paintWaiting(await wire.json(`/api/approvals?kind=approval&limit=${WAITING_MAX}`));
 }
 
-function paint(runs) {
-  arrange($('runs').tBodies[0], runs.map((run) => row(run)));
-  const filtered = location.hash.length > 1;
-  write($('none'), filtered ? 'No run has all of this.' : 'There are no runs yet. Send a message in the playground.');
+function paint() {
+  const { runs } = list;
+  const grouped = query().get('group') ? bySession(runs) : runs.map((run) => row(run));
+  arrange($('runs').tBodies[0], grouped);
+  kept.retain(new Set(runs.flatMap(({ id, sessionId }) => [id, ...NAMES.map((name) => `${id} ${name}`), `session ${sessionId}`])));
+  $('more').hidden = !list.more;
+  $('export').hidden = !runs.length;
+  const filtered = ['state', 'agent', 'user', 'session', 'since'].some((name) => query().get(name));
+  write($('none'), filtered ? 'No run has all of this. Empty the filters to see all runs.' : 'There are no runs yet. Send a message in the playground.');
   $('none').hidden = runs.length > 0;
+}
+
+/** The rows below a line for each session, the session with the newest run first. */
+function bySession(runs) {
+  return [...Map.groupBy(runs, ({ sessionId }) => sessionId)].flatMap(([session, of]) => {
+    const made = kept.get(`session ${session}`, () => h('tr', { className: 'group' }, h('th', { colSpan: 12, scope: 'rowgroup' }, sessionLink(of[0].agentId, session), h('span', { className: 'small' }))));
+    const tokens = of.reduce((total, { usage }) => total + usage.inputTokens + usage.outputTokens, 0);
+    const costs = of.map(({ cost_usd: cost }) => cost).filter((cost) => cost != null);
+    const cost = costs.length ? `, ${money(costs.reduce((total, one) => total + one, 0))}` : '';
+    write(made.querySelector('span'), ` ${of.length} ${of.length === 1 ? 'run' : 'runs'} here, ${tokens.toLocaleString()} tokens${cost}`);
+    return [made, ...of.map((run) => row(run))];
+  });
 }
 
 function row(run) {
@@ -76,11 +66,11 @@ function row(run) {
       h('td', {}, h('span'), h('span', { className: 'cause' })),
       h('td', {}, h('a', { href: `/inspect#${run.id}`, title: run.id }, h('code', { textContent: `…${run.id.slice(-8)}` }))),
       h('td', { textContent: run.agentId }),
-      h('td', {}, h('a', { href: `/playground?agent=${encodeURIComponent(run.agentId)}#${encodeURIComponent(run.sessionId)}`, textContent: run.sessionId, title: run.sessionId })),
+      h('td', {}, sessionLink(run.agentId, run.sessionId)),
       h('td', { textContent: run.userId ?? '' }),
-      h('td', { textContent: new Date(run.createdAt).toLocaleString(), title: run.createdAt }),
-      h('td'), h('td'), h('td'), h('td'), h('td')));
-  const [state, , , , , , waited, took, tokens, attempts, actions] = made.cells;
+      h('td', {}, time(run.createdAt)),
+      h('td'), h('td'), h('td'), h('td'), h('td'), h('td', { className: 'actions' })));
+  const [state, , , , , , waited, took, tokens, cost, attempts, actions] = made.cells;
   const [name, cause] = state.children;
   name.className = `state ${run.state}`;
   write(name, run.state);
@@ -89,125 +79,75 @@ function row(run) {
   write(waited, duration((begun || Date.now()) - Date.parse(run.createdAt)));
   write(took, begun ? duration((run.endedAt ? Date.parse(run.endedAt) : Date.now()) - begun) : '');
   write(tokens, `${run.usage.inputTokens} in, ${run.usage.outputTokens} out`);
+  write(cost, run.cost_usd == null ? '' : money(run.cost_usd));
   write(attempts, String(run.attempts));
-  const stop = kept.get(`${run.id} stop`, () => h('button', { textContent: 'Interrupt', onclick: () => interrupt(run.id), 'aria-label': `Interrupt ${run.id}` }));
-  arrange(actions, BUSY.includes(run.state) ? [stop] : []);
+  arrange(actions, actionsOf(run));
   return made;
 }
 
-async function interrupt(run) {
-  await act(`/run/api/executions/${run}/interrupt`, {});
-}
+// ---- what can be done with a run
 
-/** Send a change, and show what has become of it. */
-async function act(path, body) {
-  try {
-    const response = await wire.post(path, body)();
-    if (!response.ok) throw new Error(problem(await response.json().catch(() => ({})), response.status));
-  } catch (fault) {
-    write($('notice'), fault.message);
-    return;
+const NAMES = ['Decide', 'Interrupt', 'Retry', 'Replay'];
+
+function actionsOf(run) {
+  const button = (name, title, work) => kept.get(`${run.id} ${name}`, () =>
+    h('button', { textContent: name, title, 'aria-label': `${name} ${run.id}`, onclick: () => act(work) }));
+  if (BUSY.includes(run.state)) {
+    const decide = kept.get(`${run.id} Decide`, () => h('a', { href: `/approvals#run=${run.id}`, textContent: 'Decide', 'aria-label': `Decide ${run.id}` }));
+    const stop = button('Interrupt', 'End this run', () => change(`/run/api/executions/${run.id}/interrupt`));
+    return run.state === 'suspended' ? [decide, stop] : [stop];
   }
-  await look();
+  const again = button('Replay', 'Send its message again in a fork of the session', () => replayRun(run).then((made) => {
+    location.href = `/sessions#session=${encodeURIComponent(made)}&of=${encodeURIComponent(run.agentId)}`;
+  }));
+  if (run.state === 'completed') return [again];
+  return [button('Retry', 'Answer the same message again, in this session', () => retry(run)), again];
 }
 
-const problem = ({ detail, message, error }, status) => detail ?? message ?? error?.message ?? `The gateway answered ${status}.`;
-
-// ---- what waits for somebody
-
-async function paintWaiting() {
-  const wanted = new URLSearchParams({ state: 'suspended', limit: WAITING_MAX });
-  const { runs, next } = await wire.json(`/api/runs?${wanted}`);
-  const details = await Promise.all(runs.map(({ id }) => wire.json(`/run/api/executions/${id}`)));
-  const asked = details.flatMap((run) => [
-    ...(run?.pendingApprovals ?? []).map((call) => question(run, call)),
-    ...(run?.pendingToolOutputs ?? []).map((call) => clientCall(run, call)),
-  ]);
-  arrange($('calls'), asked);
-  write($('none-waits'), next ? `These are the newest ${WAITING_MAX} runs that wait. The list below has all: choose the state suspended.` : 'Nothing waits for a decision.');
-  $('none-waits').hidden = asked.length > 0 && !next;
+/** What the gateway refuses stays on the page until it is dismissed. */
+async function act(work) {
+  try {
+    await work();
+    await look();
+  } catch (fault) {
+    refuse(fault.message);
+  }
 }
 
-/** The entry of a waiting call, made once: what a person has typed into it stays. `below` makes its controls. */
-function call(run, { toolCallId, toolName, input }, below) {
-  return kept.get(`${run.id} ${toolCallId}`, () =>
-    h('li', {},
-      h('header', {}, h('strong', { textContent: toolName }), h('span', { className: 'small', textContent: `${run.agentId}, since ${new Date(run.updatedAt).toLocaleString()}` }),
-        h('a', { className: 'small', href: `/inspect#${run.id}`, textContent: 'Inspect the run' })),
-      h('pre', { textContent: JSON.stringify(input, null, 2), tabIndex: 0, 'aria-label': `Arguments of ${toolName}` }),
-      below()));
+/** Save the runs that the filters name, the newest ones. */
+async function exportRuns() {
+  const runs = [];
+  for (let before = ''; runs.length < EXPORTED_MAX; ) {
+    const page = await ask({ limit: EXPORT_PAGE, ...(before && { before }) });
+    runs.push(...page.runs);
+    before = page.next;
+    if (!before) break;
+  }
+  const file = new Blob([JSON.stringify({ filters: Object.fromEntries(query()), runs }, null, 2)], { type: 'application/json' });
+  const link = h('a', { href: URL.createObjectURL(file), download: 'runs.json' });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-const question = (run, pending) => call(run, pending, () => decision(run, pending));
-
-/** The controls of an approval: decide it, with a reason, and with other arguments where the tool allows it. */
-function decision(run, { toolCallId, toolName, input, inputSchema }) {
-  const reason = h('input', { placeholder: 'Reason (the agent reads it)', 'aria-label': `Reason for the decision about ${toolName}` });
-  const edited = h('textarea', { rows: 5, value: JSON.stringify(input, null, 2), spellcheck: false, 'aria-label': `Changed arguments of ${toolName}` });
-  const decide = (approved) => {
-    const body = { approved, ...(reason.value.trim() && { reason: reason.value.trim() }) };
-    if (approved && inputSchema && !edited.hidden) {
-      try {
-        body.input = JSON.parse(edited.value);
-      } catch (fault) {
-        return write($('notice'), `The arguments of ${toolName} are no JSON: ${fault.message}`);
-      }
-    }
-    return act(`/run/api/executions/${run.id}/approvals/${encodeURIComponent(toolCallId)}`, body);
-  };
-  edited.hidden = true;
-  const change = h('button', { textContent: 'Change the arguments', hidden: !inputSchema, onclick: () => ((edited.hidden = false), edited.focus()) });
-  return h('div', { className: 'decide', role: 'group', 'aria-label': `Decide ${toolName}` },
-    edited, reason, change,
-    h('button', { textContent: 'Deny', onclick: () => decide(false) }),
-    h('button', { className: 'strong', textContent: 'Approve', onclick: () => decide(true) }));
-}
-
-function clientCall(run, pending) {
-  return call(run, pending, () => h('p', { className: 'decide small', textContent: 'The application answers this call: its tool runs in the client.' }));
+/** How many calls wait for a decision; the inbox has them. */
+function paintWaiting({ calls, next }) {
+  $('waiting').hidden = !calls.length;
+  const count = `${calls.length}${next ? ' or more' : ''} ${calls.length === 1 ? 'call waits' : 'calls wait'}`;
+  write($('waiting').firstChild, `${count} for a decision`);
 }
 
 // ---- the page
 
-/** Take the filters from the address. */
-function readAddress() {
-  const wanted = new URLSearchParams(location.hash.slice(1));
-  for (const name of FIELDS) {
-    const field = filters.elements[name];
-    const value = wanted.get(name) ?? '';
-    if (name === 'agent' && value && ![...field.options].some((option) => option.value === value)) field.append(h('option', { value, textContent: value }));
-    field.value = value;
-  }
-  pages = 1;
-}
-
-filters.oninput = () => {
-  const wanted = new URLSearchParams();
-  for (const name of FIELDS) if (filters.elements[name].value.trim()) wanted.set(name, filters.elements[name].value.trim());
-  history.replaceState(null, '', `#${wanted}`);
-  pages = 1;
-  look();
-};
-filters.onsubmit = (event) => event.preventDefault();
-$('more').onclick = () => {
-  pages += 1;
-  look();
-};
-$('key-form').onsubmit = (event) => {
-  event.preventDefault();
-  wire.key = $('key').value.trim();
-  start();
-};
-
-async function start() {
-  const agents = (await wire.json('/api/agents').catch(() => null)) ?? [];
-  const known = [...filters.elements.agent.options].map(({ value }) => value);
-  filters.elements.agent.append(...agents.filter(({ name }) => !known.includes(name)).map(({ name }) => h('option', { value: name, textContent: name })));
-  readAddress();
-  await look();
-}
-
-addEventListener('hashchange', () => (readAddress(), look()));
-setInterval(() => document.hidden || look(), LOOK_MS);
-themeSwitch($('theme'));
-start();
+/** Load the next page, and further ones as long as the end of the list is on the screen. */
+const older = () => list.older().then(() => {
+  paint();
+  end.unobserve($('more'));
+  end.observe($('more')); // tells at once whether it is visible
+}, (fault) => refuse(fault.message));
+const end = new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && !$('more').hidden && older());
+end.observe($('more'));
+$('more').onclick = older;
+$('export').onclick = () => act(exportRuns);
+const query = filters($('filters'), () => look());
+const look = watch(load);
+addAgents($('filters').elements.agent);

@@ -1,13 +1,16 @@
-"""The page with all runs: find the one that failed, and decide what waits."""
+"""The page with all runs: find the one that failed, and stop one."""
 
 import json
+from typing import Any
+from urllib.parse import parse_qs, urlparse
 
 import pytest
-from playwright.async_api import BrowserContext, Locator, Page, expect
+from playwright.async_api import BrowserContext, Locator, Page, Route, expect
 
 from tests.support.browser.browser_site import BrowserSite
-from tests.support.browser.chat_page import ChatPage
+from tests.support.browser.chat_page import ChatPage, count_text
 
+RUNS = 10_000
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
@@ -44,22 +47,6 @@ async def test_the_run_that_failed_is_found_with_its_cause_and_its_log(
     await expect(page.locator("#summary")).to_contain_text("failed")
 
 
-async def test_what_waits_is_decided_with_a_reason(
-    playground: ChatPage, context: BrowserContext, site: BrowserSite
-) -> None:
-    await playground.say("delete <b>notes</b>.txt")
-    await expect(playground.state).to_have_text("Waits for you")
-    page = await opened(context, site, f"#session={playground.session}")
-    waits = page.locator("#calls li", has_text="<b>notes</b>.txt")
-    await expect(waits.locator("strong")).to_have_text("delete")
-    await waits.get_by_role("textbox", name="Reason").fill("keep it")
-    await waits.get_by_role("button", name="Deny").click()
-    await expect(waits).to_have_count(0)
-    await expect(row(page, playground.session).locator(".state")).to_have_text("completed")
-    read = await page.request.get(f"{site.base}/api/agents/demo/{playground.session}")
-    assert "keep it" in json.dumps(await read.json())
-
-
 async def test_a_run_is_watched_and_interrupted(
     playground: ChatPage, context: BrowserContext, site: BrowserSite
 ) -> None:
@@ -70,7 +57,83 @@ async def test_a_run_is_watched_and_interrupted(
     await expect(mine.locator(".state")).to_have_text("running")
     await mine.get_by_role("button", name="Interrupt").click()
     await expect(mine.locator(".state")).to_have_text("cancelled")
-    await expect(mine.get_by_role("button")).to_have_count(0)
+    await expect(mine.get_by_role("button", name="Interrupt")).to_have_count(0)
+
+
+async def test_a_run_is_retried_in_its_place_and_replayed_in_a_fork(
+    playground: ChatPage, context: BrowserContext, site: BrowserSite
+) -> None:
+    await playground.say("fail")
+    await expect(playground.state).to_have_text("Failed")
+    page = await opened(context, site, f"#session={playground.session}")
+    rows = page.locator("#runs tbody tr")
+    await rows.get_by_role("button", name="Retry").click()
+    await expect(rows).to_have_count(2)
+    await expect(rows.first.locator(".state")).to_have_text("failed")
+    await rows.first.get_by_role("button", name="Replay").click()
+    await expect(page.locator("#session-title")).to_be_visible()
+    assert f"session={playground.session}" not in page.url
+    await expect(page.locator("#messages article.user")).to_have_count(1)
+    await expect(page.locator("#session-runs .state")).to_have_text("failed")
+
+
+async def test_runs_are_grouped_by_session_and_exported(
+    playground: ChatPage, context: BrowserContext, site: BrowserSite
+) -> None:
+    for count in (2, 3):
+        await playground.say(f"count {count}")
+        await expect(playground.answer).to_have_text(count_text(count))
+    page = await opened(context, site, f"#session={playground.session}&group=session")
+    await expect(page.locator("#runs tr.group")).to_contain_text("2 runs here")
+    await expect(page.locator("#runs tbody tr")).to_have_count(3)
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Export").click()
+    exported = json.loads((await (await download.value).path()).read_text())
+    assert {one["sessionId"] for one in exported["runs"]} == {playground.session}
+    assert len(exported["runs"]) == 2
+    assert exported["filters"]["session"] == playground.session
+
+
+async def test_ten_thousand_runs_scroll(context: BrowserContext, site: BrowserSite) -> None:
+    """The list asks for a page at a time, and looks again at the newest one alone."""
+    page, asked = await context.new_page(), list[str]()
+
+    async def answer(route: Route) -> None:
+        query = parse_qs(urlparse(route.request.url).query)
+        asked.append(query.get("before", [""])[0])
+        end = int(query["before"][0].removeprefix("run_")) if "before" in query else RUNS
+        page_end = max(0, end - int(query["limit"][0]))
+        runs = [listed(number) for number in range(end - 1, page_end - 1, -1)]
+        await route.fulfill(json={"runs": runs} | ({"next": runs[-1]["id"]} if page_end else {}))
+
+    await page.route("**/api/runs?*", answer)
+    await page.goto(f"{site.base}/runs")
+    rows = page.locator("#runs tbody tr")
+    await expect(rows.nth(49)).to_be_attached()
+    for wanted in range(100, 501, 50):
+        await page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        await expect(rows.nth(wanted - 1)).to_be_attached()
+    seen = await rows.evaluate_all("all => all.map((one) => one.querySelector('a').title)")
+    assert seen == [f"run_{number:08}" for number in range(RUNS - 1, RUNS - 1 - len(seen), -1)]
+    older = [before for before in asked if before]
+    assert len(older) == len(set(older))
+
+
+def listed(number: int) -> dict[str, Any]:
+    at = "2026-11-30T08:00:00Z"
+    return {
+        "id": f"run_{number:08}",
+        "state": "completed",
+        "agentId": "demo",
+        "sessionId": "many",
+        "messageId": "msg",
+        "attempts": 1,
+        "usage": {"inputTokens": 1, "outputTokens": 1},
+        "createdAt": at,
+        "updatedAt": at,
+        "startedAt": at,
+        "endedAt": at,
+    }
 
 
 @pytest.mark.parametrize("width", [390, 1360, 1600])

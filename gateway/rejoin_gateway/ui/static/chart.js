@@ -1,0 +1,91 @@
+// Charts as SVG by a few lines: stacked bars over time, and a line. Each has a title, a description, and the same
+// figures as a table below it.
+
+import { h } from './dom.js';
+
+const SVG = 'http://www.w3.org/2000/svg';
+const WIDTH = 600;
+const HEIGHT = 120;
+const FOOT = 16;
+export const COLORS = 6; // classes c0 … c5 in console.css
+
+function s(tag, attributes = {}, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/** The next of 1, 2, 5, 10, 20 … that is not below a value. */
+export function roundUp(value) {
+  const ten = 10 ** Math.floor(Math.log10(value || 1));
+  return [1, 2, 5, 10].map((step) => step * ten).find((bound) => bound >= value) ?? ten * 10;
+}
+
+/**
+ * Stacked bars. `columns`: `{ label, values }`, one value for each of `names`; `format(value)` writes one. The bars
+ * have tooltips, the figures stand in a table that can be opened.
+ */
+export function bars({ title, names, columns, format = String }) {
+  const totals = columns.map(({ values }) => values.reduce((sum, value) => sum + value, 0));
+  const top = roundUp(Math.max(...totals, 0));
+  const step = WIDTH / Math.max(columns.length, 1);
+  const y = (value) => HEIGHT - (value / top) * HEIGHT;
+  const drawn = columns.map(({ label, values }, at) => {
+    let sum = 0;
+    const parts = values.map((value, kind) => {
+      const rect = s('rect', { x: at * step + step * 0.12, width: step * 0.76, y: y(sum + value), height: y(sum) - y(sum + value), class: `c${kind % COLORS}` });
+      sum += value;
+      return value ? [rect] : [];
+    });
+    const words = names.map((name, kind) => `${name}: ${format(values[kind])}`).filter((_, kind) => values[kind]);
+    const hover = s('rect', { x: at * step, width: step, y: 0, height: HEIGHT, class: 'hover' });
+    return s('g', {}, s('title', {}, `${label}\n${words.join('\n') || 'nothing'}`), hover, ...parts.flat());
+  });
+  const total = totals.reduce((sum, value) => sum + value, 0);
+  const said = `${title}: ${format(total)} together, from ${columns[0]?.label ?? ''} to ${columns.at(-1)?.label ?? ''}.`;
+  return figure(title, said, [grid(top, format), ...drawn, ...ends(columns.map(({ label }) => label))], legend(names), table(names, columns, format));
+}
+
+/** A line through `points`: `{ label, value }`. */
+export function line({ title, points, format = String }) {
+  const top = roundUp(Math.max(...points.map(({ value }) => value), 0));
+  const x = (at) => (points.length > 1 ? (at / (points.length - 1)) * WIDTH : WIDTH / 2);
+  const path = points.map(({ value }, at) => `${at ? 'L' : 'M'}${x(at).toFixed(1)} ${(HEIGHT - (value / top) * HEIGHT).toFixed(1)}`).join('');
+  const said = `${title}: now ${format(points.at(-1)?.value ?? 0)}, at most ${format(Math.max(...points.map(({ value }) => value), 0))}.`;
+  const columns = points.map(({ label, value }) => ({ label, values: [value] }));
+  return figure(title, said, [grid(top, format), s('path', { d: path, class: 'line' }), ...ends(points.map(({ label }) => label))], [], table([title], columns, format));
+}
+
+function grid(top, format) {
+  return s('g', { class: 'grid' },
+    s('line', { x1: 0, x2: WIDTH, y1: 0.5, y2: 0.5 }), s('line', { x1: 0, x2: WIDTH, y1: HEIGHT, y2: HEIGHT }),
+    s('text', { x: 0, y: 11 }, format(top)));
+}
+
+function ends(labels) {
+  if (!labels.length) return [];
+  return [s('text', { x: 0, y: HEIGHT + FOOT - 3 }, labels[0]), s('text', { x: WIDTH, y: HEIGHT + FOOT - 3, 'text-anchor': 'end' }, labels.at(-1))];
+}
+
+function legend(names) {
+  const shown = names.map((name, at) => h('span', {}, h('i', { className: `c${at % COLORS}` }), name));
+  return names.length > 1 ? [h('p', { className: 'legend small', 'aria-hidden': 'true' }, ...shown)] : [];
+}
+
+let count = 0;
+
+function figure(title, said, drawn, below, figures) {
+  const id = `chart-${(count += 1)}`;
+  const svg = s('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT + FOOT}`, role: 'img', 'aria-labelledby': `${id}-title ${id}-desc` },
+    s('title', { id: `${id}-title` }, title), s('desc', { id: `${id}-desc` }, said), ...drawn);
+  return h('figure', {}, h('figcaption', { textContent: title }), svg, ...below,
+    h('details', {}, h('summary', { className: 'small', textContent: 'Figures' }), h('div', { className: 'wide', tabIndex: 0, role: 'region', 'aria-label': `Figures of ${title}` }, figures)));
+}
+
+function table(names, columns, format) {
+  const cells = (kind, values) => values.map((value) => h(kind, kind === 'th' ? { scope: 'col', textContent: value } : { textContent: value }));
+  return h('table', { className: 'list' },
+    h('thead', {}, h('tr', {}, ...cells('th', ['Time', ...names]))),
+    h('tbody', {}, ...columns.map(({ label, values }) => h('tr', {}, h('th', { scope: 'row', textContent: label }), ...cells('td', values.map(format))))));
+}
