@@ -138,6 +138,22 @@ async def test_a_file_is_sent_and_shown_again_after_a_reload(playground: ChatPag
         await page.reload()
 
 
+async def test_a_file_has_its_size_and_is_saved_again(playground: ChatPage) -> None:
+    """Before it is sent, and as it is stored."""
+    page, text = playground.page, b"a\nb\n"
+    await page.set_input_files("#file", [FilePayload(name="notes.txt", mimeType="text/plain", buffer=text)])
+    await expect(page.locator("#files li")).to_contain_text("4 bytes")
+    await playground.say("read this")
+    await expect(playground.answer).to_contain_text("read this")
+    await page.reload()
+    await expect(page.locator("article.user p.file")).to_have_text("notes.txt4 bytes")
+    async with page.expect_download() as saved:
+        await page.get_by_role("button", name="Download notes.txt").click()
+    download = await saved.value
+    assert download.suggested_filename == "notes.txt"
+    assert (await download.path()).read_bytes() == text
+
+
 async def test_text_never_becomes_markup(playground: ChatPage) -> None:
     """What a model writes is rendered, and can do nothing."""
     await playground.say(HOSTILE)
