@@ -59,11 +59,12 @@ docs: $(UV)
 	@NO_MKDOCS_2_WARNING=1 $(RUN) --group docs mkdocs build --strict
 
 # From uv.lock: every package of an image with its version and hashes.
+SBOM_DIR := dist
 sbom: $(UV)
-	@mkdir -p dist
-	@for image in gateway runner; do \
+	@mkdir -p $(SBOM_DIR)
+	@for image in gateway runner; do file=$(SBOM_DIR)/sbom-$$image.cdx.json; \
 	  $(UV) export --quiet --frozen --no-dev --extra $$image --format cyclonedx1.5 \
-	    --output-file dist/sbom-$$image.cdx.json >/dev/null && echo "dist/sbom-$$image.cdx.json"; done
+	    --output-file $$file >/dev/null && echo $$file || exit 1; done
 
 sync: $(UV)
 	@$(UV) sync --frozen --inexact --all-extras --quiet

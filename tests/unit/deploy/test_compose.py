@@ -66,7 +66,7 @@ def test_every_service_has_limits_a_pinned_image_and_a_health_check(compose: dic
     for name, service in services(compose):
         limits = service["deploy"]["resources"]["limits"]
         assert limits.keys() == {"cpus", "memory"}, name
-        assert service.get("build") or re.search(r":\d+(\.\d+)*-", service["image"]), name
+        assert service.get("build") or is_exact(service["image"]), name
         assert service["restart"] == "unless-stopped" or name in SHORT_LIVED, name
         assert "healthcheck" in service or name in SHORT_LIVED, name
         assert service["read_only"] is True, name
@@ -75,6 +75,27 @@ def test_every_service_has_limits_a_pinned_image_and_a_health_check(compose: dic
         assert service["pids_limit"] <= 512, name
         assert service["ulimits"]["nofile"] <= 65_536, name
         assert service.get("build") or is_not_root(service["user"]) or name == "nats-data", name
+
+
+def is_exact(image: str) -> bool:
+    """Whether a tag names one release: PostgreSQL's have two numbers, others three. A digest may follow."""
+    numbers = r"\d+\.\d+" if image.startswith("postgres:") else r"\d+\.\d+\.\d+"
+    return re.fullmatch(rf"[a-z]+:{numbers}-[a-z]\w*(@sha256:[0-9a-f]{{64}})?", image) is not None
+
+
+@pytest.mark.parametrize(
+    ("image", "exact"),
+    [
+        ("nats:2.15.0-alpine", True),
+        ("nats:2.15.0-alpine@sha256:" + "0" * 64, True),
+        ("haproxy:3.2-alpine", False),
+        ("postgres:18-alpine", False),
+        ("nats:alpine", False),
+        ("nats", False),
+    ],
+)
+def test_a_tag_that_moves_is_noticed(image: str, exact: bool) -> None:
+    assert is_exact(image) is exact
 
 
 def is_not_root(user: str) -> bool:
