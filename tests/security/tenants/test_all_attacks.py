@@ -44,8 +44,12 @@ EACH = 2
 CHATS = 20
 QUIET_S = 4.0
 """How long the same chats go on before the attack, for comparison."""
+FIRST_EVENT_S_MAX = 1.0
+"""What the product promises at p99, on a machine that has nothing else to do."""
+QUIET_S_MAX = 0.3
+"""How long a first event takes at p99 before the attack, on such a machine."""
 SLOWER_MAX = 2
-"""How many times as long as before the attack a first event may take at p99. The ack wait comes on top: a
+"""On a busier one: how many times as long as before the attack it may take. The ack wait comes on top: a
 request that is on its way to a runner when a tool blocks the event loop is delivered again after that.
 """
 MEMORY_MAX = 512 * MIB
@@ -203,6 +207,11 @@ def p99(times: Sequence[float]) -> float:
     return times[int(len(times) * 0.99)]
 
 
+def first_event_s_max(quiet_s: float) -> float:
+    """The promise; on a machine that is busy with other work, by the time that the same chats took before."""
+    return FIRST_EVENT_S_MAX if quiet_s < QUIET_S_MAX else ACK_WAIT_S + SLOWER_MAX * quiet_s
+
+
 def frames_of(raw: bytes) -> list[SseFrame]:
     """The events, without comments."""
     return list(SseParser().feed(raw))
@@ -251,7 +260,7 @@ async def test_all_attacks_together_cost_another_tenant_nothing(
     record_measurement(
         f"all attacks for {DURATION_S:.0f} s: {len(times)} chats beside them, first event "
         f"p50 {times[len(times) // 2]:.3f}, p99 {p99(times):.3f}, max {times[-1]:.3f} s, "
-        f"without them p99 {p99(quiet_times):.3f} s; "
+        f"without them p99 {p99(quiet_times):.3f}, allowed {first_event_s_max(p99(quiet_times)):.3f} s; "
         f"peaks in MiB { {name: peak // MIB for name, peak in installation.peaks_bytes.items()} }; {said}"
     )
     for chat in chats:
@@ -268,4 +277,4 @@ async def test_all_attacks_together_cost_another_tenant_nothing(
         assert "MemoryError" not in service.err
         assert installation.peaks_bytes[name] < MEMORY_MAX, f"a container would have ended {name}"
     assert times[len(times) // 2] < 1
-    assert p99(times) < ACK_WAIT_S + SLOWER_MAX * p99(quiet_times)
+    assert p99(times) < first_event_s_max(p99(quiet_times))
