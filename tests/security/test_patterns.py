@@ -46,6 +46,14 @@ METHODS: dict[str, Callable[[Any, Any], object]] = {
 }
 
 
+SCRIPTS = ("gateway/rejoin_gateway/ui/static", "clients/js")
+LITERAL = re.compile(
+    r"(?:[=(,:;!&|?{}\[\n>]|\breturn)\s*/((?![*/])(?:[^/\\\[\n]|\\.|\[(?:[^\]\\\n]|\\.)*\])+)/([dgimsuvy]*)"
+    r"(?=[\s.,;)\]}])"
+)
+"""A literal of JavaScript. Expressions that a script puts together are run in `test_small_doors`."""
+
+
 class Expression(NamedTuple):
     """A regular expression, where it is, and the methods by which it is used."""
 
@@ -110,6 +118,20 @@ def expressions() -> list[Expression]:
                     Expression(place, re.compile(pattern, bits), frozenset(methods))
                     for pattern in patterns_of(given, module)
                 ]
+    return found
+
+
+def of_scripts() -> list[Expression]:
+    """Those of our pages and of the client for JavaScript, which backtracks as Python does."""
+    found = []
+    for folder in SCRIPTS:
+        for file in sorted((ROOT / folder).glob("*.js")):
+            text = file.read_text()
+            for literal in LITERAL.finditer(text):
+                place = f"{file.name}:{text.count(chr(10), 0, literal.start(1)) + 1}"
+                flags = (re.IGNORECASE if "i" in literal[2] else 0) | (re.DOTALL if "s" in literal[2] else 0)
+                methods = frozenset({"all" if "g" in literal[2] else "search"})
+                found.append(Expression(place, re.compile(literal[1], flags), methods))
     return found
 
 
@@ -290,6 +312,21 @@ def test_every_expression_is_found() -> None:
 def test_a_quadratic_expression_is_noticed(source: str) -> None:
     """The one that an attacker used against the logs, and textbook ones."""
     assert first_superlinear(re.compile(source), "all") is not None
+
+
+def test_every_expression_of_the_scripts_is_found() -> None:
+    """As many as their text has tests and replacements by literals, at least."""
+    found = {one.pattern.pattern for one in of_scripts()}
+    assert len(found) > 15
+    assert r"^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$" in found
+    assert r"^([^:]*)(?:: ?(.*))?$" in found
+
+
+@pytest.mark.slow
+def test_each_expression_of_the_scripts_takes_linear_time() -> None:
+    for one in of_scripts():
+        for method in one.methods:
+            assert first_superlinear(one.pattern, method) is None, one.place
 
 
 @pytest.mark.slow

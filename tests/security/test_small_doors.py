@@ -1,6 +1,7 @@
-"""Small doors: headers, keys of issuers, files of other agents, links and deep texts in the pages."""
+"""Small doors: headers, keys of issuers, files of other agents, links and costly texts in the pages."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -245,21 +246,49 @@ const texts = [
   '**~~'.repeat(3000) + 'x' + '~~**'.repeat(3000), '*a '.repeat(20000), '`a` '.repeat(200000),
 ];
 for (const text of texts) {
-  const began = performance.now();
   const depth = Math.max(...blocks(text).map((one) => deepest(element(one))));
-  console.log(JSON.stringify([text.slice(0, 8), depth, Math.round(performance.now() - began)]));
+  console.log(JSON.stringify([text.slice(0, 8), depth]));
+}
+const spaced = (length) => ' '.repeat(length);
+const costly = {
+  brackets: (length) => '['.repeat(length), links: (length) => '[a]('.repeat(length / 4),
+  titles: (length) => '[a](b "'.repeat(length / 7), bold: (length) => '**a '.repeat(length / 4),
+  slant: (length) => '*a '.repeat(length / 3), slant2: (length) => '_a '.repeat(length / 3),
+  gone: (length) => '~~a '.repeat(length / 4), ticks: (length) => '` `` '.repeat(length / 5),
+  urls: (length) => 'http://'.repeat(length / 7), dots: (length) => 'http://' + '.'.repeat(length),
+  heading: (length) => '# ' + spaced(length) + 'x', marks: (length) => '# ' + '#'.repeat(length) + 'x',
+  divider: (length) => 'a|\\n-' + spaced(length) + 'x',
+  row: (length) => 'a|\\n-|\\nx|' + spaced(length) + 'x',
+  rule: (length) => '- '.repeat(length / 2) + 'x', item: (length) => spaced(length) + 'x',
+};
+const took = (text) => {
+  const began = performance.now();
+  blocks(text).map((one) => element(one));
+  return performance.now() - began;
+};
+for (const [name, make] of Object.entries(costly)) {
+  console.log(JSON.stringify([name, took(make(25_000)), took(make(50_000)), took(make(100_000))]));
 }
 """
 
 
-async def test_a_deep_text_does_not_kill_the_page() -> None:
-    """Quotes, lists and spans in each other: shown to a depth, and as they are written below it."""
+async def test_a_deep_or_costly_text_does_not_kill_the_page() -> None:
+    """Quotes, lists and spans in each other: shown to a depth, and as they are written below it. What has
+    many beginnings and no end takes linear time.
+    """
     node = shutil.which("node")
     if node is None:
         skip_or_fail("the page's script needs Node, and there is none")
     command = (node, "--input-type=module", "--eval", MARKDOWN)
     code, said = await run_command(STATIC, *command, seconds=60)
     assert code == 0, said[-2_000:]
-    depths = [line for line in said.splitlines() if line.startswith("[")]
-    assert len(depths) == 6, said
-    assert all(int(line.split(",")[-2]) < 64 for line in depths), said
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("[")]
+    depths = [line[1] for line in lines if len(line) == 2]
+    times_ms = {line[0]: line[1:] for line in lines if len(line) == 4}
+    assert (len(depths), len(times_ms)) == (6, 16), said
+    assert max(depths) < 64
+    # Twice the length takes twice the time; four times would be a square.
+    slow = {
+        name: one for name, one in times_ms.items() if one[2] > 200 and one[2] > 2.8 * one[1] > 7.8 * one[0]
+    }
+    assert slow == {}

@@ -6,19 +6,19 @@ import { h } from './dom.js';
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)[^`]*$/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
 const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
-const ROW = /^\s*\|?(.+?)\|?\s*$/;
-const DIVIDER = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
+const DIVIDER = /^\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?$/; // of a trimmed line
+const HEADING = /^ {0,3}(#{1,6})\s(.*)$/;
 export const SAFE = /^(https?:|mailto:)/i;
 const DEPTH_MAX = 16; // quotes in quotes, lists in lists, bold in italic: what is deeper is shown as it is written
 const SPANS_MAX = 5_000; // of one paragraph; the rest is shown as it is written
-const INLINE = new RegExp(
+const INLINE = new RegExp( // each span has an end: a text of many beginnings would take the square of its length
   [
-    '(?<ticks>`+)(?<code>.+?)\\k<ticks>(?!`)',
-    '\\*\\*(?<bold>(?=\\S).+?\\S?)\\*\\*',
-    '(?<![\\w*])\\*(?<slant>(?=[^\\s*]).*?[^\\s*]?)\\*(?!\\*)|(?<!\\w)_(?<slant2>(?=[^\\s_]).*?[^\\s_]?)_(?!\\w)',
-    '~~(?<gone>.+?)~~',
-    '!?\\[(?<label>[^\\]]*)\\]\\((?<to>[^\\s)]+)(?:\\s+"[^"]*")?\\)',
-    '(?<bare>https?://[^\\s<>"]*[^\\s<>".,;:!?)\\]])',
+    '(?<!`)(?<ticks>`{1,9})(?!`)(?<code>.{1,500}?)(?<!`)\\k<ticks>(?!`)',
+    '\\*\\*(?<bold>(?=\\S).{1,500}?)\\*\\*',
+    '(?<![\\w*])\\*(?<slant>(?=[^\\s*]).{0,500}?)\\*(?!\\*)|(?<!\\w)_(?<slant2>(?=[^\\s_]).{0,500}?)_(?!\\w)',
+    '~~(?<gone>.{1,500}?)~~',
+    '!?\\[(?<label>[^\\]]{0,300})\\]\\((?<to>[^\\s)]{1,1000})(?:\\s{1,9}"[^"]{0,500}")?\\)',
+    '(?<bare>https?://[^\\s<>"]{0,2000}[^\\s<>".,;:!?)\\]])',
     '\\\\(?<escaped>[\\\\`*_{}\\[\\]()#+.!~|-])',
   ].join('|'),
   's',
@@ -46,13 +46,19 @@ function begin(lines, at) {
   const line = lines[at];
   const fence = FENCE.exec(line);
   if (fence) return fenced(lines, at, fence);
-  const heading = /^ {0,3}(#{1,6})\s+(.*?)\s*#*$/.exec(line);
-  if (heading) return { kind: 'heading', level: heading[1].length, lines: [heading[2]], end: at + 1 };
+  const heading = HEADING.exec(line);
+  if (heading) return { kind: 'heading', level: heading[1].length, lines: [withoutEnd(heading[2].trim(), '#').trimEnd()], end: at + 1 };
   if (RULE.test(line)) return { kind: 'rule', lines: [], end: at + 1 };
-  if (line.includes('|') && DIVIDER.test(lines[at + 1] ?? '') && lines[at + 1].includes('-')) return run(lines, at, 'table', (one) => one.includes('|'));
+  if (line.includes('|') && DIVIDER.test((lines[at + 1] ?? '').trim())) return run(lines, at, 'table', (one) => one.includes('|'));
   if (/^\s*>/.test(line)) return run(lines, at, 'quote', (one) => /^\s*>/.test(one));
   if (ITEM.test(line)) return run(lines, at, 'list', (one) => ITEM.test(one) || /^\s{2,}\S/.test(one));
-  return run(lines, at, 'paragraph', (one) => one.trim() && !FENCE.test(one) && !/^ {0,3}#{1,6}\s/.test(one) && !ITEM.test(one) && !RULE.test(one));
+  return run(lines, at, 'paragraph', (one) => one.trim() && !FENCE.test(one) && !HEADING.test(one) && !ITEM.test(one) && !RULE.test(one));
+}
+
+function withoutEnd(text, char) {
+  let end = text.length;
+  while (end && text[end - 1] === char) end -= 1;
+  return text.slice(0, end);
 }
 
 function run(lines, at, kind, goesOn) {
@@ -106,10 +112,15 @@ function list(lines, depth) {
   return h(ordered ? 'ol' : 'ul', ordered ? { start: Number.parseInt(bullet, 10) } : {}, ...made);
 }
 
+function cells(line) {
+  const row = line.trim();
+  return row.slice(row.startsWith('|') ? 1 : 0, row.length > 1 && row.endsWith('|') ? -1 : undefined).split('|').map((cell) => cell.trim());
+}
+
 function table(lines) {
-  const [head, , ...body] = lines.map((line) => ROW.exec(line)[1].split('|').map((cell) => cell.trim()));
-  const row = (cells, tag) => h('tr', {}, ...cells.map((cell) => h(tag, {}, ...inline(cell))));
-  const made = h('table', {}, h('thead', {}, row(head, 'th')), h('tbody', {}, ...body.map((cells) => row(cells, 'td'))));
+  const [head, , ...body] = lines.map((line) => cells(line));
+  const row = (values, tag) => h('tr', {}, ...values.map((cell) => h(tag, {}, ...inline(cell))));
+  const made = h('table', {}, h('thead', {}, row(head, 'th')), h('tbody', {}, ...body.map((values) => row(values, 'td'))));
   return h('div', { className: 'wide', tabIndex: 0 }, made);
 }
 

@@ -146,8 +146,9 @@ async function request(url, init) {
 /** The bytes of a file. A data URL is read here: the page's policy allows no request to one. */
 async function load(url) {
   if (!url.startsWith('data:')) return (await request(url)).blob();
-  const [, type, coding, text] = /^data:([^;,]*)[^,]*?(;base64)?,(.*)$/s.exec(url);
-  const bytes = coding ? Uint8Array.from(atob(text), (one) => one.charCodeAt(0)) : decodeURIComponent(text);
+  const [, head, text] = /^data:([^,]*),(.*)$/s.exec(url);
+  const type = head.split(';')[0];
+  const bytes = head.endsWith(';base64') ? Uint8Array.from(atob(text), (one) => one.charCodeAt(0)) : decodeURIComponent(text);
   return new Blob([bytes], { type });
 }
 
