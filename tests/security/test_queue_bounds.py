@@ -25,6 +25,7 @@ itself.
 """
 OTHER_WAITING = {
     "rejoin_adapters.jetstream.nats_connection": ["PENDING_MESSAGES_MAX", "PENDING_BYTES_MAX"],
+    "rejoin_adapters.ports.webhooks": ["PENDING_MAX"],
     "rejoin_gateway.core.backend": ["CHECKS_MAX"],
     "rejoin_runner.worker.worker": ["PULL_BATCH_MAX"],
     "rejoin_runner.worker.quarantine": ["ALONE_MIN", "ALONE_MAX", "WAITING_MAX"],

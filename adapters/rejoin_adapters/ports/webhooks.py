@@ -16,6 +16,8 @@ WEBHOOK_EVENTS: tuple[WebhookEvent, ...] = get_args(WebhookEvent.__value__)
 TEST_EVENT = "webhook.test"
 ENDPOINTS_MAX = 10
 """Of one tenant."""
+PENDING_MAX = 10_000
+"""Deliveries that wait for one endpoint. Further ones have failed; a replay sends them."""
 WEBHOOK_WAITING_MAX = 100
 """Calls that `waitingFor` names."""
 SETTLED_KEPT_S = 7 * 24 * 3600.0

@@ -7,8 +7,10 @@ import msgspec
 import pytest
 
 from rejoin_adapters.actor import Actor, act_as
+from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.webhooks import (
     ENDPOINTS_MAX,
+    PENDING_MAX,
     WEBHOOK_EVENTS,
     DueWebhook,
     WebhookBody,
@@ -17,6 +19,7 @@ from rejoin_adapters.ports.webhooks import (
     WebhookOutbox,
     WebhookResult,
 )
+from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_adapters.store_types import Owner
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.ids import TenantId
@@ -348,6 +351,37 @@ async def test_receivers_of_two_requests_do_not_wait_for_each_other(
     assert third.url == "https://b.example/2"
     assert third.number > second.number
     assert await ports.webhooks.replay(owner.tenant, anybody) == 1
+
+
+async def fill(ports: DatabasePorts, owner: Owner, endpoint: str, count: int) -> None:
+    """So many deliveries, as of a receiver that is down."""
+    if isinstance(ports.run_store, MemoryRunStore):
+        for _ in range(count):
+            assert await ports.webhooks.test(owner.tenant, endpoint)
+        return
+    assert isinstance(ports.run_store, PostgresRunStore)
+    query = """
+        with filled as (
+          insert into webhook_deliveries (endpoint_id, tenant_id, event, payload, expires_at)
+          select $1, $2, 'webhook.test', '{}', clock_timestamp() + interval '1 day'
+          from generate_series(1, $3)
+          returning number)
+        select to_json(count(*)) from filled
+    """
+    assert await ports.run_store.database.fetch_json(int, query, endpoint, owner.tenant, count) == count
+
+
+async def test_as_many_deliveries_wait_for_an_endpoint_as_may(ports: DatabasePorts, owner: Owner) -> None:
+    """Further ones have failed, until somebody sends them again; other endpoints get theirs."""
+    full, other = await add(ports.webhooks, owner), await add(ports.webhooks, owner)
+    await fill(ports, owner, full, PENDING_MAX - 1)
+    for _ in range(2):
+        await finish(Chat(ports.run_store, owner))
+    listed = {one.id: one for one in await ports.webhooks.list(owner.tenant)}
+    assert (listed[full].pending, listed[full].failed) == (PENDING_MAX, 1)
+    assert (listed[other].pending, listed[other].failed) == (2, 0)
+    assert await ports.webhooks.replay(owner.tenant, full) == 1
+    assert await ports.webhooks.remove(owner.tenant, full)
 
 
 async def test_a_tenant_has_few_endpoints(ports: DatabasePorts, owner: Owner) -> None:

@@ -16,7 +16,7 @@ from rejoin_adapters.feedback_types import ClientEvent, Feedback
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.rows import ApprovalRow, RunRow, SessionRow
 from rejoin_adapters.ports.run_store import EARLY_STOPS_MAX
-from rejoin_adapters.ports.webhooks import WEBHOOK_WAITING_MAX, WebhookEndpoint, WebhookState
+from rejoin_adapters.ports.webhooks import PENDING_MAX, WEBHOOK_WAITING_MAX, WebhookEndpoint, WebhookState
 from rejoin_adapters.session_keys import mark_of
 from rejoin_adapters.store_types import ApiKeyRow, Artifact, AuditEntry, Limits, Owner, Run
 from rejoin_adapters.usage_types import RunUsage, UsageRow, add_usage
@@ -182,6 +182,9 @@ class MemoryDatabase:
         )
         if run is not None:
             row.run, row.session = run.id, run.session
+            waiting = sum(one.endpoint == endpoint and one.state == "pending" for one in self.webhooks)
+            if waiting >= PENDING_MAX:
+                row.state, row.done_at, row.error = "failed", now, f"{PENDING_MAX} earlier deliveries wait"
         self.webhooks.append(row)
 
     def _webhook_data(self, run: Run) -> dict[str, Any]:
