@@ -83,17 +83,18 @@ def patterns_of(node: ast.expr, module: str) -> list[Any]:
     the module. Raises `NameError` for any other.
     """
     try:
-        return [evaluated(node, module)]
+        found = evaluated(node, module)
     except NameError:
         if not isinstance(node, ast.Attribute):
             raise
         values = list(vars(importlib.import_module(module)).values())
         values += [one for value in values if isinstance(value, Mapping) for one in value.values()]
-        found = {getattr(one, node.attr, None) for one in values if isinstance(one, msgspec.Struct)}
-        patterns = [one for one in found if isinstance(one, str)]
+        fields = {getattr(one, node.attr, None) for one in values if isinstance(one, msgspec.Struct)}
+        patterns = [one for one in fields if isinstance(one, str)]
         if not patterns:
             raise
         return patterns
+    return [] if callable(found) else [found]  # a function checks the keyword of a schema
 
 
 @functools.cache
