@@ -19,6 +19,8 @@ from rejoin_protocol.security.webhook_signature import WEBHOOK_SECRET_BYTES, for
 
 ENDPOINT_ID_BYTES = 12
 ENDPOINT_ID = re.compile(rf"we_[0-9a-f]{{{2 * ENDPOINT_ID_BYTES}}}")
+NO_URL = frozenset(' "\\')
+"""Not in URLs (RFC 3986). The trigger that queues webhooks relies on it."""
 ANY_URL = "*"
 """The URL of the endpoint that stands for those that requests name: its secret signs what is sent there."""
 
@@ -73,7 +75,8 @@ def check_url(text: str) -> str:
         is_whole = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
         is_whole = False
-    if not is_whole or not text.isascii() or not text.isprintable() or len(text) > URL_CHARS_MAX:
+    is_plain = text.isascii() and text.isprintable() and not set(text) & NO_URL
+    if not is_whole or not is_plain or len(text) > URL_CHARS_MAX:
         raise Invalid("a webhook's URL is an http or https URL")
     if "@" in url.netloc:
         raise Invalid("a URL must not hold credentials: receivers check the signature")

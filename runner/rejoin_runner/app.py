@@ -171,12 +171,17 @@ async def _open_sender(
     if sealer is None:
         yield None
         return
-    allowed = (lambda _address, _port: True) if settings.webhook_private_addresses else is_fetchable
+    private = settings.webhook_private_addresses, settings.webhook_request_private_addresses
+    allowed = [(lambda _address, _port: True) if one else is_fetchable for one in private]
     limits = WebhookLimits(settings.webhook_timeout_s, settings.webhook_retry_s)
-    async with open_guarded_client(allowed, connections_max=SENDS_MAX, headers=HEADERS) as http:
+    async with (
+        open_guarded_client(allowed[0], connections_max=SENDS_MAX, headers=HEADERS) as http,
+        open_guarded_client(allowed[1], connections_max=SENDS_MAX, headers=HEADERS) as strangers_http,
+    ):
         yield WebhookSender(
             PostgresWebhookOutbox(database),
             http,
+            strangers_http,
             sealer,
             limits,
             metrics=metrics.webhooks,

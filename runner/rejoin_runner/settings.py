@@ -60,6 +60,8 @@ class RunnerSettings(LimitSettings, frozen=True, kw_only=True):
     """Seconds before a webhook is sent a second time; each further pause is four times as long."""
     webhook_private_addresses: bool = False
     """Send webhooks to addresses and ports that are not public, too: for receivers in the same network."""
+    webhook_request_private_addresses: bool = False
+    """The same for receivers that requests name: whoever may send messages then makes runners post there."""
     deployed_at_ms: int | None = None
     """The time of this deployment in milliseconds since 1970. Default: the start of the process."""
     session_retention_s: float | None = None

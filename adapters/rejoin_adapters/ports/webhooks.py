@@ -45,7 +45,9 @@ class WebhookEndpoint(msgspec.Struct, frozen=True):
 
 
 class DueWebhook(msgspec.Struct, frozen=True):
-    """A delivery that a sender has taken. `payload`: the body. `secret`, `old_secret`: sealed; both sign."""
+    """A delivery that a sender has taken. `payload`: the body. `secret`, `old_secret`: sealed; both sign.
+    `by_request`: a request has named the URL.
+    """
 
     number: int
     endpoint: str
@@ -55,6 +57,7 @@ class DueWebhook(msgspec.Struct, frozen=True):
     payload: msgspec.Raw
     secret: bytes
     old_secret: bytes | None = None
+    by_request: bool = False
 
 
 class WebhookResult(msgspec.Struct, frozen=True):

@@ -7,15 +7,14 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from rejoin_gateway.api.shared.paging import LIMIT_MAX, parse_limit
+from rejoin_gateway.api.shared.paging import LIMIT_MAX, parse_before_number, parse_limit
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc
-from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.errors import NotFound
 
 LIMIT_DEFAULT = 50
-ENTRY_NUMBER_DIGITS_MAX = 18
 
 
 class AuditEvent(msgspec.Struct, frozen=True, rename="camel"):
@@ -46,7 +45,7 @@ async def list_audit(request: web.Request) -> web.StreamResponse:
     if principal.owner.user is not None or principal.agent is not None:
         raise NotFound("the audit log is the tenant's: use a key without a user and without an agent")
     found = await request.app[SERVICE].audit.list(
-        principal.owner.tenant, limit=limit + 1, before=_before(request)
+        principal.owner.tenant, limit=limit + 1, before=parse_before_number(request)
     )
     entries = [
         AuditEvent(one.number, one.at, one.actor, one.peer, one.role, one.action, one.target, one.detail)
@@ -54,15 +53,6 @@ async def list_audit(request: web.Request) -> web.StreamResponse:
     ]
     more = len(found) > limit
     return json_response(AuditPage(entries, str(entries[-1].number) if more else None))
-
-
-def _before(request: web.Request) -> int | None:
-    text = request.query.get("before")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= ENTRY_NUMBER_DIGITS_MAX):
-        raise Invalid("before is the `next` of the page before")
-    return int(text)
 
 
 ROUTES = (

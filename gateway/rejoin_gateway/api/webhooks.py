@@ -21,7 +21,7 @@ from rejoin_adapters.ports.webhooks import (
     WebhookState,
 )
 from rejoin_adapters.webhook_endpoints import WebhookEndpoints
-from rejoin_gateway.api.shared.paging import LIMIT_MAX, parse_limit
+from rejoin_gateway.api.shared.paging import LIMIT_MAX, parse_before_number, parse_limit
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
 from rejoin_gateway.http.request import decode_body
@@ -32,7 +32,6 @@ from rejoin_protocol.limits import URL_CHARS_MAX
 from rejoin_protocol.security.webhook_signature import message_id
 
 DELIVERIES_DEFAULT = 50
-DELIVERY_NUMBER_DIGITS_MAX = 18
 WEBHOOK_STATES: tuple[WebhookState, ...] = get_args(WebhookState.__value__)
 
 
@@ -132,7 +131,7 @@ async def remove_webhook(request: web.Request) -> web.StreamResponse:
 async def list_deliveries(request: web.Request) -> web.StreamResponse:
     """What was sent to a receiver, and what is still to be sent. Raises `NotFound`, `Invalid`."""
     endpoints, limit = _endpoints(request), parse_limit(request, DELIVERIES_DEFAULT)
-    before, state = _parse_before(request), _parse_state(request)
+    before, state = parse_before_number(request), _parse_state(request)
     id = endpoints.check_id(request.match_info["id"])
     found = await endpoints.outbox.deliveries(
         endpoints.tenant, id, limit=limit + 1, before=before, state=state
@@ -159,15 +158,6 @@ def _endpoints(request: web.Request) -> WebhookEndpoints:
     if principal.owner.user is not None or principal.agent is not None:
         raise NotFound("webhooks are the tenant's: use a key without a user and without an agent")
     return service.webhooks(principal.owner.tenant)
-
-
-def _parse_before(request: web.Request) -> int | None:
-    text = request.query.get("before")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= DELIVERY_NUMBER_DIGITS_MAX):
-        raise Invalid("before is the `next` of the page before")
-    return int(text)
 
 
 def _parse_state(request: web.Request) -> WebhookState | None:

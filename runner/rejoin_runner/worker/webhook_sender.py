@@ -74,12 +74,15 @@ def parse_retry_after(text: str | None, now_s: float) -> float | None:
 
 
 class WebhookSender:
-    """Sends until it is cancelled. `draw`: a random number from 0 to 1."""
+    """Sends until it is cancelled. `strangers_http`: for the URLs that requests name. `draw`: a random number
+    from 0 to 1.
+    """
 
     def __init__(
         self,
         outbox: WebhookOutbox,
         http: aiohttp.ClientSession,
+        strangers_http: aiohttp.ClientSession,
         sealer: Sealer,
         limits: WebhookLimits,
         *,
@@ -89,6 +92,7 @@ class WebhookSender:
     ) -> None:
         self._outbox = outbox
         self._http = http
+        self._strangers_http = strangers_http
         self._sealer = sealer
         self._limits = limits
         self._metrics = metrics
@@ -159,10 +163,11 @@ class WebhookSender:
             return WebhookResult(str(fault), retry_s)
         body = bytes(delivery.payload)
         signed = sign(secrets, message_id(delivery.endpoint, delivery.number), self._now_ms() // 1_000, body)
+        http = self._strangers_http if delivery.by_request else self._http
         try:
             async with (
                 asyncio.timeout(self._limits.timeout_s),
-                self._http.post(delivery.url, data=body, headers=signed, allow_redirects=False) as response,
+                http.post(delivery.url, data=body, headers=signed, allow_redirects=False) as response,
             ):
                 status, said = response.status, response.headers.get("Retry-After")
         except TimeoutError:

@@ -24,7 +24,7 @@ from rejoin_adapters.store_types import Owner
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.lifecycle import State
-from rejoin_protocol.request_options import RequestOptions
+from rejoin_protocol.request_options import AskedOutput, RequestOptions
 from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import Chat, fresh
 
@@ -330,6 +330,24 @@ async def test_a_receiver_of_one_request_is_told_of_its_run_alone(ports: Databas
     assert sorted(told) == sorted(
         [(anybody, "https://b.example/1", run), (everything, "https://a.example/", run)]
     )
+
+
+@pytest.mark.parametrize("url", ["https://b.example/1?x=%22&y=a'b{}", None])
+async def test_what_a_request_sets_besides_does_not_hide_its_receiver(
+    ports: DatabasePorts, owner: Owner, url: str | None
+) -> None:
+    """Nor look like one: a schema has a field of that name, and a text holds what JSON escapes."""
+    await add_any(ports.webhooks, owner)
+    schema = {"type": "object", "properties": {"webhook_url": "https://c.example/"}}
+    options = RequestOptions(
+        'Say \x00, \ud7ff and "webhook_url":"https://c.example/"}',
+        output=AskedOutput("city", "", schema | {"webhook_url": "https://c.example/"}),
+        webhook_url=url,
+    )
+    chat = Chat(ports.run_store, owner)
+    run = (await chat.submit("hello", request_options=options)).run
+    await chat.end((await chat.claim(run)).run)
+    assert [one.url for one in await claim(ports.webhooks, owner)] == ([url] if url else [])
 
 
 async def test_receivers_of_two_requests_do_not_wait_for_each_other(

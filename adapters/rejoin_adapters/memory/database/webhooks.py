@@ -141,6 +141,7 @@ class MemoryWebhookOutbox:
             msgspec.Raw(row.payload),
             secret,
             old if until > now_utc() else None,
+            row.url is not None,
         )
 
     async def settle(self, delivery: DueWebhook, result: WebhookResult) -> WebhookState | None:

@@ -12,6 +12,7 @@ from rejoin_protocol.errors import Invalid
 
 LIMIT_MAX = 200
 LIMIT_DIGITS_MAX = 9
+ENTRY_NUMBER_DIGITS_MAX = 18
 NUMBERED_MAX = 10_000
 """Entries that numbered pages reach. Page tokens lead further; each of their pages costs the same."""
 SESSIONS_DEFAULT = 20
@@ -32,6 +33,16 @@ NUMBERED_PAGE_QUERY: Parameters = {
 def parse_limit(request: web.Request, default: int, limit_max: int = LIMIT_MAX) -> int:
     """The query parameter `limit`. Raises `Invalid` unless it is a number from 1 to `limit_max`."""
     return _parse_number(request, "limit", default, limit_max)
+
+
+def parse_before_number(request: web.Request) -> int | None:
+    """The query parameter `before` of lists whose entries have numbers. Raises `Invalid`."""
+    text = request.query.get("before")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= ENTRY_NUMBER_DIGITS_MAX):
+        raise Invalid("before is the `next` of the page before")
+    return int(text)
 
 
 def parse_page(request: web.Request, limit: int) -> int:
