@@ -27,6 +27,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.tools.client_tool import client_tool
 from tests.support.clients.api_families import AISDK, GRAPH, PARTS, RUN, SESSION, ApiClient, Family, Json
+from tests.support.clients.webhook_receiver import KEYS
 from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import LocalSystem, read_frames
 from tests.support.system.observation import wait_until
@@ -57,6 +58,20 @@ class LeftRequest(msgspec.Struct, frozen=True):
     body: Json
     effect: str
     headers: Mapping[str, str] = {}
+
+
+# An effect deletes it, so that there is room for the next one: a tenant has few.
+WEBHOOK_ADDED = "delete from webhook_endpoints where url = 'https://a.example/' || $1 returning true"
+WEBHOOK_GONE = "select not exists (select from webhook_endpoints where url = 'https://a.example/' || $1)"
+WEBHOOK_ON = (
+    "delete from webhook_endpoints where url = 'https://a.example/' || $1 and disabled_at is null returning 1"
+)
+ADD_WEBHOOK = """
+    with home as (insert into tenants (id) values ('default') on conflict do nothing)
+    insert into webhook_endpoints (id, tenant_id, url, events, secret, disabled_at)
+    select 'we_' || left(md5($1), 24), 'default', 'https://a.example/' || $1, '{run.failed}', 's', now()
+    returning id
+"""
 
 
 class Stage(msgspec.Struct, frozen=True):
@@ -224,6 +239,16 @@ def end_dialogue(path: str) -> Prepare:
     return prepare
 
 
+def webhook(method: str, path: str, effect: str) -> Prepare:
+    """A change of a webhook that is off."""
+
+    async def prepare(stage: Stage, session: str) -> LeftRequest:
+        id = await stage.database.fetchval(ADD_WEBHOOK, session)
+        return LeftRequest(method, path.format(id=id), None, effect)
+
+    return prepare
+
+
 TEXT = "count 1"
 SAID = [{"role": "user", "content": TEXT}]
 CHANGES: Mapping[str, Mapping[str, Prepare]] = {
@@ -327,6 +352,11 @@ CHANGES: Mapping[str, Mapping[str, Prepare]] = {
     "DELETE /api/threads/{id}": {
         "delete": about("DELETE", "/api/threads/{session}", lambda _: None, DELETED)
     },
+    "POST /api/webhooks": {
+        "add": ask("/api/webhooks", lambda s, _: {"url": f"https://a.example/{s}"}, WEBHOOK_ADDED)
+    },
+    "DELETE /api/webhooks/{id}": {"remove": webhook("DELETE", "/api/webhooks/{id}", WEBHOOK_GONE)},
+    "POST /api/webhooks/{id}/replay": {"replay": webhook("POST", "/api/webhooks/{id}/replay", WEBHOOK_ON)},
     "POST /api/threads/{id}/fork": {
         "fork": about(
             "POST",
@@ -418,7 +448,7 @@ async def open_stage(system: LocalSystem) -> AsyncIterator[Stage]:
     page = Agent(name=page_agent(system), model=SingleCallModel("locate", {}), tools=[locate])
     demo = msgspec.structs.replace(build_demo_agent(), name=system.agent)
     await system.runner([demo, page], sweep_interval_s=3600)
-    client = ApiClient(system, await system.gateway())
+    client = ApiClient(system, await system.gateway(context_encryption_keys=KEYS))
     await system.apps[0][ENDPOINT].sdk()  # its import takes seconds
     async with asyncpg.create_pool(system.database_url, min_size=1, max_size=4) as database:
         yield Stage(client, database)
