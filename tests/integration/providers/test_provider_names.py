@@ -11,7 +11,14 @@ from rejoin_protocol.events.chunks import FinishStep, StartStep, TextDelta
 from rejoin_protocol.events.fold import fold
 from rejoin_runner.models.attachment_note import note_of
 from rejoin_runner.models.chat_completions.services import NEEDS_BASE_URL
-from rejoin_runner.models.model import Done, ModelError, ModelSettings, Usage, build_question, collect_answer
+from rejoin_runner.models.model import (
+    Done,
+    ModelError,
+    ModelSettings,
+    ModelUsage,
+    build_question,
+    collect_answer,
+)
 from rejoin_runner.models.providers.library_call import RESPONSES
 from rejoin_runner.models.providers.provider import NO_EXTRA_PACKAGE, ProviderConnections, open_model
 from tests.support.providers import google_frames, responses_frames
@@ -40,7 +47,10 @@ async def test_a_compatible_provider_answers_by_its_name(provider: FakeProvider,
     own = "http://own.example/v1" if name in NEEDS_BASE_URL else None
     async with Diverted(provider.address) as connections:
         model = open_model(f"{name}:openai/gpt-5", connections, base_url=own, api_key=f"key-of-{name}")
-        assert await collect_answer(model, build_question("Be kind.", "hi")) == ("Hello", Usage(3, 2))
+        said, usage = await collect_answer(model, build_question("Be kind.", "hi"))
+    assert (said, usage.input_tokens, usage.output_tokens) == ("Hello", 3, 2)
+    assert isinstance(usage, ModelUsage)
+    assert str(usage.model) == f"{name}:openai/gpt-5"  # its price is looked up by this name
     [wanted] = connections.wanted
     assert wanted.path.endswith("/responses" if speaks_responses else "/chat/completions")
     assert (wanted.host == "own.example") is (own is not None)
@@ -69,7 +79,8 @@ async def test_a_service_is_sent_only_what_it_knows(profile: ProviderProfile) ->
         answered = fold([StartStep(), *said, FinishStep()]) | {"role": "assistant"}
         more = {"id": "u2", "role": "user", "parts": [document, {"type": "text", "text": "and?"}]}
         request = msgspec.structs.replace(asked, history=[*asked.history, answered, more])
-        assert await collect_answer(model, request) == ("ok", Usage(10, 20))
+        answer, usage = await collect_answer(model, request)
+        assert (answer, usage.input_tokens, usage.output_tokens) == ("ok", 10, 20)
     first, second = provider.requests
     assert first["max_tokens" if profile is MISTRAL else "max_completion_tokens"] == 100
     [_, earlier, last] = second["messages"]
