@@ -24,6 +24,7 @@ from rejoin_protocol.limits import (
     REASON_CHARS_MAX,
     TEXT_BYTES_MAX,
     TITLE_CHARS_MAX,
+    TOOL_INPUT_BYTES_MAX,
     TOOL_RESULT_BYTES_MAX,
 )
 from rejoin_runner.settings import RunnerSettings
@@ -37,6 +38,7 @@ BYTES_MAX: dict[str, int] = {
     "ClientMessage.metadata": METADATA_BYTES_MAX,
     "SessionUpdate.metadata": METADATA_BYTES_MAX,
     "ToolOutputBody.output": TOOL_RESULT_BYTES_MAX,
+    "ResumeEntry.payload": TOOL_INPUT_BYTES_MAX,  # changed arguments, and a reason with a bound of its own
     "ChatMessage.function_call": 0,  # only empty values are taken
     "ChatMessage.tool_calls[]": 0,
 }

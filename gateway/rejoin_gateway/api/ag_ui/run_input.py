@@ -61,7 +61,7 @@ class RunAgentInput(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """
 
     thread_id: CheckedId
-    run_id: Annotated[str, Meta(pattern="^[!-~]{1,255}$")]
+    run_id: Annotated[str, Meta(max_length=255, pattern="^[!-~]+$")]
     messages: Annotated[list[RepeatedPart], Meta(max_length=MESSAGES_MAX)]
     tools: Annotated[list[FreeObject], Meta(max_length=REQUEST_TOOLS_MAX)] | None = None
     context: Annotated[list[ContextEntry], Meta(max_length=CONTEXT_ENTRIES_MAX)] | None = None
