@@ -271,7 +271,7 @@ async def test_the_output_of_a_delegated_agent_bears_its_name(system: LocalSyste
     base = await system.gateway()
     async with await browser.new_context() as context:
         page = await context.new_page()
-        await page.goto(f"{base}/?agent={name}")
+        await page.goto(f"{base}/playground?agent={name}")
         await expect(page.locator("#agent")).to_have_value(name)
         await page.fill("#field", "ask")
         await page.press("#field", "Enter")
@@ -289,7 +289,7 @@ async def test_an_answer_that_ended_early_says_why(system: LocalSystem, browser:
     base = await system.gateway()
     async with await browser.new_context() as context:
         page = await context.new_page()
-        await page.goto(f"{base}/?agent={name}")
+        await page.goto(f"{base}/playground?agent={name}")
         await expect(page.locator("#agent")).to_have_value(name)
         await page.fill("#field", "look")
         await page.press("#field", "Enter")
@@ -308,7 +308,7 @@ async def test_a_typed_answer_is_shown(system: LocalSystem, browser: Browser) ->
     base = await system.gateway()
     async with await browser.new_context() as context:
         page = await context.new_page()
-        await page.goto(f"{base}/?agent={name}")
+        await page.goto(f"{base}/playground?agent={name}")
         await expect(page.locator("#agent")).to_have_value(name)
         await page.fill("#field", "Where?")
         await page.press("#field", "Enter")
@@ -356,7 +356,7 @@ async def test_key_agent_context_are_given_in_the_page(
     async with await browser.new_context() as context:
         page = await context.new_page()
         settings, save = page.get_by_role("button", name="Settings"), page.get_by_role("button", name="Save")
-        await page.goto(base)
+        await page.goto(f"{base}/playground")
         await expect(page.locator("#notice")).to_contain_text("credential")
         await settings.click()
         await page.get_by_label("API key").fill(key)
