@@ -5,9 +5,10 @@ them.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from rejoin_protocol.ids import AgentName
 
@@ -18,6 +19,12 @@ SILENT_S = 3 * REPORT_INTERVAL_S
 """A process that has told nothing for so long is gone."""
 REPORTED_AGENTS_MAX = 100
 """Agents that a report names."""
+
+
+REPORT_BYTES_MAX = 16 * 1024
+
+type Milliseconds = Annotated[int, Meta(ge=0, le=2**43)]
+"""Since 1970; the bound is in the year 2248."""
 
 
 class ProcessReport(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -31,7 +38,7 @@ class ProcessReport(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     id: str
     kind: ProcessKind
     version: str
-    started_at_ms: int
+    started_at_ms: Milliseconds
     load: int = 0
     load_max: int | None = None
     lag_s: float = 0.0
@@ -43,4 +50,16 @@ class ProcessReport(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
 
 
 encode_report = msgspec.json.Encoder().encode
-decode_report = msgspec.json.Decoder(ProcessReport).decode
+_decode = msgspec.json.Decoder(ProcessReport).decode
+
+
+def decode_report(data: bytes, kind: ProcessKind) -> ProcessReport:
+    """A report of a process of this kind. Raises `ValueError` for anything else: nobody speaks for the other
+    service, and no report takes much memory.
+    """
+    if len(data) > REPORT_BYTES_MAX:
+        raise ValueError(f"a report has at most {REPORT_BYTES_MAX} bytes")
+    report = _decode(data)
+    if report.kind != kind:
+        raise ValueError(f"not a report of a {kind}")
+    return report

@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import get_args
 
-import msgspec
 import structlog
 
 from rejoin_adapters.jetstream.nats_client import RawMessage
@@ -28,16 +28,16 @@ class NatsProcessReports:
     async def listen(self, on_report: Callable[[ProcessReport], None]) -> AsyncIterator[None]:
         """See `ProcessReports`."""
 
-        def receive(message: RawMessage) -> None:
+        def receive(kind: ProcessKind, message: RawMessage) -> None:
             try:
-                on_report(decode_report(message.data))
-            except (msgspec.DecodeError, ValueError):
+                on_report(decode_report(message.data, kind))
+            except ValueError:
                 log.warning("process_report_invalid", subject=message.subject)
 
         async with AsyncExitStack() as stack:
-            for kind in get_args(ProcessKind.__value__):
-                stack.push_async_callback(
-                    await self._connection.listen(self._connection.names.report(kind), receive)
-                )
+            kinds: tuple[ProcessKind, ...] = get_args(ProcessKind.__value__)
+            for kind in kinds:
+                subject = self._connection.names.report(kind)
+                stack.push_async_callback(await self._connection.listen(subject, partial(receive, kind)))
             await self._connection.flush()
             yield
