@@ -183,7 +183,7 @@ async def test_the_commands_know_the_prefix(shared: Shared, database_url: str) -
         }
         assert (await run_rejoin(system, "migrate", **variables))[0] == 0
         code, printed, _ = await run_rejoin(system, "nats-users", "SHARED", **variables)
-        assert (code, "shop.live.*,_INBOX_shop_gateway.>" in printed) == (0, True)
+        assert (code, "shop.report.runner,_INBOX_shop_gateway.>" in printed) == (0, True)
     found = await doctor.examine(
         DoctorSettings(
             nats_url=shared.server.url(),
