@@ -19,7 +19,6 @@ from rejoin_protocol.ids import ApprovalId, MessageId
 from rejoin_protocol.limits import (
     CONTEXT_BYTES_MAX,
     MESSAGES_MAX,
-    OBJECT_KEYS_MAX,
     REQUEST_TOOLS_MAX,
     CheckedId,
     FreeObject,
@@ -65,7 +64,7 @@ class RunAgentInput(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     messages: Annotated[list[RepeatedPart], Meta(max_length=MESSAGES_MAX)]
     tools: Annotated[list[FreeObject], Meta(max_length=REQUEST_TOOLS_MAX)] | None = None
     context: Annotated[list[ContextEntry], Meta(max_length=CONTEXT_ENTRIES_MAX)] | None = None
-    forwarded_props: Annotated[dict[str, Any], Meta(max_length=OBJECT_KEYS_MAX)] | None = None
+    forwarded_props: Any = None
     resume: Annotated[list[ResumeEntry], Meta(max_length=RESUME_MAX)] | None = None
     protocol_version: Name | None = None
 
@@ -77,7 +76,7 @@ class RunAgentInput(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     @property
     def request_context(self) -> Any:
         """The request context; None if the body has none."""
-        return (self.forwarded_props or {}).get("context")
+        return self.forwarded_props.get("context") if isinstance(self.forwarded_props, dict) else None
 
 
 class ReturnedOutput(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ LINES: Lines = {
     "weather": [["Let me see.", Calls("weather", {"city": "Oslo"})], ["{}"]],
     "book": [[Calls("book", {"city": "Oslo"})], ["{}"]],
     "locate": [[Calls("locate")], ["You are in {}."]],
+    "both": [[Calls("locate"), Calls("book", {"city": "Oslo"})], ["{}"]],
     "fail": [["This is", Breaks()]],
 }
 
