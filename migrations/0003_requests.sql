@@ -78,7 +78,7 @@ end
 $$;
 
 -- The current run of a session: the ready one, else the first in its queue.
-create function turn_of(p_tenant text, p_session text) returns runs language plpgsql stable as $$
+create function current_run(p_tenant text, p_session text) returns runs language plpgsql stable as $$
 declare
   first runs;
 begin
@@ -120,7 +120,7 @@ create function promote_run(p_tenant text, p_session text) returns json language
 declare
   -- Before the first read: the holder of the tenant's row may make runs of this session ready, too.
   places bigint := free_places(p_tenant);
-  first runs := turn_of(p_tenant, p_session);
+  first runs := current_run(p_tenant, p_session);
 begin
   if not first.ready then
     update runs set ready = true, due_at = clock_timestamp(), updated_at = clock_timestamp()
@@ -237,7 +237,7 @@ $$;
 
 -- Flag a run of a locked session as interrupted: the runner that has it, or claims it, ends it. Its pending
 -- approvals are cancelled; a suspended run is queued for the turn in which a runner ends it.
-create function flag_run(p_run text) returns void language plpgsql as $$
+create function mark_interrupted(p_run text) returns void language plpgsql as $$
 begin
   update runs set
     interrupted_at = clock_timestamp(), updated_at = clock_timestamp(),
@@ -268,7 +268,7 @@ $$;
 -- Apply `when_busy` to a locked session before a new run is added. If p_from is given, delete the messages from
 -- that position on: a busy run whose answer is among them is interrupted and stores nothing further; a suspended
 -- run, whose log is closed, is cancelled.
-create function make_way(p_tenant text, p_session text, p_when_busy text, p_from bigint) returns void
+create function apply_when_busy(p_tenant text, p_session text, p_when_busy text, p_from bigint) returns void
 language plpgsql as $$
 begin
   if not session_busy(p_tenant, p_session) then
@@ -276,9 +276,9 @@ begin
   elsif p_when_busy = 'reject' then
     perform refuse('RJ409', 'the session is busy');
   elsif p_when_busy = 'interrupt' then
-    perform flag_run(id) from runs
+    perform mark_interrupted(id) from runs
     where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running')
-      and (id = (turn_of(p_tenant, p_session)).id or position >= p_from);
+      and (id = (current_run(p_tenant, p_session)).id or position >= p_from);
     perform promote_run(p_tenant, p_session);
   elsif p_from is not null then
     perform refuse('RJ409', 'the session is busy: its messages cannot be replaced while a run answers them');
@@ -378,7 +378,7 @@ begin
       perform refuse('RJ409', 'the message id is taken by other content');
     end if;
     if place is null then  -- else the session was made here, and nothing is in the way
-      perform make_way(p_tenant, p_session, p_when_busy, known.position);
+      perform apply_when_busy(p_tenant, p_session, p_when_busy, known.position);
       place := take_positions(p_tenant, p_session, 2);
     end if;
     insert into messages (tenant_id, session_id, id, position, role, body, digest, run_id)
@@ -432,7 +432,7 @@ begin
   if not found then
     perform refuse('RJ404', 'there is no message to answer again');
   end if;
-  perform make_way(p_tenant, p_session, p_when_busy, coalesce(keep_to, asked.position) + 1);
+  perform apply_when_busy(p_tenant, p_session, p_when_busy, coalesce(keep_to, asked.position) + 1);
   update messages set run_id = p_run
   where tenant_id = p_tenant and session_id = p_session and id = asked.id;
   place := take_positions(p_tenant, p_session, 1);
@@ -447,7 +447,7 @@ $$;
 
 -- migrate:down
 
-drop function regenerate_run, submit_run, admitted_json, add_run, make_way, run_of_key, flag_run, take_positions,
+drop function regenerate_run, submit_run, admitted_json, add_run, apply_when_busy, run_of_key, mark_interrupted, take_positions,
   open_session, check_agent, lock_session, check_limits, spent_today, promote_next, promote_run, free_places, count_ready;
 drop view waiting_runs;
-drop function turn_of, limit_of, session_busy, shown_messages, approval_json, request_json, bytes_json, listed_json, run_json, refuse;
+drop function current_run, limit_of, session_busy, shown_messages, approval_json, request_json, bytes_json, listed_json, run_json, refuse;

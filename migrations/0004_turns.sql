@@ -4,7 +4,7 @@
 -- pending approvals.
 
 -- Lock the session of a run, then the run. An attempt that is not the newest is fenced.
-create function hold_run(p_run text, p_attempt integer) returns runs language plpgsql as $$
+create function lock_attempt(p_run text, p_attempt integer) returns runs language plpgsql as $$
 declare
   held runs;
 begin
@@ -79,7 +79,7 @@ begin
 end
 $$;
 
-create function ask_run(
+create function request_approvals(
   p_run text, p_attempt integer,
   p_ids text[], p_calls text[], p_tools text[], p_inputs json[], p_expiries timestamptz[]
 ) returns void language plpgsql as $$
@@ -189,7 +189,7 @@ create function suspend_run(
   p_run text, p_attempt integer, p_answer json, p_input_tokens bigint, p_output_tokens bigint
 ) returns json language plpgsql as $$
 declare
-  mine runs := hold_run(p_run, p_attempt);
+  mine runs := lock_attempt(p_run, p_attempt);
 begin
   if mine.state = 'running' then
     perform store_answer(mine, p_answer, p_input_tokens + p_output_tokens);
@@ -217,7 +217,7 @@ create function end_run(
   p_output_tokens bigint
 ) returns json language plpgsql as $$
 declare
-  mine runs := hold_run(p_run, p_attempt);
+  mine runs := lock_attempt(p_run, p_attempt);
 begin
   if mine.state = 'running' then
     perform store_answer(mine, p_answer, p_input_tokens + p_output_tokens);
@@ -272,14 +272,14 @@ begin
   end if;
   select * into mine from runs
   where tenant_id = p_tenant and session_id = p_session and id = coalesce(p_run,
-    (turn_of(p_tenant, p_session)).id,
+    (current_run(p_tenant, p_session)).id,
     (select id from runs
      where tenant_id = p_tenant and session_id = p_session and state = 'suspended'
      order by position desc limit 1));
   if not found and p_run is not null then
     perform refuse('RJ404', 'there is no such run in the session');
   elsif mine.ended_at is null and mine.id is not null then
-    perform flag_run(mine.id);
+    perform mark_interrupted(mine.id);
     perform promote_run(p_tenant, p_session);
     select * into mine from runs where id = mine.id;
   end if;
@@ -291,5 +291,5 @@ $$;
 
 -- migrate:down
 
-drop function interrupt_run, promote_waiting, end_run, suspend_run, expire_approvals, decide_run, resume_run, ask_run, claim_run,
-  store_answer, hold_run;
+drop function interrupt_run, promote_waiting, end_run, suspend_run, expire_approvals, decide_run, resume_run, request_approvals, claim_run,
+  store_answer, lock_attempt;

@@ -102,7 +102,7 @@ begin
   if not found then
     perform refuse('RJ404', 'there is no such message in the session');
   end if;
-  perform make_way(p_tenant, p_session, 'reject', kept + 1);
+  perform apply_when_busy(p_tenant, p_session, 'reject', kept + 1);
   return (select thread_json(s) from sessions s where tenant_id = p_tenant and id = p_session);
 end
 $$;

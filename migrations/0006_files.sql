@@ -14,11 +14,11 @@ create table files (
   -- When it was last stored or announced as used.
   touched_at timestamptz not null default clock_timestamp(),
   -- Since when its bytes are being deleted. Until that is finished, it cannot be used or stored again.
-  doomed_at timestamptz,
+  condemned_at timestamptz,
   primary key (tenant_id, id)
 );
 
-create index files_doomed on files (doomed_at) where doomed_at is not null;
+create index files_condemned on files (condemned_at) where condemned_at is not null;
 
 create table file_uses (
   tenant_id text not null,
@@ -50,7 +50,7 @@ create table file_totals (
 
 -- A message refers to files by URLs, each a whole JSON string in its body. A reference to another user's file does
 -- not keep that file.
-create function note_files() returns trigger language plpgsql as $$
+create function record_file_uses() returns trigger language plpgsql as $$
 begin
   insert into file_uses (tenant_id, session_id, message_id, file_id)
   select new.tenant_id, new.session_id, new.id, f.id
@@ -67,22 +67,22 @@ end
 $$;
 
 create trigger files after insert or update of body on messages
-  for each row when (position('"/api/files/' in new.body::text) > 0) execute function note_files();
+  for each row when (position('"/api/files/' in new.body::text) > 0) execute function record_file_uses();
 
-create function check_file() returns trigger language plpgsql as $$
+create function queue_file_check() returns trigger language plpgsql as $$
 begin
   insert into file_checks (tenant_id, file_id) values (old.tenant_id, old.file_id);
   return null;
 end
 $$;
 
-create trigger checks after delete on file_uses for each row execute function check_file();
+create trigger checks after delete on file_uses for each row execute function queue_file_check();
 
 -- Announce the use of a file; false if it does not exist or is being deleted.
 create function touch_file(p_tenant text, p_id text) returns boolean language plpgsql as $$
 begin
   update files set touched_at = clock_timestamp()
-  where tenant_id = p_tenant and id = p_id and doomed_at is null;
+  where tenant_id = p_tenant and id = p_id and condemned_at is null;
   if not found then
     return false;
   end if;
@@ -121,7 +121,7 @@ $$;
 
 -- Mark files without a reference that were not touched for p_age_s as being deleted. Returns them, together with
 -- those whose deletion was not finished within p_again_s. `looked`: files examined; if p_max, there may be more.
-create function doom_files(p_age_s double precision, p_again_s double precision, p_max integer) returns json
+create function condemn_files(p_age_s double precision, p_again_s double precision, p_max integer) returns json
 language sql as $$
   with due as (
     delete from file_checks where number in (
@@ -131,28 +131,28 @@ language sql as $$
   candidates as (
     select tenant_id, file_id from due
     union
-    (select tenant_id, id from files where doomed_at < statement_timestamp() - p_again_s * interval '1 second'
-     order by doomed_at limit p_max)),
-  doomed as (
-    update files f set doomed_at = clock_timestamp()
+    (select tenant_id, id from files where condemned_at < statement_timestamp() - p_again_s * interval '1 second'
+     order by condemned_at limit p_max)),
+  condemned as (
+    update files f set condemned_at = clock_timestamp()
     from candidates c
     where f.tenant_id = c.tenant_id and f.id = c.file_id
       and f.touched_at < statement_timestamp() - p_age_s * interval '1 second'
-      and (f.doomed_at is null or f.doomed_at < statement_timestamp() - p_again_s * interval '1 second')
+      and (f.condemned_at is null or f.condemned_at < statement_timestamp() - p_again_s * interval '1 second')
       and not exists (select from file_uses u where u.tenant_id = f.tenant_id and u.file_id = f.id)
-    returning f.tenant_id, f.id, f.doomed_at)
+    returning f.tenant_id, f.id, f.condemned_at)
   select json_build_object(
     'looked', (select count(*) from due),
-    'doomed', (
-      select coalesce(json_agg(json_build_object('tenant', tenant_id, 'id', id, 'doomed_at', doomed_at)), '[]')
-      from doomed))
+    'condemned', (
+      select coalesce(json_agg(json_build_object('tenant', tenant_id, 'id', id, 'condemned_at', condemned_at)), '[]')
+      from condemned))
 $$;
 
 -- Delete the row of a file whose bytes are deleted, unless a later deletion has begun.
-create function forget_file(p_tenant text, p_id text, p_doomed_at timestamptz) returns void
+create function forget_file(p_tenant text, p_id text, p_condemned_at timestamptz) returns void
 language sql as $$
   with gone as (
-    delete from files where tenant_id = p_tenant and id = p_id and doomed_at = p_doomed_at
+    delete from files where tenant_id = p_tenant and id = p_id and condemned_at = p_condemned_at
     returning size_bytes)
   update file_totals t set size_bytes = t.size_bytes - gone.size_bytes from gone where t.tenant_id = p_tenant
 $$;
@@ -180,9 +180,9 @@ $$;
 
 -- migrate:down
 
-drop function repeated_run, forget_file, doom_files, keep_file, touch_file;
+drop function repeated_run, forget_file, condemn_files, keep_file, touch_file;
 drop trigger checks on file_uses;
-drop function check_file;
+drop function queue_file_check;
 drop trigger files on messages;
-drop function note_files;
+drop function record_file_uses;
 drop table file_totals, file_checks, file_uses, files;

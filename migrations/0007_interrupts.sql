@@ -39,7 +39,7 @@ $$;
 create trigger session_name before insert on sessions for each row execute function lock_new_session();
 
 -- A run whose stop has come already is made as an interrupted one: its runner ends it.
-create function stop_early() returns trigger language plpgsql as $$
+create function apply_early_stop() returns trigger language plpgsql as $$
 begin
   if exists (
     select from early_stops e
@@ -54,11 +54,11 @@ begin
 end
 $$;
 
-create trigger early_stop before insert on runs for each row execute function stop_early();
+create trigger early_stop before insert on runs for each row execute function apply_early_stop();
 
 -- Keep a stop whose message may come within seconds. A stop that names no message may mean none: it is kept for
 -- a shorter time.
-create function keep_stop(p_tenant text, p_user text, p_session text, p_message text) returns void
+create function store_early_stop(p_tenant text, p_user text, p_session text, p_message text) returns void
 language plpgsql as $$
 begin
   delete from early_stops where number in (
@@ -81,7 +81,7 @@ create or replace function run_json(r runs) returns json language sql stable as 
     'usage', json_build_object('input_tokens', r.input_tokens, 'output_tokens', r.output_tokens))
 $$;
 
-create function asked_json(a approvals, r runs) returns json language sql stable as $$
+create function asked_call_json(a approvals, r runs) returns json language sql stable as $$
   select json_build_object('approval', approval_json(a), 'run', run_json(r))
 $$;
 
@@ -146,14 +146,14 @@ $$;
 -- that position on: a busy run whose answer is among them must be interrupted and stores nothing further; a
 -- suspended run, whose log is closed, is cancelled. Raises RJ423 if a run that is not interrupted blocks the new
 -- one.
-create or replace function make_way(p_tenant text, p_session text, p_when_busy text, p_from bigint) returns void
+create or replace function apply_when_busy(p_tenant text, p_session text, p_when_busy text, p_from bigint) returns void
 language plpgsql as $$
 begin
   if p_when_busy = 'interrupt' then
-    perform flag_run(id) from (
+    perform mark_interrupted(id) from (
       select id from runs
       where tenant_id = p_tenant and session_id = p_session and (
-        (state in ('queued', 'running') and (id = (turn_of(p_tenant, p_session)).id or position >= p_from))
+        (state in ('queued', 'running') and (id = (current_run(p_tenant, p_session)).id or position >= p_from))
         or (state = 'suspended' and (p_from is null or position < p_from)))
       order by position) flagged;
     perform promote_run(p_tenant, p_session);
@@ -199,14 +199,14 @@ begin
     where tenant_id = p_tenant and session_id = p_session and id = p_message;
   end if;
   if named is null and (p_message is not null or not found_session) then
-    perform keep_stop(p_tenant, p_user, p_session, p_message);
+    perform store_early_stop(p_tenant, p_user, p_session, p_message);
     return json_build_object('run', null, 'interrupted', false, 'known', found_session);
   elsif not found_session then
     perform refuse('RJ404', 'there is no such session');
   end if;
   select * into mine from runs
   where tenant_id = p_tenant and session_id = p_session and id = coalesce(named,
-    (turn_of(p_tenant, p_session)).id,
+    (current_run(p_tenant, p_session)).id,
     (select id from runs
      where tenant_id = p_tenant and session_id = p_session and state = 'suspended'
      order by position limit 1));
@@ -214,9 +214,9 @@ begin
     perform refuse('RJ404', 'there is no such run in the session');
   elsif mine.ended_at is null and mine.id is not null then
     update runs set seen = p_seen where id = mine.id and interrupted_at is null;
-    perform flag_run(mine.id);
+    perform mark_interrupted(mine.id);
     if named is null then
-      perform flag_run(id) from (
+      perform mark_interrupted(id) from (
         select id from runs where tenant_id = p_tenant and session_id = p_session and state = 'suspended'
         order by position) suspended;
     end if;
@@ -233,7 +233,7 @@ $$;
 
 -- `claim_run` and `run_json` stay as they are now: they need nothing of what goes here.
 
-create or replace function make_way(p_tenant text, p_session text, p_when_busy text, p_from bigint) returns void
+create or replace function apply_when_busy(p_tenant text, p_session text, p_when_busy text, p_from bigint) returns void
 language plpgsql as $$
 begin
   if not session_busy(p_tenant, p_session) then
@@ -241,9 +241,9 @@ begin
   elsif p_when_busy = 'reject' then
     perform refuse('RJ409', 'the session is busy');
   elsif p_when_busy = 'interrupt' then
-    perform flag_run(id) from runs
+    perform mark_interrupted(id) from runs
     where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running')
-      and (id = (turn_of(p_tenant, p_session)).id or position >= p_from);
+      and (id = (current_run(p_tenant, p_session)).id or position >= p_from);
     perform promote_run(p_tenant, p_session);
   elsif p_from is not null then
     perform refuse('RJ409', 'the session is busy: its messages cannot be replaced while a run answers them');
@@ -262,10 +262,10 @@ begin
 end
 $$;
 
-drop function interrupt_run, session_occupied, asked_json, keep_stop;
+drop function interrupt_run, session_occupied, asked_call_json, store_early_stop;
 drop trigger early_stop on runs;
 drop trigger session_name on sessions;
-drop function stop_early, lock_new_session, lock_session_name;
+drop function apply_early_stop, lock_new_session, lock_session_name;
 drop table early_stops;
 drop index approvals_of_call;
 alter table runs drop column seen;
@@ -279,14 +279,14 @@ begin
   end if;
   select * into mine from runs
   where tenant_id = p_tenant and session_id = p_session and id = coalesce(p_run,
-    (turn_of(p_tenant, p_session)).id,
+    (current_run(p_tenant, p_session)).id,
     (select id from runs
      where tenant_id = p_tenant and session_id = p_session and state = 'suspended'
      order by position desc limit 1));
   if not found and p_run is not null then
     perform refuse('RJ404', 'there is no such run in the session');
   elsif mine.ended_at is null and mine.id is not null then
-    perform flag_run(mine.id);
+    perform mark_interrupted(mine.id);
     perform promote_run(p_tenant, p_session);
     select * into mine from runs where id = mine.id;
   end if;

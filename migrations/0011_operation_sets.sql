@@ -31,7 +31,7 @@ $$;
 -- Keep a stop whose message may come within seconds. A stop that names no message may mean none: it is kept for
 -- a shorter time. The same stop again is the same row, and a tenant has at most a thousand. They are counted
 -- without a lock, so a burst may exceed that slightly.
-create or replace function keep_stop(p_tenant text, p_user text, p_session text, p_message text) returns void
+create or replace function store_early_stop(p_tenant text, p_user text, p_session text, p_message text) returns void
 language plpgsql as $$
 declare
   until timestamptz := clock_timestamp()
@@ -57,7 +57,7 @@ $$;
 
 -- migrate:down
 
-create or replace function keep_stop(p_tenant text, p_user text, p_session text, p_message text) returns void
+create or replace function store_early_stop(p_tenant text, p_user text, p_session text, p_message text) returns void
 language plpgsql as $$
 begin
   delete from early_stops where number in (

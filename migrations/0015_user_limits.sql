@@ -39,7 +39,7 @@ $$;
 -- How many more runs of a tenant and a user may be ready; null without a limit. p_user null: any user. Locks the
 -- tenant's row unless many places are free: whoever gives the last ones away, and whoever frees the first one, see
 -- each other.
-create function hold_places(p_tenant text, p_user text) returns bigint language plpgsql as $$
+create function lock_free_places(p_tenant text, p_user text) returns bigint language plpgsql as $$
 declare
   most bigint := limit_of(p_tenant, 'running_max');
   user_most bigint := case when p_user is not null then limit_of(p_tenant, 'user_running_max') end;
@@ -65,9 +65,9 @@ $$;
 create or replace function promote_run(p_tenant text, p_session text) returns json language plpgsql as $$
 declare
   -- Before the first read: the holder of the tenant's row may make runs of this session ready, too.
-  places bigint := hold_places(
+  places bigint := lock_free_places(
     p_tenant, (select user_id from sessions where tenant_id = p_tenant and id = p_session));
-  first runs := turn_of(p_tenant, p_session);
+  first runs := current_run(p_tenant, p_session);
 begin
   if not first.ready then
     update runs set ready = true, due_at = clock_timestamp(), updated_at = clock_timestamp()
@@ -88,7 +88,7 @@ begin
   if limit_of(p_tenant, 'running_max') is null and limit_of(p_tenant, 'user_running_max') is null then
     return null;
   end if;
-  if (hold_places(p_tenant, null) > 0) is not false then
+  if (lock_free_places(p_tenant, null) > 0) is not false then
     update runs set ready = true, due_at = clock_timestamp(), updated_at = clock_timestamp()
     where id = (
       select id from waiting_runs
@@ -173,7 +173,7 @@ declare
 begin
   perform check_limits(p_tenant, home);
   if free then
-    places := hold_places(p_tenant, home);
+    places := lock_free_places(p_tenant, home);
     free := places is null or (places > 0 and not exists (select from promotable_runs(p_tenant)));
   end if;
   if p_remember then
@@ -211,7 +211,7 @@ create or replace function promote_run(p_tenant text, p_session text) returns js
 declare
   -- Before the first read: the holder of the tenant's row may make runs of this session ready, too.
   places bigint := free_places(p_tenant);
-  first runs := turn_of(p_tenant, p_session);
+  first runs := current_run(p_tenant, p_session);
 begin
   if not first.ready then
     update runs set ready = true, due_at = clock_timestamp(), updated_at = clock_timestamp()
@@ -315,7 +315,7 @@ end
 $$;
 
 drop function check_limits(text, text);
-drop function hold_places, promotable_runs, full_users;
+drop function lock_free_places, promotable_runs, full_users;
 drop view waiting_runs;
 
 create view waiting_runs as

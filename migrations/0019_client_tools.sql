@@ -21,13 +21,13 @@ create or replace function approval_json(a approvals) returns json language sql 
     'turn', a.turn, 'expired', a.state = 'expired')
 $$;
 
-create function ask_run(
+create function request_approvals(
   p_run text, p_attempt integer,
   p_ids text[], p_calls text[], p_tools text[], p_inputs json[], p_expiries timestamptz[],
   p_kinds text[], p_output_schemas json[]
 ) returns void language plpgsql as $$
 begin
-  perform ask_run(p_run, p_attempt, p_ids, p_calls, p_tools, p_inputs, p_expiries);
+  perform request_approvals(p_run, p_attempt, p_ids, p_calls, p_tools, p_inputs, p_expiries);
   update approvals a set kind = q.kind, output_schema = q.output_schema
   from unnest(p_ids, p_kinds, p_output_schemas) as q (id, kind, output_schema)
   where a.id = q.id and q.kind <> 'approval' and a.state in ('pending', 'cancelled');
@@ -68,5 +68,5 @@ $$;
 -- migrate:down
 
 drop function decide_run(text, text, text, text[], boolean[], json[], text[], json[]);
-drop function ask_run(text, integer, text[], text[], text[], json[], timestamptz[], text[], json[]);
+drop function request_approvals(text, integer, text[], text[], text[], json[], timestamptz[], text[], json[]);
 alter table approvals drop column answered, drop column output, drop column output_schema, drop column kind;

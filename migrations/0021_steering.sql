@@ -34,7 +34,7 @@ $$;
 -- interrupted. At most 16 messages wait for one step (limits.STEERING_MAX).
 create function steer_run(made runs) returns runs language plpgsql as $$
 declare
-  target runs := turn_of(made.tenant_id, made.session_id);
+  target runs := current_run(made.tenant_id, made.session_id);
   steered runs := made;
 begin
   if target.id is null or target.id = made.id or target.interrupted_at is not null
@@ -69,7 +69,7 @@ end
 $$;
 
 -- Store which steering messages of a run its log has. An interrupted one steers no more.
-create function note_steering(p_run text, p_logged text[]) returns void language plpgsql as $$
+create function record_steering(p_run text, p_logged text[]) returns void language plpgsql as $$
 begin
   update runs set taken = user_message_id = any (p_logged), updated_at = clock_timestamp()
   where steers = p_run and taken <> (user_message_id = any (p_logged));
@@ -88,8 +88,8 @@ begin
   if not exists (select from runs where steers = p_run) then
     return '[]';
   end if;
-  perform hold_run(p_run, p_attempt);
-  perform note_steering(p_run, p_logged);
+  perform lock_attempt(p_run, p_attempt);
+  perform record_steering(p_run, p_logged);
   return (
     select coalesce(json_agg(steering order by position), '[]') from runs
     where steers = p_run and not taken and interrupted_at is null);
@@ -143,8 +143,8 @@ create function suspend_run(
   p_run text, p_attempt integer, p_answer json, p_input_tokens bigint, p_output_tokens bigint, p_logged text[]
 ) returns json language plpgsql as $$
 begin
-  perform hold_run(p_run, p_attempt);
-  perform note_steering(p_run, p_logged);
+  perform lock_attempt(p_run, p_attempt);
+  perform record_steering(p_run, p_logged);
   return suspend_run(p_run, p_attempt, p_answer, p_input_tokens, p_output_tokens);
 end
 $$;
@@ -154,8 +154,8 @@ create function end_run(
   p_output_tokens bigint, p_logged text[]
 ) returns json language plpgsql as $$
 begin
-  perform hold_run(p_run, p_attempt);
-  perform note_steering(p_run, p_logged);
+  perform lock_attempt(p_run, p_attempt);
+  perform record_steering(p_run, p_logged);
   return end_run(p_run, p_attempt, p_state, p_answer, p_error, p_input_tokens, p_output_tokens);
 end
 $$;
@@ -196,7 +196,7 @@ begin
         then 'the message steers a run: edit an earlier one' else 'the message id is taken by other content' end);
     end if;
     if place is null then  -- else the session was made here, and nothing is in the way
-      perform make_way(p_tenant, p_session, p_when_busy, known.position);
+      perform apply_when_busy(p_tenant, p_session, p_when_busy, known.position);
       place := take_positions(p_tenant, p_session, 2);
     end if;
     insert into messages (tenant_id, session_id, id, position, role, body, digest, run_id)
@@ -254,7 +254,7 @@ begin
   if not found then
     perform refuse('RJ404', 'there is no message to answer again');
   end if;
-  perform make_way(p_tenant, p_session, p_when_busy, coalesce(keep_to, asked.position) + 1);
+  perform apply_when_busy(p_tenant, p_session, p_when_busy, coalesce(keep_to, asked.position) + 1);
   update messages set run_id = p_run
   where tenant_id = p_tenant and session_id = p_session and id = asked.id;
   place := take_positions(p_tenant, p_session, 1);
@@ -289,7 +289,7 @@ $$;
 drop trigger steering on runs;
 drop function end_run(text, integer, text, json, json, bigint, bigint, text[]);
 drop function suspend_run(text, integer, json, bigint, bigint, text[]);
-drop function settle_steering, claim_steered, steering_of, note_steering, hide_message, steer_run;
+drop function settle_steering, claim_steered, steering_of, record_steering, hide_message, steer_run;
 alter table messages drop constraint messages_check;
 alter table messages add constraint messages_check check (body is not null or role = 'assistant');
 alter table runs drop column taken, drop column steering, drop column steers;

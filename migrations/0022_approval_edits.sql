@@ -20,7 +20,7 @@ create or replace function approval_json(a approvals) returns json language sql 
     'turn', a.turn, 'expired', a.state = 'expired', 'decided_at', a.decided_at)
 $$;
 
-create function ask_run(
+create function request_approvals(
   p_run text, p_attempt integer,
   p_ids text[], p_calls text[], p_tools text[], p_inputs json[], p_expiries timestamptz[],
   p_kinds text[], p_output_schemas json[], p_edit_schemas json[]
@@ -29,7 +29,7 @@ declare
   -- A request that is stored already stays as people have seen it.
   fresh text[] := array(select id from unnest(p_ids) as q (id) except select id from approvals where id = any (p_ids));
 begin
-  perform ask_run(
+  perform request_approvals(
     p_run, p_attempt, p_ids, p_calls, p_tools, p_inputs, p_expiries, p_kinds, p_output_schemas);
   update approvals a set edit_schema = q.edit_schema
   from unnest(p_ids, p_edit_schemas) as q (id, edit_schema)
@@ -99,7 +99,7 @@ begin
 end
 $$;
 drop function decide_run(text, text, text, text[], boolean[], json[], text[], json[], json[], json);
-drop function ask_run(text, integer, text[], text[], text[], json[], timestamptz[], text[], json[], json[]);
+drop function request_approvals(text, integer, text[], text[], text[], json[], timestamptz[], text[], json[], json[]);
 create or replace function approval_json(a approvals) returns json language sql stable as $$
   select json_build_object(
     'question', json_build_object(

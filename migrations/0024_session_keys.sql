@@ -4,7 +4,7 @@
 -- that name has the name as its id, the sessions of other users have the name with a mark of their user behind it. No
 -- stored id changes. rejoin_adapters/session_keys.py has the same rule, and takes the mark off for the user.
 
-create function session_mark(p_user text) returns text language sql immutable as $$
+create function user_suffix(p_user text) returns text language sql immutable as $$
   select '~' || left(encode(sha256(convert_to(p_user, 'UTF8')), 'hex'), 16)
 $$;
 
@@ -12,7 +12,7 @@ $$;
 -- id already.
 create function session_key(p_tenant text, p_user text, p_name text) returns text language plpgsql stable as $$
 declare
-  marked text := p_name || session_mark(p_user);
+  marked text := p_name || user_suffix(p_user);
 begin
   if marked is null then
     return p_name;
@@ -27,7 +27,7 @@ $$;
 
 create function check_session_id() returns trigger language plpgsql as $$
 begin
-  if right(new.id, 17) is distinct from session_mark(new.user_id) then
+  if right(new.id, 17) is distinct from user_suffix(new.user_id) then
     perform refuse('RJ400', 'a session id does not end with ~ and 16 hexadecimal digits');
   end if;
   return new;
@@ -40,4 +40,4 @@ create trigger ids before insert on sessions
 -- migrate:down
 
 drop trigger ids on sessions;
-drop function check_session_id, session_key, session_mark;
+drop function check_session_id, session_key, user_suffix;

@@ -81,7 +81,7 @@ $$;
 create function count_usage(p_run text, p_attempt integer, p_cost bigint, p_models jsonb) returns void
 language plpgsql as $$
 declare
-  mine runs := hold_run(p_run, p_attempt);
+  mine runs := lock_attempt(p_run, p_attempt);
 begin
   if mine.state <> 'running' or p_models is null then
     return;

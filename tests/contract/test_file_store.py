@@ -132,11 +132,11 @@ async def test_a_file_goes_with_the_last_message_that_names_it(
 # ------------------------------------------------------------------------- a request and a sweep at once
 
 
-async def doomed(
+async def condemned(
     rows: PostgresFileIndex, owner: Owner, age_s: float = 0, retry_s: float = 60
 ) -> list[CondemnedFile]:
     look = await rows.condemn(age_s, retry_s=retry_s)
-    return [one for one in look.doomed if one.tenant == owner.tenant]
+    return [one for one in look.condemned if one.tenant == owner.tenant]
 
 
 async def test_who_names_a_file_before_the_sweep_keeps_it(
@@ -153,7 +153,7 @@ async def test_who_names_a_file_before_the_sweep_keeps_it(
                 "update file_checks set since = clock_timestamp() - interval '2 hours' where file_id = $1", id
             )
             assert await other.fetchval("select touch_file($1, $2)", owner.tenant, id)
-            sweep = group.create_task(doomed(rows, owner, 3600))
+            sweep = group.create_task(condemned(rows, owner, 3600))
             await wait_until(lambda: statements_wait_for_lock(url), "a statement that waits for a lock")
             assert not sweep.done()
             await other.execute("commit; begin")
@@ -169,7 +169,7 @@ async def test_who_names_a_file_behind_the_sweep_hears_that_it_is_gone(
     files: JetStreamFileStore, rows: PostgresFileIndex, owner: Owner
 ) -> None:
     id = await put(files, owner)
-    [one] = await doomed(rows, owner)
+    [one] = await condemned(rows, owner)
     assert not await files.touch(owner.tenant, id)
     await rows.remove(one)
     assert not await files.touch(owner.tenant, id)
@@ -179,7 +179,7 @@ async def test_who_stores_a_file_behind_the_sweep_waits_until_it_is_gone_and_sto
     files: JetStreamFileStore, bytes_of: JetStreamChunkStore, rows: PostgresFileIndex, owner: Owner
 ) -> None:
     id, end = await put(files, owner), await bytes_of.end()
-    [one] = await doomed(rows, owner)
+    [one] = await condemned(rows, owner)
     async with asyncio.TaskGroup() as group:
         again = group.create_task(put(files, owner))
         await bytes_of.delete(owner.tenant, id, before=end)
@@ -193,9 +193,9 @@ async def test_a_sweep_that_was_asleep_takes_nothing_that_was_stored_since(
 ) -> None:
     """Another one has finished its work meanwhile, and the same file was stored again."""
     id, end = await put(files, owner), await bytes_of.end()
-    [asleep] = await doomed(rows, owner)
-    assert await doomed(rows, owner) == [], "it has a while to finish"
-    [other] = await doomed(rows, owner, retry_s=0)
+    [asleep] = await condemned(rows, owner)
+    assert await condemned(rows, owner) == [], "it has a while to finish"
+    [other] = await condemned(rows, owner, retry_s=0)
     await bytes_of.delete(owner.tenant, id, before=await bytes_of.end())
     await rows.remove(asleep)
     assert not await files.touch(owner.tenant, id), "it is the other one's by now"

@@ -40,11 +40,11 @@ PUT_RETRY_S = 0.1
 
 
 class CondemnedFile(msgspec.Struct, frozen=True):
-    """A file that is being deleted. `doomed_at` tells this deletion from a later one of the same file."""
+    """A file that is being deleted. `condemned_at` tells this deletion from a later one of the same file."""
 
     tenant: TenantId
     id: FileId
-    doomed_at: datetime
+    condemned_at: datetime
 
 
 class SweepBatch(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class SweepBatch(msgspec.Struct, frozen=True):
     """
 
     looked: int
-    doomed: Sequence[CondemnedFile]
+    condemned: Sequence[CondemnedFile]
 
 
 class PostgresFileIndex:
@@ -92,13 +92,13 @@ class PostgresFileIndex:
         """Condemn files that have no reference and were not touched for `age_s`. Includes files condemned
         more than `retry_s` ago that were not deleted.
         """
-        query = "select doom_files($1, $2, $3)"
+        query = "select condemn_files($1, $2, $3)"
         return await self._database.fetch_json(SweepBatch, query, age_s, retry_s, BATCH_MAX)
 
     async def remove(self, file: CondemnedFile) -> None:
         """Delete the row of a file whose chunks are deleted."""
         query = "select forget_file($1, $2, $3)::text"
-        await self._database.fetch_text(query, file.tenant, file.id, file.doomed_at)
+        await self._database.fetch_text(query, file.tenant, file.id, file.condemned_at)
 
 
 class JetStreamFileStore:
@@ -148,11 +148,11 @@ class JetStreamFileStore:
         end, examined, deleted = await self._chunks.end(), BATCH_MAX, 0
         while examined == BATCH_MAX:
             batch = await self._index.condemn(age_s)
-            for file in batch.doomed:
+            for file in batch.condemned:
                 await self._chunks.delete(file.tenant, file.id, before=end)
                 await self._index.remove(file)
             examined = batch.looked
-            deleted += len(batch.doomed)
+            deleted += len(batch.condemned)
         if deleted:
             log.info("files_deleted", files=deleted)
         return deleted

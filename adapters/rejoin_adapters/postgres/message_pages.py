@@ -11,7 +11,7 @@ select json_build_object(
     select coalesce(json_agg(body order by position), '[]') from shown_messages($1, session_key($1, $2, $3))
     where position > $4 and position <= page.last),
   'active_run', (
-    select run_json(r) from turn_of($1, session_key($1, $2, $3)) r where id is not null),
+    select run_json(r) from current_run($1, session_key($1, $2, $3)) r where id is not null),
   'steering', (
     select coalesce(json_agg(steering order by position), '[]') from runs
     where tenant_id = $1 and session_id = session_key($1, $2, $3) and state = 'queued'

@@ -13,4 +13,4 @@ def test_a_replaced_function_has_its_later_file_and_a_dropped_one_none() -> None
     names = {function.name for function in bodies}
     assert bodies[SqlFunction("promote_next", ("text",))] == "0015_user_limits.sql"
     assert "free_places" not in names  # 0015 replaces it by another function
-    assert {len(function.types) for function in bodies if function.name == "ask_run"} >= {7, 9}
+    assert {len(function.types) for function in bodies if function.name == "request_approvals"} >= {7, 9}

@@ -349,7 +349,7 @@ class SessionRow(msgspec.Struct):
             run.change(interrupted=True, state=state, ready=ready, turn=run.row.turn + resumed)
         self.cancel_approvals(run)
 
-    def make_way(self, when_busy: WhenBusy, start: int | None) -> None:
+    def apply_when_busy(self, when_busy: WhenBusy, start: int | None) -> None:
         """Apply `when_busy` before a new run is added. Messages from position `start` on are deleted."""
         occupied = any(run.busy and not run.row.interrupted for run in self.runs)
         if occupied and when_busy is WhenBusy.REJECT:
@@ -399,7 +399,7 @@ class SessionRow(msgspec.Struct):
         """The runs whose messages steer a run, oldest first."""
         return [one for one in self.runs if one.steers is run]
 
-    def note_steering(self, run: RunRow, logged: Collection[MessageId]) -> None:
+    def record_steering(self, run: RunRow, logged: Collection[MessageId]) -> None:
         """Store which steering messages of a run its log has."""
         for waiting in self.steering(run):
             message = self.message(MessageId(waiting.row.user_message or ""))

@@ -127,7 +127,7 @@ class MemoryRunStore(MemoryRunQueries):
             if len(waiting) >= STEERING_MAX:
                 raise Limited(f"the run has {STEERING_MAX} steering messages that wait for its next step", 5)
         self.database.sessions[admission.owner.tenant, admission.session] = session
-        session.make_way(admission.when_busy, known.position if known is not None else None)
+        session.apply_when_busy(admission.when_busy, known.position if known is not None else None)
         message = session.place(id, "user", body)
         message.digest = submit.user_message.digest
         run = self._add(admission, session, message, asked)
@@ -174,7 +174,7 @@ class MemoryRunStore(MemoryRunQueries):
         start = users[-1].position + 1 if named is None else end
         if admission.request_tools:
             self._check_size(admission, session, 0, start)
-        session.make_way(admission.when_busy, start)
+        session.apply_when_busy(admission.when_busy, start)
         return self._add(admission, session, users[-1], asked)
 
     def _check_size(
@@ -265,7 +265,7 @@ class MemoryRunStore(MemoryRunQueries):
         session = None if mine is None else self.database.session_of(mine)
         if mine is None or session is None or not session.steering(mine):
             return []
-        session.note_steering(self._held(run, attempt), logged)
+        session.record_steering(self._held(run, attempt), logged)
         waiting = [one for one in session.steering(mine) if not one.is_taken and not one.row.interrupted]
         return [one.message_body for one in waiting]
 
@@ -342,7 +342,7 @@ class MemoryRunStore(MemoryRunQueries):
         """See `RunStore`."""
         mine = self._held(run, attempt)
         session = self.database.session_of(mine)
-        session.note_steering(mine, steering_ids(answer))
+        session.record_steering(mine, steering_ids(answer))
         if mine.row.state is State.RUNNING:
             self._store_answer(mine, answer)
             asked = session.of(mine)
@@ -365,7 +365,7 @@ class MemoryRunStore(MemoryRunQueries):
             raise ValueError(f"{state} is not a terminal state")
         mine = self._held(run, attempt)
         session = self.database.session_of(mine)
-        session.note_steering(mine, steering_ids(answer))
+        session.record_steering(mine, steering_ids(answer))
         if mine.row.state is State.RUNNING:
             mine.change(state=next_state(mine.row.state, _ENDS[state]), error=error)
             mine.due_at = mine.context = None
@@ -393,7 +393,7 @@ class MemoryRunStore(MemoryRunQueries):
         if run is None and stored is not None and stored.run is not None:
             run = stored.run.row.id
         if run is None and (message is not None or found is None):
-            self.database.keep_stop(owner, self.database.key(owner, session), message)
+            self.database.store_early_stop(owner, self.database.key(owner, session), message)
             return Interrupted(None, interrupted=False, known=found is not None)
         if found is None:
             raise NotFound("there is no such session")

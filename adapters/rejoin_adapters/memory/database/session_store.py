@@ -233,7 +233,7 @@ class MemorySessionStore:
         last = row.message(message)
         if last is None:
             raise NotFound("there is no such message in the session")
-        row.make_way(WhenBusy.REJECT, last.position + 1)
+        row.apply_when_busy(WhenBusy.REJECT, last.position + 1)
         return _summary(session, row)
 
     async def update(

@@ -111,7 +111,7 @@ class MemoryDatabase:
             return None
         return row
 
-    def keep_stop(self, owner: Owner, session: SessionId, message: MessageId | None) -> None:
+    def store_early_stop(self, owner: Owner, session: SessionId, message: MessageId | None) -> None:
         """Keep a stop for a message that has not come yet; None: for the session's first one. Raises
         `Limited`.
         """

@@ -34,7 +34,7 @@ class PostgresRunApprovals:
     async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
         """See `RunStore`."""
         await self.database.fetch_text(
-            "select ask_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)::text",
+            "select request_approvals($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)::text",
             run,
             attempt,
             [request.id for request in requests],
@@ -92,7 +92,7 @@ class PostgresRunApprovals:
         """See `RunStore`."""
         query = """
             select coalesce(
-              json_agg(asked_json(a, r) order by ((a).state = 'pending') desc, (a).number desc), '[]')
+              json_agg(asked_call_json(a, r) order by ((a).state = 'pending') desc, (a).number desc), '[]')
             from (
               select a, r from approvals a join runs r on r.id = a.run_id
               where a.tenant_id = $1 and ($2::text is null or r.user_id = $2) and a.call_id = $3
@@ -107,7 +107,7 @@ class PostgresRunApprovals:
         """See `RunStore`."""
         # The last answer of a turn begins the next one, at whose end the stored message has all of them.
         query = """
-            select coalesce(json_agg(asked_json(a, r) order by a.number), '[]')
+            select coalesce(json_agg(asked_call_json(a, r) order by a.number), '[]')
             from runs r join approvals a on a.run_id = r.id
             where r.tenant_id = $1 and ($2::text is null or r.user_id = $2)
               and r.session_id = session_key($1, $2, $3) and r.ended_at is null

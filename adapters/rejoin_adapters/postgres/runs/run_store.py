@@ -188,7 +188,7 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
         """See `RunStore`."""
         query = """
             select run_json(r) from runs r where id = coalesce(
-              (select id from turn_of($1, session_key($1, $2, $3))),
+              (select id from current_run($1, session_key($1, $2, $3))),
               (
                 select id from runs where tenant_id = $1 and session_id = session_key($1, $2, $3)
                 order by position desc limit 1))
