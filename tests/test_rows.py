@@ -6,6 +6,7 @@ A test names the features that it shows: `@pytest.mark.feature("F50", "F52")`. T
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -16,15 +17,24 @@ OPEN = "**open**"
 
 
 def marked_features(source: str) -> set[str]:
-    """The features in the marks of a test file's functions. Raises `ValueError` if one is not a constant."""
+    """The features in the marks of a test file's functions, and in the mark of the whole file. Raises
+    `ValueError` if one is not a constant.
+    """
     return {
         ast.literal_eval(argument)
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        for mark in node.decorator_list
+        for marks in _marks(ast.parse(source))
+        for mark in ast.walk(marks)
         if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.feature"
         for argument in mark.args
     }
+
+
+def _marks(source: ast.Module) -> Iterator[ast.expr]:
+    for node in ast.walk(source):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from node.decorator_list
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark":
+            yield node.value
 
 
 def files_by_feature() -> dict[str, list[str]]:
@@ -50,6 +60,7 @@ def render_page() -> str:
 def test_marks_are_read_from_the_source() -> None:
     source = '@pytest.mark.slow\n@pytest.mark.feature("F2", "F3")\nasync def test_f1_headers(): ...\n'
     assert marked_features(source) == {"F2", "F3"}
+    assert marked_features('pytestmark = [pytest.mark.slow, pytest.mark.feature("F4")]') == {"F4"}
 
 
 def test_every_mark_names_a_feature_of_the_page() -> None:
