@@ -1,5 +1,14 @@
 -- migrate:up
 
+-- Functions of earlier migrations have got other names before the first release. A database from before would fail later.
+do $$
+begin
+  if to_regprocedure('lock_attempt(text, integer)') is null then
+    perform refuse('RJ409', 'an earlier development version has made this database: create it anew');
+  end if;
+end
+$$;
+
 -- At most 10,000 deliveries of runs wait for one endpoint (ports.webhooks.PENDING_MAX): each claim looks through those of
 -- a session. Further ones have failed at once, so that a replay sends them.
 

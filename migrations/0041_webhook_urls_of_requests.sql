@@ -55,7 +55,9 @@ begin
     clock_timestamp() + interval '1 day', case when e.url = '*' then v_url end
   from webhook_endpoints e
   where e.tenant_id = new.tenant_id and e.disabled_at is null and v_event = any (e.events)
-    and (e.url <> '*' or v_url is not null);
+    and (e.url <> '*' or v_url is not null)
+  -- One that is being removed gets nothing more, and a run does not wait for its removal.
+  for key share of e skip locked;
   return null;
 end
 $$;

@@ -27,8 +27,11 @@ begin
       where tenant_id = p_tenant and session_id = p_session order by position limit p_rows) oldest) old
   where m.tenant_id = p_tenant and m.session_id = p_session and m.id = old.id
     and (old.bytes <= p_bytes or old.number = 1);
-  delete from runs where id in (
-    select id from runs where tenant_id = p_tenant and session_id = p_session order by position limit p_rows);
+  -- A run goes with those that steer it: without it, they could never be promoted.
+  with oldest as (
+    select id from runs where tenant_id = p_tenant and session_id = p_session order by position limit p_rows)
+  delete from runs where id in (select id from oldest union all
+    select id from runs where steers in (select id from oldest));
   delete from artifacts where tenant_id = p_tenant and id in (
     select id from artifacts where tenant_id = p_tenant and session_id = p_session order by created_at limit p_rows);
   delete from client_events where number in (
@@ -49,7 +52,7 @@ declare
 begin
   foreach one in array p_sessions loop
     found_rows := count_rows(one.tenant_id, one.id, p_rows + 1);
-    if found_rows > rows_left or one.size_bytes > bytes_left then
+    if found_rows > rows_left or (found_rows > 0 and one.size_bytes > bytes_left) then
       if cardinality(ids) = 0 then
         perform trim_session(one.tenant_id, one.id, p_rows, p_bytes);
         return json_build_array(0, true);

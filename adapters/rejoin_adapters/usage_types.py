@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date
+from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -13,6 +14,8 @@ from rejoin_protocol.money import parse_usd
 TOKENS_MAX = 2**53
 """Larger counts in a message's metadata are ignored."""
 MODEL_CHARS_MAX = 200
+MODELS_MAX = 32
+"""Further models are counted as unnamed ones."""
 
 
 class RunUsage(msgspec.Struct, frozen=True):
@@ -44,7 +47,7 @@ def parse_model_usage(answer: MessageDict) -> dict[str, RunUsage]:
     total = parse_usage(answer)
     named = _field(_field(_field(answer, "metadata"), "usage"), "models")
     models = (
-        {str(name)[:MODEL_CHARS_MAX]: _parse_counts(value) for name, value in named.items()}
+        {_to_model(name): _parse_counts(value) for name, value in islice(named.items(), MODELS_MAX)}
         if isinstance(named, dict)
         else {}
     )
@@ -55,10 +58,16 @@ def parse_model_usage(answer: MessageDict) -> dict[str, RunUsage]:
     return {**models, UNNAMED_MODEL: rest} if rest.total else models
 
 
+def _to_model(name: Any) -> str:
+    """The name of a model as the database can store it."""
+    return str(name)[:MODEL_CHARS_MAX].replace("\0", "")
+
+
 def _parse_counts(usage: Any) -> RunUsage:
     def tokens(name: str) -> int:
         count = _field(usage, name)
-        return count if isinstance(count, int) and 0 <= count < TOKENS_MAX else 0
+        is_count = isinstance(count, int) and not isinstance(count, bool)
+        return count if is_count and 0 <= count < TOKENS_MAX else 0
 
     return RunUsage(tokens("inputTokens"), tokens("outputTokens"), parse_usd(_field(usage, "costUsd")))
 

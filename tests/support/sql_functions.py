@@ -18,7 +18,7 @@ PAGE = ROOT / "migrations" / "README.md"
 BEGIN, END = "<!-- functions -->\n", "<!-- /functions -->\n"
 _STATEMENT = re.compile(
     r"^create (?:or replace )?function (?P<created>\w+) ?"
-    r"\((?P<arguments>[^()]*(?:\([^()]*\)[^()]*)*)\) returns"
+    r"\((?P<arguments>[^()]*(?:\([^()]*\)[^()]*)*)\)\s+returns"
     r"|^drop function (?:if exists )?(?P<dropped>[^;]+);",
     re.MULTILINE,
 )

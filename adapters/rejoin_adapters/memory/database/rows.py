@@ -60,6 +60,12 @@ class MessageRow(msgspec.Struct):
         return len(self.body or b"")
 
 
+def measure_request(tools: Sequence[RequestTool], options: RequestOptions) -> int:
+    """The size of the tools and options of a request, as JSON."""
+    parts = [part for part in (tools, options) if part and part != RequestOptions()]
+    return sum(len(msgspec.json.encode(part)) for part in parts)
+
+
 def count_fitting(sizes: Iterable[int], bytes_max: int | None) -> int:
     """How many of the first sizes are at most `bytes_max` together; at least one, if there is one."""
     count = total = 0
@@ -115,9 +121,9 @@ class RunRow(msgspec.Struct):
         return message
 
     @property
-    def tool_bytes(self) -> int:
-        """The size of the tools that its request has brought."""
-        return len(msgspec.json.encode(self.request_tools)) if self.request_tools else 0
+    def request_bytes(self) -> int:
+        """The size of the tools and options that its request has brought."""
+        return measure_request(self.request_tools, self.request_options)
 
     def start(self, now: datetime) -> None:
         """Make the run ready: runners may claim it."""
@@ -267,7 +273,7 @@ class SessionRow(msgspec.Struct):
             for run in self.runs
             if end is None or run.answer.position < end or run.row.state is not State.SUSPENDED
         ]
-        return messages + sum(run.tool_bytes for run in kept)
+        return messages + sum(run.request_bytes for run in kept)
 
     def place(self, id: MessageId, role: str, body: bytes | None = None) -> MessageRow:
         """A new message at the end."""

@@ -10,7 +10,14 @@ import msgspec
 
 from rejoin_adapters.history_bounds import ALL_HISTORY, HistoryBounds
 from rejoin_adapters.memory.clock import now_utc
-from rejoin_adapters.memory.database.rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow
+from rejoin_adapters.memory.database.rows import (
+    ApprovalRow,
+    Asked,
+    MessageRow,
+    RunRow,
+    SessionRow,
+    measure_request,
+)
 from rejoin_adapters.memory.database.run_queries import MemoryRunQueries
 from rejoin_adapters.ports.run_store import CALLS_MAX
 from rejoin_adapters.session_keys import check_new, named_run
@@ -172,7 +179,7 @@ class MemoryRunStore(MemoryRunQueries):
             raise NotFound("there is no message to answer again")
         self.database.check_limits(admission.owner.tenant, session.user)
         start = users[-1].position + 1 if named is None else end
-        if admission.request_tools:
+        if measure_request(admission.request_tools, admission.request_options):
             self._check_size(admission, session, 0, start)
         session.apply_when_busy(admission.when_busy, start)
         return self._add(admission, session, users[-1], asked)
@@ -180,8 +187,7 @@ class MemoryRunStore(MemoryRunQueries):
     def _check_size(
         self, admission: Admission, session: SessionRow, message_bytes: int, end: int | None
     ) -> None:
-        tools = admission.request_tools
-        added = message_bytes + (len(msgspec.json.encode(tools)) if tools else 0)
+        added = message_bytes + measure_request(admission.request_tools, admission.request_options)
         self.database.check_size(admission.owner.tenant, session, added, end)
 
     def _add(self, admission: Admission, session: SessionRow, message: MessageRow, asked: Asked) -> RunRow:

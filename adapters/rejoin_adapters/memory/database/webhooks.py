@@ -12,6 +12,7 @@ from rejoin_adapters.memory.database.tables import MemoryDatabase, WebhookRow
 from rejoin_adapters.ports.webhooks import (
     ENDPOINTS_MAX,
     FORGOTTEN_MAX,
+    PENDING_MAX,
     SETTLED_KEPT_S,
     TEST_EVENT,
     DueWebhook,
@@ -95,7 +96,9 @@ class MemoryWebhookOutbox:
         if endpoint.disabled_at is not None:
             self._record("enabled", endpoint)
         self._database.webhook_endpoints[id] = msgspec.structs.replace(endpoint, disabled_at=None)
-        failed = [row for row in self._database.webhooks if row.endpoint == id and row.state == "failed"]
+        rows = [row for row in self._database.webhooks if row.endpoint == id]
+        room = max(0, PENDING_MAX - sum(row.state == "pending" for row in rows))
+        failed = [row for row in rows if row.state == "failed"][:room]
         for row in failed:
             row.queue_again()
         return len(failed)

@@ -39,7 +39,9 @@ OVERVIEW = """
       from recent group by 1, 2, 3
     ), errors as (
       select text, count(*) as runs, max(id) as last
-      from (select id, regexp_replace(left(error #>> '{{}}', $5), '[0-9]+', '#', 'g') as text
+      from (
+        select id, regexp_replace(
+          left(replace(error::text, '\\u0000', '')::json #>> '{{}}', $5), '[0-9]+', '#', 'g') as text
         from recent where state = 'failed' and error is not null) failed
       group by text order by runs desc, last desc limit $6
     )

@@ -7,6 +7,7 @@ import msgspec
 from rejoin_adapters.ports.webhooks import (
     ENDPOINTS_MAX,
     FORGOTTEN_MAX,
+    PENDING_MAX,
     SETTLED_KEPT_S,
     TEST_EVENT,
     DueWebhook,
@@ -99,10 +100,16 @@ class PostgresWebhookOutbox:
             again as (
               update webhook_deliveries d set state = 'pending', done_at = null, attempts = 0,
                 due_at = clock_timestamp(), expires_at = clock_timestamp() + interval '1 day'
-              from endpoint where d.endpoint_id = endpoint.id and d.state = 'failed' returning d.number)
+              from endpoint where d.endpoint_id = endpoint.id and d.number in (
+                select number from webhook_deliveries f
+                where f.endpoint_id = endpoint.id and f.state = 'failed' order by number
+                limit greatest(0, $3 - (
+                  select count(*) from webhook_deliveries
+                  where endpoint_id = $2 and state = 'pending')))
+              returning d.number)
             select to_json((select count(*) from again)) from endpoint
         """
-        count = await self._database.fetch_text_as_actor(query, tenant, id)
+        count = await self._database.fetch_text_as_actor(query, tenant, id, PENDING_MAX)
         return None if count is None else int(count)
 
     async def claim(self, count: int, *, each: int, tenant: int, lease_s: float) -> Sequence[DueWebhook]:
