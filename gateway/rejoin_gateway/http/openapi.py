@@ -110,16 +110,16 @@ TEXT_MEANING = (
     "text if there was no text before."
 )
 FRAMES = (
-    "Server-sent events of this schema. The last event's data is `[DONE]`. A stream that ends without it was "
-    "cut off: resume it."
+    "Server-sent events of this schema. The last event's data is `[DONE]`, of AG-UI `RUN_FINISHED` or "
+    "`RUN_ERROR`. A stream that ends without it was cut off: resume it."
 )
 
 
 ABOUT = """Chat with agents whose runs survive crashes and whose streams can be resumed from anywhere.
 
 **Which API?** The *session* API is the native one. *chat* serves `useChat` of the AI SDK, *openai* serves
-OpenAI's clients, *mcp* serves MCP clients. *run*, *parts* and *agent chat* are compatible with existing
-applications. All of them work on the same sessions.
+OpenAI's clients, *mcp* MCP clients, *ag-ui* AG-UI and CopilotKit. *run*, *parts* and *agent chat* are
+compatible with existing applications. All of them work on the same sessions.
 
 **Resume.** Every event of a stream has an `id:`. After a lost connection, request the session's stream again
 with that id in the header `Last-Event-ID`.
@@ -286,7 +286,7 @@ def _webhook(event: str, body: dict[str, Any]) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
             "2XX": {"description": "Received. The session's next event is sent."},
-            "410": {"description": "Nothing more is sent to this receiver."},
+            "410": {"description": "The receiver is switched off. One of a request loses only this event."},
             "default": {
                 "description": "Sent again later, for a day; not before `Retry-After`, up to four hours.",
             },

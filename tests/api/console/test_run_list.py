@@ -34,7 +34,7 @@ async def test_an_administrator_finds_the_runs_of_the_tenant(locked: ApiClient, 
     assert {one["userId"] for one in (waiting, failed, completed)} == {"ann"}
     assert failed["error"]
     assert completed["attempts"] == 1
-    assert completed["cost_usd"] is None  # its scripted model has no price
+    assert completed["costUsd"] is None  # its scripted model has no price
     assert completed["createdAt"] <= completed["startedAt"] <= completed["endedAt"]
     assert "endedAt" not in waiting
     assert await found("state=failed") == [failed]

@@ -18,8 +18,8 @@ async def test_usage_is_summed_up_for_the_whole_tenant(locked: ApiClient, issuer
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     assert report["until"] == today
     [day] = report["usage"]
-    tokens = day["input_tokens"] + day["output_tokens"]
-    assert (day["day"], day["unpriced_tokens"], day["cost_usd"]) == (today, tokens, None)
+    tokens = day["inputTokens"] + day["outputTokens"]
+    assert (day["day"], day["unpricedTokens"], day["costUsd"]) == (today, tokens, None)
     assert tokens > 0
     [model] = (await locked.get("/api/usage?by=model", **key)).json["usage"]
     assert model["model"] == ""  # the scripted model has no name

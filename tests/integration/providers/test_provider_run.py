@@ -89,10 +89,10 @@ async def test_each_step_of_a_run_has_its_cost_in_log_history_lists_and_metrics(
         usage_url = f"{base}/api/agents/{system.agent}/{session}/usage"
         assert (await system.get(usage_url)).json["costUsd"] == 60e-6
         [run] = (await system.get(f"{base}/api/runs?session={session}")).json["runs"]
-        assert run["cost_usd"] == 60e-6
+        assert run["costUsd"] == 60e-6
         report = (await system.get(f"{base}/api/usage?by=agent,model")).json["usage"]
         [line] = [one for one in report if one["agent"] == system.agent]
-        assert (line["model"], line["input_tokens"], line["cost_usd"]) == (model, 10, 60e-6)
+        assert (line["model"], line["inputTokens"], line["costUsd"]) == (model, 10, 60e-6)
         assert runner.metrics.registry.get_sample_value(
             "rejoin_cost_usd_total", {"agent": system.agent, "model": model}
         ) == pytest.approx(60e-6)

@@ -99,10 +99,10 @@ class ListedProcess(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
 
 
 class Overview(msgspec.Struct, frozen=True, rename="camel"):
-    """How it goes at this time. `counted`: the runs in `periods`, `errors` and `takeovers`: those that were
-    admitted since `since`, at most the newest 10,000. `queueWaitS`: how long they waited for a runner.
-    `firstEventS`: how long clients waited for the first event of an answer in the last five minutes, at all
-    gateways and in all tenants.
+    """The runs of a tenant and the processes, at this time. `counted`: the runs in `periods`, `errors` and
+    `takeovers`: those that were admitted since `since`, at most the newest 10,000. `queueWaitS`: how long
+    they waited for a runner. `firstEventS`: how long clients waited for the first event of an answer in the
+    last five minutes, at all gateways and in all tenants.
     """
 
     at: datetime
@@ -183,7 +183,7 @@ ROUTES = (
         get_overview,
         Scope.ADMIN,
         RouteDoc(
-            "Read how it goes",
+            "Read the overview",
             description="Use it for a dashboard: the runs of the tenant, or of the credential's user or "
             "agent, that are not finished, and those of a window of time by period, agent and state, with "
             "tokens, errors and takeovers; and all gateways and runners with version, load and lag, which "

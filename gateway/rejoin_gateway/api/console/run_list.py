@@ -35,7 +35,7 @@ class ListedUsage(msgspec.Struct, frozen=True, rename="camel"):
 class ListedRun(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A run. `attempts`: how often a runner has claimed it: again after an approval, and to take it over.
     `startedAt`: its first claim. `error`: why it failed. `runner`: the process that claimed it last.
-    `cost_usd`: what its model calls have cost, in US dollars; null if no model that answered has a price.
+    `costUsd`: what its model calls have cost, in US dollars; null if no model that answered has a price.
     """
 
     id: RunId
@@ -45,7 +45,7 @@ class ListedRun(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     message_id: MessageId
     attempts: int
     usage: ListedUsage
-    cost_usd: float | None = msgspec.field(name="cost_usd")
+    cost_usd: float | None
     created_at: datetime
     updated_at: datetime
     user_id: UserId | None = None

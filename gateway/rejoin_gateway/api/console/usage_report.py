@@ -23,9 +23,9 @@ REPORT_DAYS_MAX = 400
 KEYS: tuple[UsageKey, ...] = ("day", "agent", "model")
 
 
-class UsageSum(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A sum. `cost_usd`: US dollars, of the tokens whose model has a price; null if none has one.
-    `unpriced_tokens`: the tokens that are not in it. `model`: `provider:name`; empty if it is not known.
+class UsageSum(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """A sum. `costUsd`: US dollars, of the tokens whose model has a price; null if none has one.
+    `unpricedTokens`: the tokens that are not in it. `model`: `provider:name`; empty if it is not known.
     """
 
     input_tokens: int

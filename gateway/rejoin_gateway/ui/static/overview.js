@@ -121,8 +121,8 @@ async function loadUsage() {
 }
 
 function usageChart({ key, since, until, usage: sums }) {
-  const isPriced = sums.some((one) => one.cost_usd !== null);
-  const of = isPriced ? (one) => one.cost_usd ?? 0 : (one) => one.input_tokens + one.output_tokens;
+  const isPriced = sums.some((one) => one.costUsd !== null);
+  const of = isPriced ? (one) => one.costUsd ?? 0 : (one) => one.inputTokens + one.outputTokens;
   const named = sums.map((one) => ({ ...one, agentId: one[key] || 'unknown' }));
   const names = agentsOf(named, of);
   const isOf = (name) => (one) => (name === 'others' ? !names.includes(one.agentId) : one.agentId === name);

@@ -53,7 +53,7 @@ function bySession(runs) {
   return [...Map.groupBy(runs, ({ sessionId }) => sessionId)].flatMap(([session, of]) => {
     const made = kept.get(`session ${session}`, () => h('tr', { className: 'group' }, h('th', { colSpan: 12, scope: 'rowgroup' }, sessionLink(of[0].agentId, session), h('span', { className: 'small' }))));
     const tokens = of.reduce((total, { usage }) => total + usage.inputTokens + usage.outputTokens, 0);
-    const costs = of.map(({ cost_usd: cost }) => cost).filter((cost) => cost != null);
+    const costs = of.map(({ costUsd: cost }) => cost).filter((cost) => cost != null);
     const cost = costs.length ? `, ${money(costs.reduce((total, one) => total + one, 0))}` : '';
     write(made.querySelector('span'), ` ${of.length} ${of.length === 1 ? 'run' : 'runs'} here, ${tokens.toLocaleString()} tokens${cost}`);
     return [made, ...of.map((run) => row(run))];
@@ -79,7 +79,7 @@ function row(run) {
   write(waited, duration((begun || Date.now()) - Date.parse(run.createdAt)));
   write(took, begun ? duration((run.endedAt ? Date.parse(run.endedAt) : Date.now()) - begun) : '');
   write(tokens, `${run.usage.inputTokens} in, ${run.usage.outputTokens} out`);
-  write(cost, run.cost_usd == null ? '' : money(run.cost_usd));
+  write(cost, run.costUsd == null ? '' : money(run.costUsd));
   write(attempts, String(run.attempts));
   arrange(actions, actionsOf(run));
   return made;
