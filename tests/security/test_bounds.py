@@ -16,6 +16,7 @@ from rejoin_gateway.core.message_input import ClientMessage, MessageOptions
 from rejoin_gateway.listener.connections import ConnectionLimits
 from rejoin_gateway.settings import GatewaySettings
 from rejoin_protocol.limits import (
+    BODY_TEXT_BYTES_MAX,
     DATA_BYTES_MAX,
     EVENT_BYTES_MAX,
     ID_CHARS_MAX,
@@ -39,6 +40,7 @@ BYTES_MAX: dict[str, int] = {
     "SessionUpdate.metadata": METADATA_BYTES_MAX,
     "ToolOutputBody.output": TOOL_RESULT_BYTES_MAX,
     "ResumeEntry.payload": TOOL_INPUT_BYTES_MAX,  # changed arguments, and a reason with a bound of its own
+    "RunAgentInput.forwardedProps": BODY_TEXT_BYTES_MAX,  # only `context` is read, with a bound of its own
     "ChatMessage.function_call": 0,  # only empty values are taken
     "ChatMessage.tool_calls[]": 0,
 }

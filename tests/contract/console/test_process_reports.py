@@ -58,7 +58,8 @@ async def test_what_is_no_report_is_left_out(nats_url: str) -> None:
     heard: list[ProcessReport] = []
 
     async def is_logged() -> bool:
-        return [line["event"] for line in lines].count("process_report_invalid") == 2
+        # Gateways of other tests may hear it, too.
+        return [line["event"] for line in lines].count("process_report_invalid") >= 2
 
     async with (
         nats_connection.connect(nats_url, "one") as one,

@@ -131,9 +131,17 @@ def ask(path: str, body: Callable[[str, str], Json], effect: str = STARTED) -> P
     """`body` is called with session and agent."""
 
     async def prepare(stage: Stage, session: str) -> LeftRequest:
-        return LeftRequest("POST", path, body(session, stage.client.system.agent), effect)
+        agent = stage.client.system.agent
+        return LeftRequest("POST", path.format(agent=agent), body(session, agent), effect)
 
     return prepare
+
+
+def run_input(session: str) -> Json:
+    """A request of AG-UI's client."""
+    said = {"id": "m1", "role": "user", "content": "count 1"}
+    fields: Json = {"state": {}, "tools": [], "context": [], "forwardedProps": {}}
+    return {"threadId": session, "runId": f"r-{session}", "messages": [said], **fields}
 
 
 def again(**changes: Any) -> Prepare:
@@ -262,6 +270,7 @@ CHANGES: Mapping[str, Mapping[str, Prepare]] = {
             ),
         ),
     },
+    "POST /ag-ui/{agent}": {"send": ask("/ag-ui/{agent}", lambda s, _: run_input(s))},
     "POST /api/agent/chat": {
         "start": ask("/api/agent/chat", lambda s, _: {"message": TEXT, "conversationId": s})
     },
