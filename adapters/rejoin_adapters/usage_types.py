@@ -14,7 +14,7 @@ from rejoin_protocol.money import parse_usd
 TOKENS_MAX = 2**53
 """Larger counts in a message's metadata are ignored."""
 MODEL_CHARS_MAX = 200
-MODELS_MAX = 32
+STORED_MODELS_MAX = 32
 """Further models are counted as unnamed ones."""
 
 
@@ -47,7 +47,7 @@ def parse_model_usage(answer: MessageDict) -> dict[str, RunUsage]:
     total = parse_usage(answer)
     named = _field(_field(_field(answer, "metadata"), "usage"), "models")
     models = (
-        {_to_model(name): _parse_counts(value) for name, value in islice(named.items(), MODELS_MAX)}
+        {_to_model(name): _parse_counts(value) for name, value in islice(named.items(), STORED_MODELS_MAX)}
         if isinstance(named, dict)
         else {}
     )

@@ -75,7 +75,7 @@ async def test_it_names_the_processes_that_serve_all_tenants(locked: ApiClient, 
     assert mine[0]["loadMax"] >= mine[0]["load"] >= 0
     assert all(one["memoryBytes"] > 0 and one["lagS"] >= 0 for one in processes)
     bound = (await overview(locked, await keys_of(issuer, agent="another")))["processes"]
-    assert len(bound) == len(processes)
+    assert mine[0]["id"] in {one["id"] for one in bound}
     assert not any(one.get("agents") for one in bound)
 
 

@@ -63,7 +63,7 @@ async def test_runs_are_counted_by_agent_state_and_time(chat: Chat) -> None:
 async def test_errors_are_counted_by_their_words_and_losses_by_their_cause(chat: Chat) -> None:
     owner, store = Owner(TenantId(fresh("ten"))), chat.store
     failed = []
-    for error in ("429 from the model, 7 tries", "429 from the model, 8 tries", "the tool is gone"):
+    for error in ("429 from the model, 7 tries", "429 from the model, 8 tries", "the tool\0 is gone"):
         one = Chat(store, owner)
         run = (await one.claim(await one.send("go"))).run
         await store.end(run.id, run.attempt, State.FAILED, None, error)
@@ -74,6 +74,6 @@ async def test_errors_are_counted_by_their_words_and_losses_by_their_cause(chat:
     found = await store.overview(owner, recent())
     assert [(one.text, one.runs, one.last) for one in found.errors] == [
         ("# from the model, # tries", 2, max(failed[:2])),
-        ("the tool is gone", 1, failed[2]),
+        ("the tool is gone", 1, failed[2]),  # a character that a text of PostgreSQL cannot have
     ]
     assert found.losses == [LossCount("silent", 1)]

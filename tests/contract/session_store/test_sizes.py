@@ -1,14 +1,18 @@
 """`RunStore` and `SessionStore`: how large a session may be, and what is read of one at a time."""
 
+import asyncio
+
 import pytest
 
 from rejoin_adapters.history_bounds import HistoryBounds
 from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.store_types import Limits, Owner, Regenerate, WhenBusy
 from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import MessageId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.limits import KIB, MIB, PAGE_BYTES_MAX
+from rejoin_protocol.request_options import RequestOptions
 from rejoin_protocol.request_tools import RequestTool
 from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import DEFAULT, Chat, fresh, text_of, user
@@ -88,6 +92,16 @@ async def test_the_tools_of_requests_count_towards_the_text_of_a_tenant(ports: D
         await fork()
     await chat.end(run)
     await fork()
+
+
+async def test_the_options_of_requests_count_as_their_tools(ports: DatabasePorts) -> None:
+    chat = Chat(ports.run_store, await limited(ports, session_bytes_max=10 * KIB))
+    options = RequestOptions(instructions="x" * 6 * KIB)
+    run = (await chat.claim((await chat.submit("one", request_options=options)).run)).run
+    with pytest.raises(Conflict, match=r"would have \d+ bytes of messages.* has at most 10240"):
+        await chat.submit("two", request_options=options)
+    await chat.end(run)
+    await chat.submit("two", request_options=options)
 
 
 async def test_a_claim_has_the_newest_turns_that_fit_and_at_least_the_question(ports: DatabasePorts) -> None:
@@ -184,8 +198,7 @@ async def sizes(postgres: PostgresRunStore, chat: Chat) -> tuple[int, int]:
     query = """
         select json_build_array(size_bytes, (
           select sum(octet_length(body::text)) from messages where session_id = sessions.id) + (
-          select coalesce(sum(octet_length(request_tools::text)), 0) from runs
-          where session_id = sessions.id))
+          select coalesce(sum(request_bytes(runs)), 0) from runs where session_id = sessions.id))
         from sessions where id = $1
     """
     return await postgres.database.fetch_json(tuple[int, int], query, chat.id)
@@ -220,3 +233,33 @@ async def test_it_is_also_that_of_the_tools_of_its_runs(postgres: PostgresRunSto
     await chat.end((await chat.claim(edited)).run, state=State.FAILED)
     counted, real = await sizes(postgres, chat)
     assert (counted, counted < KIB) == (real, True)
+
+
+async def test_it_loses_the_tools_of_a_message_that_steered(postgres: PostgresRunStore) -> None:
+    """Such a message is a run of its own until the answer has it; then the run is deleted."""
+    chat = Chat(postgres)
+    run = (await chat.claim(await chat.send("one"))).run
+    steering = await chat.submit("two", when_busy=WhenBusy.STEER, request_tools=tools_of(KIB))
+    counted, real = await sizes(postgres, chat)
+    assert (counted, counted > KIB) == (real, True)
+    answer = chat.answer(run, "done")
+    part = {"type": "steering-message", "id": steering.run.user_message, "parts": []}
+    await chat.store.end(
+        run.id, run.attempt, State.COMPLETED, answer | {"parts": [*answer["parts"], part]}, None
+    )
+    counted, real = await sizes(postgres, chat)
+    assert (counted, counted < KIB) == (real, True)
+
+
+async def test_a_session_that_counts_too_many_bytes_can_be_deleted(
+    postgres: PostgresRunStore,
+) -> None:
+    """Deletion in batches ends by what there is, not by what is counted."""
+    owner = Owner(TenantId(fresh("ten")), UserId("ann"))
+    chat = Chat(postgres, owner)
+    await chat.complete("one")
+    await postgres.database.fetch_text(
+        "update sessions set size_bytes = $2 where id = $1 returning 'true'", chat.id, 100 * MIB
+    )
+    async with asyncio.timeout(30):
+        assert await PostgresSessionStore(postgres.database).delete_user(owner.tenant, UserId("ann")) == 1

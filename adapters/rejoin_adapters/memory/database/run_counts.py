@@ -129,7 +129,7 @@ def _count_errors(recent: Sequence[RunRow]) -> list[ErrorKind]:
     errors: dict[str, list[RunId]] = {}
     for run in recent:
         if run.row.state is State.FAILED and run.row.error is not None:
-            text = re.sub("[0-9]+", "#", run.row.error[:ERROR_KIND_CHARS_MAX])
+            text = re.sub("[0-9]+", "#", run.row.error.replace("\0", "")[:ERROR_KIND_CHARS_MAX])
             errors.setdefault(text, []).append(run.row.id)
     kinds = [ErrorKind(text, len(runs), max(runs)) for text, runs in errors.items()]
     return sorted(kinds, key=lambda kind: (kind.runs, kind.last), reverse=True)[:ERRORS_MAX]
