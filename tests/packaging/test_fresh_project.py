@@ -114,6 +114,7 @@ def mypy(environment: Environment, project: Path, file: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.feature("F108")
 def test_the_agent_is_typed(environment: Environment, project: Path) -> None:
     code, out = mypy(environment, project, "shop.py")
     assert code == 0, out
@@ -172,6 +173,7 @@ async def base_url(environment: Environment, project: Path) -> AsyncIterator[str
         assert await command.end() == 0
 
 
+@pytest.mark.feature("F108")
 async def test_rejoin_dev_streams_an_answer(base_url: str) -> None:
     """The agent uses the project's own package `adapters`."""
     message = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "and welcome"}]}

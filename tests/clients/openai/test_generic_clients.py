@@ -25,7 +25,11 @@ LOCATE = call("locate", metres=5)
 TYPED_TOOLS = [LOCATE, PLACE] * 4
 """Of the Agents SDK: a call and a typed answer, four times."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_S_MAX + 2 * PLAY_S_MAX)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.feature("F118"),
+    pytest.mark.timeout(INSTALL_S_MAX + 2 * PLAY_S_MAX),
+]
 
 
 async def play(system: LocalSystem, program: str, script: str, *responses: Any) -> tuple[Any, ScriptedModel]:

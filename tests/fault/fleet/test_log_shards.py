@@ -58,6 +58,7 @@ async def leaders(one: Fleet) -> dict[str, str]:
         return {stream: leader for stream, (leader, _) in (await setup.find_leaders(admin)).items()}
 
 
+@pytest.mark.feature("F112")
 @pytest.mark.feature("F90")
 async def test_growing_from_one_shard_to_three_under_load_shows_every_event_once(running: Fleet) -> None:
     """Old runs stay where they are, and later ones are on all shards: the next tests see them there."""

@@ -107,6 +107,7 @@ def error(answer: Answer) -> str:
     return "".join(chunk["errorText"] for chunk in answer.chunks if chunk["type"] == "error")
 
 
+@pytest.mark.feature("F102")
 @pytest.mark.parametrize("way", ["exit", "fault", "kill"])
 async def test_a_tool_that_ends_its_process_each_time_fails_its_run_alone(
     dev: Dev, way: str, record_measurement: RecordMeasurement
@@ -123,6 +124,7 @@ async def test_a_tool_that_ends_its_process_each_time_fails_its_run_alone(
         assert answer.text.endswith(INNOCENTS[text])
 
 
+@pytest.mark.feature("F102")
 async def test_a_tool_that_blocks_its_loop_is_given_up_and_disturbs_no_lease(tmp_path: Path) -> None:
     """The runs beside it keep their first attempt. The second time it blocks a process without other runs.
     The loop is blocked for longer than the ack wait, so long that a busy machine ends no lease either.

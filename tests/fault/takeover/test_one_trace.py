@@ -61,6 +61,7 @@ def variables(provider: FakeProvider, collector: OtlpCollector, **more: str) -> 
     }
 
 
+@pytest.mark.feature("F114")
 async def test_a_run_is_one_trace_over_a_killed_runner_and_an_approval(
     system: LocalSystem, tmp_path: Path
 ) -> None:

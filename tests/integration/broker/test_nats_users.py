@@ -88,6 +88,7 @@ async def run_by_files(managed: Managed, database_url: str, url: str) -> None:
     assert "SU" + managed.file("runner").read_text().split("\nSU")[1].split("\n")[0] not in str(lines)
 
 
+@pytest.mark.feature("F111")
 async def test_the_services_work_with_users_that_their_permissions_made(
     managed: Managed, database_url: str
 ) -> None:
@@ -178,6 +179,7 @@ async def test_a_file_that_is_replaced_is_used_when_the_users_jwt_expires(
     assert user.seed not in str(lines)
 
 
+@pytest.mark.feature("F111")
 async def test_a_user_by_its_key_alone(tmp_path: Path) -> None:
     user = Identity(USER_PREFIX)
     server = ConfiguredNats(tmp_path / "nats", f"authorization {{ users: [ {{ nkey: {user.public} }} ] }}\n")

@@ -90,6 +90,7 @@ async def test_refusals_of_the_sql_functions_leave_the_connection_usable(pooled:
         await store.ping()
 
 
+@pytest.mark.feature("F110")
 async def test_a_chat_runs_behind_the_pooler(pooled: str, nats_url: str) -> None:
     """Twenty sessions at once; two gateways and two runners with a pool of their own each."""
     async with LocalSystem(nats_url, pooled) as system:

@@ -56,6 +56,7 @@ def framed(text: str) -> str:
     return f"{OWN}\n\n{CALLER_NOTE}\n<caller_instructions>\n{text}\n</caller_instructions>"
 
 
+@pytest.mark.feature("F118")
 async def test_a_completion_has_the_callers_instructions_and_sampling(
     system: LocalSystem, client: AsyncOpenAI
 ) -> None:
@@ -118,6 +119,7 @@ async def test_a_response_has_the_callers_instructions_and_sampling(
     assert asked.settings == ModelSettings(temperature=0.2, max_tokens=20)
 
 
+@pytest.mark.feature("F118")
 async def test_an_answer_has_the_form_that_the_client_asks_for(
     system: LocalSystem, client: AsyncOpenAI
 ) -> None:

@@ -229,6 +229,7 @@ def text_of(message: Any) -> str:
     return "".join(part["text"] for part in message["parts"] if part["type"] == "text")
 
 
+@pytest.mark.feature("F101")
 async def test_all_attacks_together_cost_another_tenant_nothing(
     installation: Installation, servers: Servers, record_measurement: RecordMeasurement, tmp_path: Path
 ) -> None:
