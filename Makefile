@@ -19,7 +19,7 @@ ARGS ?=
 help:
 	@echo "make dev     start everything on this machine: http://127.0.0.1:8080"
 	@echo "make test    run the tests against real NATS and PostgreSQL servers (about 5 minutes on 2 cores)"
-	@echo "make test-all  run the slow tests that make test leaves out (about 10 minutes more)"
+	@echo "make test-all  run the slow tests that make test leaves out (about 15 minutes more)"
 	@echo "make docs    build the documentation site into site/"
 	@echo "make sbom    list what the images contain, in CycloneDX format, in dist/"
 	@echo "make lint | types | format | bench | clean"
@@ -37,8 +37,8 @@ test: sync
 
 # Chaos, clusters, long fault tests, schemathesis, browsers, and the AI SDK in all versions.
 test-all: sync
-	@echo "about 10 minutes on 2 cores: the slow tests only; make test runs the others" >&2
-	@$(PYTEST) --numprocesses auto --maxprocesses 4 -m slow $(ARGS)
+	@echo "about 15 minutes on 2 cores: the slow tests only; make test runs the others" >&2
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) -m slow $(ARGS)
 
 lint: sync
 	@$(RUN) ruff check

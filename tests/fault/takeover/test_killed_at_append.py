@@ -18,7 +18,10 @@ from tests.support.models.three_tools import build_agent, check, runs_in, write_
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import read_log
 
-pytestmark = pytest.mark.timeout(120 + 15 * int(os.environ.get("REJOIN_KILLS", "3")))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(120 + 15 * int(os.environ.get("REJOIN_KILLS", "3"))),
+]
 KILLS = int(os.environ.get("REJOIN_KILLS", "3"))
 
 

@@ -77,6 +77,7 @@ def check(answers: list[Answer], message: dict[str, Any], ledger: Path, where: s
     assert message["parts"][-1]["text"] == "Done.", where
 
 
+@pytest.mark.slow
 @pytest.mark.feature("F71", "F104")
 @pytest.mark.parametrize(
     ("stored", "output_first", "is_brought"),

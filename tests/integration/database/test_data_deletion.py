@@ -1,6 +1,7 @@
 """Deletion by command, by user and by age removes everything that belongs to a session."""
 
 import asyncpg
+import pytest
 
 from rejoin_adapters.ports.session_store import BYTES_BATCH_MAX, ROWS_BATCH_MAX, DeletedBatch
 from rejoin_adapters.postgres import migrate
@@ -165,6 +166,7 @@ async def test_an_operator_interrupts_a_run_that_waits(system: LocalSystem) -> N
     await wait_until(over)
 
 
+@pytest.mark.slow
 async def test_no_statement_deletes_much_of_a_very_large_session(database_url: str) -> None:
     """Messages, runs, artifacts and events of one session go in batches; a second process goes on."""
     async with fresh_database(database_url) as url:

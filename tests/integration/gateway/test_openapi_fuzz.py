@@ -207,6 +207,7 @@ async def test_no_value_in_a_body_breaks_a_route(system: LocalSystem, base: str,
             assert await status_of(system, route, url, body) < 500, (route.path, number, body[:200])
 
 
+@pytest.mark.slow
 async def test_no_header_breaks_a_route(system: LocalSystem, base: str) -> None:
     for route in ROUTES:
         for name in HEADERS:
@@ -220,6 +221,7 @@ async def test_no_header_breaks_a_route(system: LocalSystem, base: str) -> None:
                 )
 
 
+@pytest.mark.slow
 async def test_no_id_breaks_a_route(system: LocalSystem, base: str) -> None:
     for route in (one for one in ROUTES if "{" in one.path):
         for id in IDS:
