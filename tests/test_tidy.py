@@ -53,10 +53,11 @@ LATE_IMPORTS = {
 provider's library takes seconds to import.
 """
 PRIVATE_ACCESS = {
+    "adapters/rejoin_adapters/process/schema_check.py",
     "adapters/rejoin_adapters/jetstream/nats_client.py",
     "runner/rejoin_runner/worker/loop_watch.py",
 }
-"""Only these use private attributes, of nats-py and of `sys` (`noqa: SLF001`)."""
+"""Only these use private attributes, of nats-py, `sys` and jsonschema (`noqa: SLF001`)."""
 
 
 def name(path: Path) -> str:

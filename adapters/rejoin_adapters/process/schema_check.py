@@ -1,9 +1,9 @@
 """Checks JSON values against JSON schemas in bounded CPU time.
 
 `jsonschema` takes what it takes: it compares each item with all others for `uniqueItems`, runs patterns by
-`re`, which may backtrack for ever, and finds every mismatch of a value. The value is a stranger's: 40 KB of
-distinct objects would hold up a process for 20 s. So a check stops after a time, and these three are replaced
-here.
+`re`, which may backtrack for ever, looks evaluated items and properties up in lists, and finds every mismatch
+of a value. The value is a stranger's: 40 KB of distinct objects would hold up a process for 20 s. So a check
+stops after a time, and these are replaced here.
 
 For an application's schema, which is trusted, use `find_mismatch`. The parts below it serve those who check
 by a schema that is not trusted either (`rejoin_runner.mcp.schema_check`). Imported only where needed: its
@@ -110,6 +110,8 @@ def _class_for_applications() -> type[Validator]:
             "patternProperties": _check_pattern_properties,
             "additionalProperties": _check_additional_properties,
             "uniqueItems": _check_unique_items,
+            "unevaluatedItems": _check_unevaluated_items,
+            "unevaluatedProperties": _check_unevaluated_properties,
         },
     )
 
@@ -162,6 +164,86 @@ def _check_unique_items(validator: Any, wanted: Any, value: Any, _: Any) -> Iter
             yield ValidationError(f"{value!r} has non-unique elements")
             return
         seen.add(key)
+
+
+def _check_unevaluated_items(
+    validator: Any, _: Any, value: Any, schema: Mapping[str, Any]
+) -> Iterator[ValidationError]:
+    if not validator.is_type(value, "array"):
+        return
+    evaluated = _find_evaluated_items(validator, value, schema)
+    unexpected = next((at for at in range(len(value)) if at not in evaluated), None)
+    if unexpected is not None:
+        yield ValidationError(f"Unevaluated items are not allowed ({value[unexpected]!r} was unexpected)")
+
+
+def _check_unevaluated_properties(
+    validator: Any, _: Any, value: Any, schema: Mapping[str, Any]
+) -> Iterator[ValidationError]:
+    if not validator.is_type(value, "object"):
+        return
+    evaluated = _find_evaluated_names(validator, value, schema)
+    unexpected = next((name for name in value if name not in evaluated), None)
+    if unexpected is not None:
+        yield ValidationError(f"Unevaluated properties are not allowed ({unexpected!r} was unexpected)")
+
+
+def _find_evaluated_items(validator: Any, value: list[Any], schema: Any) -> set[int]:
+    """The places of the items that the schema says something about."""
+    require_time()
+    if not isinstance(schema, Mapping):
+        return set()
+    if "items" in schema:
+        return set(range(len(value)))
+    found = set(range(len(schema.get("prefixItems", ()))))
+    for keyword in ("contains", "unevaluatedItems"):
+        if keyword in schema:
+            found.update(at for at, item in enumerate(value) if _fits(validator, item, schema[keyword]))
+    for resolving, one in _applied(validator, value, schema):
+        found |= _find_evaluated_items(resolving, value, one)
+    return found
+
+
+def _find_evaluated_names(validator: Any, value: dict[str, Any], schema: Any) -> set[str]:
+    """The names of the properties that the schema says something about."""
+    require_time()
+    if not isinstance(schema, Mapping):
+        return set()
+    found = {name for name in schema.get("properties", ()) if name in value}
+    for keyword in ("additionalProperties", "unevaluatedProperties"):
+        if keyword in schema:
+            found.update(name for name, one in value.items() if _fits(validator, one, schema[keyword]))
+    for pattern in schema.get("patternProperties", ()):
+        found.update(name for name in value if _matches(pattern, name))
+    for name, one in schema.get("dependentSchemas", {}).items():
+        if name in value:
+            found |= _find_evaluated_names(validator, value, one)
+    for resolving, one in _applied(validator, value, schema):
+        found |= _find_evaluated_names(resolving, value, one)
+    return found
+
+
+def _applied(validator: Any, value: Any, schema: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """The subschemas that apply to the value itself and that it fits, each with the validator that resolves
+    its references.
+    """
+    for keyword in ("$ref", "$dynamicRef"):
+        if keyword in schema:
+            target = validator._resolver.lookup(schema[keyword])  # noqa: SLF001 - as the library's keywords
+            yield validator.evolve(schema=target.contents, _resolver=target.resolver), target.contents
+    for keyword in ("allOf", "anyOf", "oneOf"):
+        yield from ((validator, one) for one in schema.get(keyword, ()) if _fits(validator, value, one))
+    if "if" in schema:
+        fits = _fits(validator, value, schema["if"])
+        if fits:
+            yield validator, schema["if"]
+        branch = "then" if fits else "else"
+        if branch in schema:
+            yield validator, schema[branch]
+
+
+def _fits(validator: Any, value: Any, schema: Any) -> bool:
+    return next(iter(validator.descend(value, schema)), None) is None
 
 
 def _identity(value: Any) -> Any:
