@@ -12,13 +12,12 @@ import msgspec
 from msgspec import Meta
 
 from rejoin_adapters.ports.webhooks import WEBHOOK_EVENTS, WebhookBody
-from rejoin_gateway.http.routes import PLAIN_TEXT, ErrorFormat, Route
+from rejoin_gateway.http.routes import EVENT_STREAM, PLAIN_TEXT, ErrorFormat, Route
 from rejoin_protocol.events.chunks import Data, Tagged
 from rejoin_protocol.limits import ID_CHARS_MAX
 
 REFS = "#/components/schemas/{name}"
 CHUNKS = "#/components/schemas/Chunk{name}"
-STREAM = "text/event-stream"
 EVENTS: Sequence[Any] = (Tagged.__value__, Data)
 SESSION_ID_SCHEMA = {
     "type": "string",
@@ -432,7 +431,7 @@ def _success(kind: Any) -> dict[str, Any]:
     if bytes in kinds:
         chunk = {"$ref": REFS.format(name="UIMessageChunk")}
         content[PLAIN_TEXT] = {"schema": {"type": "string", "description": TEXT_MEANING}}
-        content[STREAM] = {"schema": _sse_schema({"id": _schema(Cursor)}, chunk)}
+        content[EVENT_STREAM] = {"schema": _sse_schema({"id": _schema(Cursor)}, chunk)}
         response["headers"] = {
             name: {"description": meaning, "schema": schema}
             for name, (meaning, schema) in STREAM_HEADER_DOCS.items()
@@ -441,7 +440,8 @@ def _success(kind: Any) -> dict[str, Any]:
 
 
 def _text_schema(media_type: str) -> dict[str, Any]:
-    return {"type": "string"} if media_type != STREAM else _sse_schema({"event": {"type": "string"}}, {})
+    is_stream = media_type == EVENT_STREAM
+    return _sse_schema({"event": {"type": "string"}}, {}) if is_stream else {"type": "string"}
 
 
 def _sse_schema(fields: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -474,7 +474,7 @@ def _error_statuses(route: Route) -> list[HTTPStatus]:
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         ]
-    if _is_stream(route) or STREAM in _as_sequence(doc.responses.get(HTTPStatus.OK)):
+    if route.streams:
         statuses.append(HTTPStatus.GONE)
     return statuses
 

@@ -28,6 +28,8 @@ class ErrorFormat(StrEnum):
     OPENAI = "openai"  # {"error": {"message", "type", "param", "code"}}
 
 
+EVENT_STREAM = "text/event-stream"
+"""The media type of streams of events in the format of another API: ours are `bytes`."""
 PLAIN_TEXT = "text/plain"
 """The media type in which each route that streams events also answers, with their text alone."""
 
@@ -84,7 +86,8 @@ class Route(msgspec.Struct, frozen=True):
     def streams(self) -> bool:
         """Whether it may answer with a stream of events."""
         kinds = self.doc.responses.get(200)
-        return bytes in (kinds if isinstance(kinds, tuple) else (kinds,))
+        listed = kinds if isinstance(kinds, tuple) else (kinds,)
+        return bytes in listed or EVENT_STREAM in listed
 
 
 type GivenAgent = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$", max_length=64)]

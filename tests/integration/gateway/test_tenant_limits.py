@@ -143,6 +143,30 @@ async def test_a_tenant_with_too_many_queued_is_told_when_to_come_back(
     await accepted(store, one.name, 2)
 
 
+@pytest.mark.feature("F41")
+async def test_with_too_many_streams_nothing_of_a_refused_request_is_stored(
+    system: LocalSystem, store: PostgresRunStore
+) -> None:
+    """In the families whose streams are another API's, too."""
+    await system.runner()
+    base = await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER, tenant_streams_max=1)
+    one = await customer(system, base, store, Limits())
+    said = [{"id": "m", "role": "user", "content": "count 1"}]
+    thread = {"threadId": system.fresh("s"), "runId": "r", "messages": said}
+    async with system.http.post(
+        f"{base}/api/chat", json=system.chat(system.fresh("s"), "count 1000 every 50 ms"), headers=one.headers
+    ):
+        for path, body in (
+            (f"/ag-ui/{system.agent}", thread),
+            ("/v1/chat/completions", {"model": system.agent, "messages": said, "stream": True}),
+            ("/v1/responses", {"model": system.agent, "input": "count 1", "stream": True}),
+        ):
+            async with system.http.post(f"{base}{path}", json=body, headers=one.headers) as refused:
+                assert refused.status == 429, path
+                assert int(refused.headers["retry-after"]) > 0
+        await accepted(store, one.name, 1)
+
+
 async def running(store: PostgresRunStore, tenant: TenantId) -> None:
     query = "select count(*)::text from runs where tenant_id = $1 and state = 'running'"
 

@@ -29,7 +29,7 @@ from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
 from rejoin_gateway.http.request import agent_of, decode_json, read_body
 from rejoin_gateway.http.response import json_response
-from rejoin_gateway.http.routes import AGENT_HEADER, Parameters, Route, RouteDoc
+from rejoin_gateway.http.routes import AGENT_HEADER, EVENT_STREAM, Parameters, Route, RouteDoc
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import SessionId, session_id
 from rejoin_protocol.lifecycle import BUSY
@@ -248,7 +248,7 @@ _MESSAGE_DOC = RouteDoc(
     "`send-query-to-agent`, which sends a query to the agent and returns its answer. Configure a client with "
     "this URL; there is no need to call it by hand.",
     body=_MESSAGE,
-    responses={200: (dict[str, Any], "text/event-stream"), 202: None, **_ERRORS, 406: RpcErrorResponse},
+    responses={200: (dict[str, Any], EVENT_STREAM), 202: None, **_ERRORS, 406: RpcErrorResponse},
     headers={**_HEADERS, **AGENT_HEADER},
     takes_context=True,
     tag="mcp",

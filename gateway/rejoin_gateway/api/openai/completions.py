@@ -50,7 +50,7 @@ from rejoin_gateway.http.errors import ErrorDetails
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, begin_response
 from rejoin_gateway.http.request import allowed_agent, convert_body, decode_body, key_of
 from rejoin_gateway.http.response import NO_RETRY, Translate, json_response, stream_replay
-from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
+from rejoin_gateway.http.routes import EVENT_STREAM, IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
 from rejoin_gateway.streaming.collect import collect_answer
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
@@ -356,7 +356,7 @@ ROUTES = tuple(
                 "`tools` end the completion with `tool_calls`, and a request whose last messages have the "
                 "role `tool` continues it.",
                 body=ChatCompletionRequest,
-                responses={200: (dict[str, Any], "text/event-stream")},
+                responses={200: (dict[str, Any], EVENT_STREAM)},
                 headers={
                     "x-conversation-id": "The conversation to continue. Only the last message is sent to it.",
                     **IDEMPOTENCY_HEADER,

@@ -67,7 +67,14 @@ from rejoin_gateway.http import request_body
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, begin_response
 from rejoin_gateway.http.request import key_of
 from rejoin_gateway.http.response import Translate, json_response, stream_replay
-from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Parameters, Route, RouteDoc
+from rejoin_gateway.http.routes import (
+    EVENT_STREAM,
+    IDEMPOTENCY_HEADER,
+    ErrorFormat,
+    Parameters,
+    Route,
+    RouteDoc,
+)
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Conflict, Gone, Invalid, NotFound
@@ -426,7 +433,7 @@ ROUTES = tuple(
                 "`function_call_output` items for calls of `tools` lead to the next response. "
                 "Returns a response, or its events with `stream: true`.",
                 body=CreateResponseRequest,
-                responses={200: (dict[str, Any], "text/event-stream")},
+                responses={200: (dict[str, Any], EVENT_STREAM)},
                 headers=IDEMPOTENCY_HEADER,
                 takes_context=True,
                 tag="openai",
@@ -441,7 +448,7 @@ ROUTES = tuple(
                 "Read a response or resume its stream",
                 description="Returns the response as of now; it has no output while it is in progress. With "
                 "`stream=true` it returns the events, with `starting_after` those behind a number.",
-                responses={200: (dict[str, Any], "text/event-stream")},
+                responses={200: (dict[str, Any], EVENT_STREAM)},
                 query=_STREAM_QUERY,
                 tag="openai",
             ),
