@@ -6,12 +6,13 @@ the conversation, and a new message after it, the answer's run is interrupted, s
 answered at once. If the client does not know the answer, for example in another tab, its message waits.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from rejoin_adapters.store_types import Run
 from rejoin_gateway.core.message_input import ClientMessage, MessageOptions
 from rejoin_gateway.core.session import Session
 from rejoin_protocol.errors import Busy
+from rejoin_protocol.ids import MessageId
 from rejoin_protocol.lifecycle import BUSY
 
 _UNDECIDED = frozenset({"approval-requested", "approval-responded"})
@@ -24,9 +25,11 @@ async def interrupt_unread_answer(
     earlier: Sequence[ClientMessage],
     *,
     always: bool = False,
+    undecided: Collection[MessageId] = (),
 ) -> None:
     """Interrupt the active run if the client has given its answer up. `earlier`: the client's messages before
-    the new message `message`. `always`: the client never sends while it reads. Does nothing if the client
+    the new message `message`. `always`: the client never sends while it reads. `undecided`: the answers of
+    which its copy has a call without a result, if the messages do not show it. Does nothing if the client
     says itself what to do with a busy session.
     """
     if options.names_busy_policy or not (earlier or always):
@@ -34,6 +37,9 @@ async def interrupt_unread_answer(
     run = await session.current_run()
     # A request whose response was lost is sent again: its own run is not given up.
     if run is None or run.state not in BUSY or run.user_message == message:
+        return
+    # Before its first suspension a run has calls that only take long.
+    if run.turn and run.answer in undecided:
         return
     if always or _is_left(run, earlier):
         await session.interrupt(run.id)

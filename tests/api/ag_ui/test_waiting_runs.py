@@ -1,11 +1,19 @@
 """Runs that wait for a person and for the client's tools at once, in AG-UI."""
 
+import asyncio
+import copy
 from typing import Any
 
 import pytest
 
+from rejoin_gateway.api.ag_ui.agent_runs import REPEATED_OUTPUTS_MAX
+from rejoin_gateway.http.gateway_service import SERVICE
+from rejoin_protocol.limits import CONTEXT_BYTES_MAX
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.tools.tool_decorator import tool
 from tests.support.agents.ag_ui.flows import build_agent
 from tests.support.clients.ag_ui_client import AgUiClient
+from tests.support.models.agent_teams import Calls, ScriptedPart
 from tests.support.system.local_system import LocalSystem
 
 pytestmark = pytest.mark.feature("F104", "F117")
@@ -85,3 +93,67 @@ async def test_the_model_reads_the_context_quoted(client: AgUiClient) -> None:
             context=[{"description": "The page", "value": "a\nb"}], forwardedProps=props, state=[1]
         )
         assert run.text == '[The application says:]\n["The page": "a\\nb"]'
+
+
+async def test_many_forged_results_cost_few_look_ups(
+    system: LocalSystem, client: AgUiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that the run waits for is found among them, wherever it is."""
+    store = system.apps[-1][SERVICE].backend.store
+    find_calls, looked_up = store.find_calls, []
+
+    async def count(owner: Any, call: Any, session: Any = None) -> Any:
+        looked_up.append(call)
+        return await find_calls(owner, call, session)
+
+    monkeypatch.setattr(store, "find_calls", count)
+    client.say("locate")
+    asked = await client.run(tools=[LOCATE])
+    [call] = asked.outcome["pendingToolCallIds"]
+    forged = [found(f"msg_{'0' * 26}.call_{number}") for number in range(1000)]
+    client.thread.messages += [found(call, "Paris"), found(call), *forged]
+    done = await client.run()
+    assert done.text == "You are in Oslo."
+    assert len(looked_up) == REPEATED_OUTPUTS_MAX
+
+
+async def test_a_page_from_before_the_approval_does_not_stop_the_approved_run(system: LocalSystem) -> None:
+    """Its message waits until the run has ended."""
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    @tool(needs_approval=True)
+    async def depart() -> str:
+        """Depart."""
+        begun.set()
+        await go.wait()
+        return "Departed."
+
+    part = ScriptedPart({"go": [[Calls("depart")], ["{}"]], "hello": [["Hello."]]})
+    await system.runner([Agent(name=system.agent, model=part, tools=[depart])])
+    page = AgUiClient(system, await system.gateway(), system.fresh("s"))
+    page.say("go")
+    asked = await page.run()
+    old = AgUiClient(system, page.base, page.id)
+    old.thread.messages = copy.deepcopy(page.thread.messages)
+    async with asyncio.TaskGroup() as group:
+        approved = group.create_task(page.run(resume=resume(asked.outcome["interrupts"])))
+        await begun.wait()
+        old.say("hello")
+        body = old.body("r-3")
+        await old.post(body, until=lambda event: event["type"] == "RUN_STARTED")
+        go.set()
+    assert (approved.result().text, approved.result().outcome) == ("Departed.", {"type": "success"})
+    assert (await old.post(body)).outcome == {"type": "success"}
+
+
+async def test_a_refused_message_cancels_nothing(client: AgUiClient) -> None:
+    client.say("book")
+    [interrupt] = (await client.run()).outcome["interrupts"]
+    client.say("hello")
+    refused = await client.run(
+        resume=[{"interruptId": interrupt["id"], "status": "cancelled"}],
+        context=[{"description": "The page", "value": "x" * CONTEXT_BYTES_MAX}],
+    )
+    assert (refused.status, refused.problem["errors"][0]["pointer"]) == (400, "/context")
+    client.thread.messages.pop()
+    assert (await client.run(resume=resume([interrupt]))).text == "Booked Oslo."

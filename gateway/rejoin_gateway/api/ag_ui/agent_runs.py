@@ -6,7 +6,7 @@ same `runId` attaches to the run; with `Last-Event-ID` it continues where the cl
 loaded again gets its thread, and the run that is active or waits, from `GET /ag-ui/{agent}/threads/{id}`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from rejoin_gateway.api.ag_ui.event_stream import (
 from rejoin_gateway.api.ag_ui.run_input import (
     ReturnedOutput,
     RunAgentInput,
+    answers_with_open_calls,
     check_context,
     client_message,
     content_places,
@@ -44,7 +45,7 @@ from rejoin_gateway.core.unread_answers import interrupt_unread_answer, replace_
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, refuse_if_stopping
 from rejoin_gateway.http.request import agent_of, decode_body, session_of
 from rejoin_gateway.http.response import run_headers
-from rejoin_gateway.http.routes import Parameters, Route, RouteDoc
+from rejoin_gateway.http.routes import EVENT_STREAM, Parameters, Route, RouteDoc
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Conflict, Invalid, NotFound
 from rejoin_protocol.events.fold import CONTEXT_KEY, MessageDict
@@ -53,6 +54,10 @@ from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
 from rejoin_protocol.log.record import View
 
 NO_OPTIONS = MessageOptions()
+REPEATED_OUTPUTS_MAX = 128
+"""Results of tools in one request that are looked up although no call waits for them: a client repeats those
+of the agent's tools too, so more of them are no error.
+"""
 
 
 class _Admitted(msgspec.Struct, frozen=True):
@@ -123,14 +128,16 @@ async def _admit(request: web.Request) -> _Admitted:
     return await _answer(request, session, body)
 
 
-async def _answer(request: web.Request, session: AgentSession, body: RunAgentInput) -> _Admitted:
+async def _answer(
+    request: web.Request, session: AgentSession, body: RunAgentInput, abandoned: Collection[RunId] = ()
+) -> _Admitted:
     """Send the message at the end, or give the run that waits the outputs of the client's tools, or else
-    attach to the run that has answered.
+    attach to the run that has answered. `abandoned`: see `_send`.
     """
     if not body.messages:
         raise Invalid("messages holds at least one message", "/messages")
     if body.messages[-1].get("role") == "user":
-        return await _send(request, await _with_tools(session, body), body)
+        return await _send(request, await _with_tools(session, body), body, abandoned)
     decisions = await _find_outputs(session, returned_outputs(body.messages))
     return await (_continue(request, session, body, decisions) if decisions else _attach(session, body))
 
@@ -156,7 +163,10 @@ async def _with_tools(session: AgentSession, body: RunAgentInput) -> AgentSessio
 # ---------------------------------------------------------------------------------------------- messages
 
 
-async def _send(request: web.Request, session: AgentSession, body: RunAgentInput) -> _Admitted:
+async def _send(
+    request: web.Request, session: AgentSession, body: RunAgentInput, abandoned: Collection[RunId]
+) -> _Admitted:
+    """`abandoned`: runs that wait, which the message interrupts once nothing in the request is wrong."""
     *earlier, last = [client_message(message) for message in body.messages]
     number = len(earlier)
     place = f"/messages/{number}"
@@ -167,12 +177,17 @@ async def _send(request: web.Request, session: AgentSession, body: RunAgentInput
     stored = await session.message(MessageId(last.id))
     if stored is not None:
         return await _send_again(session, body, message, stored.message)
+    outputs = await _find_outputs(session, returned_outputs(body.messages), only_open=True)
+    for run in abandoned:
+        await session.interrupt(run)
     if waiting := await session.pending_approvals():
         ids = ", ".join(one.request.id for one in waiting)
         raise Conflict(f"the thread waits for answers to interrupts, give them in `resume`: {ids}")
-    outputs = await _find_outputs(session, returned_outputs(body.messages), only_open=True)
-    await store_decisions(request, session, outputs)
-    await interrupt_unread_answer(session, NO_OPTIONS, last.id, earlier)
+    await store_decisions(
+        request, session, [one for one in outputs if run_of_approval(one.approval) not in abandoned]
+    )
+    undecided = answers_with_open_calls(body.messages)
+    await interrupt_unread_answer(session, NO_OPTIONS, last.id, earlier, undecided=undecided)
     return _admitted(session, body, await _send_message(session, body, message, earlier))
 
 
@@ -247,9 +262,8 @@ async def _resume(request: web.Request, session: AgentSession, body: RunAgentInp
     if body.messages and await _is_new(session, body.messages[-1]):
         if any(entry.status != "cancelled" for entry in entries):
             raise Invalid("send the new message when the run that goes on has ended", "/messages")
-        for run in {run_of_approval(one.request.id) for one in asked}:
-            await session.interrupt(run)
-        return await _answer(request, session, body)
+        runs = {run for one in asked if (run := run_of_approval(one.request.id)) is not None}
+        return await _answer(request, session, body, runs)
     outputs = await _find_outputs(session, returned_outputs(body.messages))
     return await _continue(request, session, body, [*await to_decisions(session, answers), *outputs])
 
@@ -284,16 +298,23 @@ async def _find_outputs(
     session: AgentSession, outputs: Sequence[ReturnedOutput], *, only_open: bool = False
 ) -> list[Decision]:
     """The outputs of client tools among these, unless `only_open` also those that are stored already: the
-    response to them was lost, perhaps. Raises `Invalid` for one that does not fit.
+    response to them was lost, perhaps, and of these the newest `REPEATED_OUTPUTS_MAX`. Raises `Invalid` for
+    one that does not fit.
     """
+    if not outputs:
+        return []
+    waiting = {one.request.call: one.request for one in await session.pending_tool_outputs()}
+    others = [] if only_open else [one for one in outputs if one.output.call not in waiting]
+    repeated = {one.output.call for one in others[-REPEATED_OUTPUTS_MAX:]}
     decisions = []
     for one in outputs:
-        found = await session.find_call(one.output.call)
-        if found is None or found.request.kind != OUTPUT_KIND or (only_open and found.decision is not None):
-            continue
-        run = run_of_approval(found.request.id)
-        if run is not None and (await session.find_run(run)).answer == one.answer:
-            decisions.append(await checked_decision(session, found.request, one.output))
+        request = waiting.get(one.output.call)
+        if one.output.call in repeated:
+            stored = await session.find_call(one.output.call)
+            request = stored.request if stored is not None and stored.request.kind == OUTPUT_KIND else None
+        run = None if request is None else run_of_approval(request.id)
+        if request is not None and run is not None and (await session.find_run(run)).answer == one.answer:
+            decisions.append(await checked_decision(session, request, one.output))
     return decisions
 
 
@@ -301,7 +322,7 @@ _RUN_QUERY: Parameters = {"runId": "How the events call the run. Without it by i
 _EVENT_HEADER: Parameters = {
     "Last-Event-ID": "The id of the last event that arrived. The stream continues behind it."
 }
-_STREAM = {200: "text/event-stream"}
+_STREAM = {200: EVENT_STREAM}
 ROUTES = (
     Route(
         "POST",

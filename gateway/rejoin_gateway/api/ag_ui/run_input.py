@@ -15,7 +15,7 @@ from rejoin_gateway.core.answered_calls import AnsweredCall
 from rejoin_gateway.core.message_input import ClientMessage, parse_reason
 from rejoin_gateway.core.tool_outputs import ToolOutput
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.ids import ApprovalId, MessageId
+from rejoin_protocol.ids import ApprovalId, CallId, MessageId
 from rejoin_protocol.limits import (
     CONTEXT_BYTES_MAX,
     MESSAGES_MAX,
@@ -129,8 +129,8 @@ def _to_part(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def returned_outputs(messages: Sequence[dict[str, Any]]) -> list[ReturnedOutput]:
-    """The results of tools in the last answer of the client's thread."""
-    found: list[ReturnedOutput] = []
+    """The results of tools in the last answer of the client's thread, the last one of each call."""
+    found: dict[tuple[MessageId, CallId], ReturnedOutput] = {}
     is_in_answer = False
     for message in reversed(messages):
         role = message.get("role")
@@ -138,8 +138,23 @@ def returned_outputs(messages: Sequence[dict[str, Any]]) -> list[ReturnedOutput]
             break
         is_in_answer = is_in_answer or role in ("assistant", "tool")
         if role == "tool" and (one := _parse_output(message)) is not None:
-            found.insert(0, one)
-    return found
+            found.setdefault((one.answer, one.output.call), one)
+    return [*reversed(found.values())]
+
+
+def answers_with_open_calls(messages: Sequence[dict[str, Any]]) -> set[MessageId]:
+    """The answers of which the client's copy has a tool call without a result."""
+    calls: set[str] = set()
+    results: set[Any] = set()
+    for message in messages:
+        listed, result = message.get("toolCalls"), message.get("toolCallId")
+        for call in listed if isinstance(listed, list) else ():
+            if isinstance(call, dict) and isinstance(call.get("id"), str):
+                calls.add(call["id"])
+        if message.get("role") == "tool" and isinstance(result, str):
+            results.add(result)
+    named = map(parse_call_id, calls - results)
+    return {one[0] for one in named if one is not None}
 
 
 def _parse_output(message: dict[str, Any]) -> ReturnedOutput | None:
