@@ -96,6 +96,21 @@ async def stream_replay(
     return response
 
 
+async def stream_once(request: web.Request, headers: Mapping[str, str], frames: bytes) -> web.StreamResponse:
+    """Release the request's body and send a whole stream of events. Returns when it is sent."""
+    if request.method == "HEAD":
+        return web.Response(headers=headers)
+
+    async def once() -> AsyncGenerator[bytes]:
+        yield frames
+
+    response = web.StreamResponse(headers=headers)
+    request_body.release_body(request)
+    begin_response(request)
+    await _write_frames(request, response, once())
+    return response
+
+
 def wants_text(request: web.Request) -> bool:
     """Whether the client takes an answer as plain text and nothing else: it has no parser for events."""
     accepted = request.headers.get("Accept", "").lower().split(",")

@@ -16,7 +16,7 @@ from rejoin_adapters.store_types import Decision, Run
 from rejoin_gateway.api.ag_ui.event_stream import (
     Turn,
     parse_place,
-    still_frames,
+    stream_still,
     stream_thread,
     stream_turn,
 )
@@ -44,7 +44,6 @@ from rejoin_gateway.core.tool_outputs import OUTPUT_KIND, checked_decision
 from rejoin_gateway.core.unread_answers import interrupt_unread_answer, replace_messages
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, refuse_if_stopping
 from rejoin_gateway.http.request import agent_of, decode_body, session_of
-from rejoin_gateway.http.response import run_headers
 from rejoin_gateway.http.routes import EVENT_STREAM, Parameters, Route, RouteDoc
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Conflict, Invalid, NotFound
@@ -76,7 +75,7 @@ async def run_agent(request: web.Request) -> web.StreamResponse:
     after = parse_place(request.headers)
     admitted = await _admit(request)
     if admitted.waits:
-        return await _still_response(admitted.turn, with_messages=False)
+        return await stream_still(request, admitted.turn, with_messages=False)
     return await stream_turn(request, admitted.turn, after, is_known=admitted.is_known)
 
 
@@ -104,12 +103,7 @@ async def read_thread(request: web.Request) -> web.StreamResponse:
     turn = Turn(session, run, run.turn, request.query.get("runId") or turn_id(run.id, run.turn))
     if run.state in BUSY:
         return await stream_thread(request, turn)
-    return await _still_response(turn, with_messages=True)
-
-
-async def _still_response(turn: Turn, *, with_messages: bool) -> web.Response:
-    body = await still_frames(turn, with_messages=with_messages)
-    return web.Response(body=body, headers=run_headers(turn.run, turn=turn.turn))
+    return await stream_still(request, turn, with_messages=True)
 
 
 async def _admit(request: web.Request) -> _Admitted:

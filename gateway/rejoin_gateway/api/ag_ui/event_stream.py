@@ -6,6 +6,7 @@ The run is read from its beginning, because its events follow from all before, a
 out.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -14,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from rejoin_adapters.store_types import ApprovalRequest, Run
+from rejoin_gateway.api.ag_ui.history_place import HistoryPlace
 from rejoin_gateway.api.ag_ui.run_events import FINISHED, SNAPSHOT, Event, RunEvents, RunName
 from rejoin_gateway.api.ag_ui.thread_messages import (
     MessageNumbers,
@@ -22,7 +24,8 @@ from rejoin_gateway.api.ag_ui.thread_messages import (
     to_thread_messages,
 )
 from rejoin_gateway.core.session import Session
-from rejoin_gateway.http.response import Translate, stream_replay
+from rejoin_gateway.http.gateway_service import SERVICE, refuse_if_stopping
+from rejoin_gateway.http.response import Translate, run_headers, stream_once, stream_replay
 from rejoin_gateway.streaming.event_reader import decode_frames, read_stored_events
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart, FromTurn
 from rejoin_gateway.streaming.replay import Replay
@@ -31,7 +34,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.events.unfold import unfold
-from rejoin_protocol.ids import CallId
+from rejoin_protocol.ids import CallId, MessageId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log import cursor, sse
 from rejoin_protocol.log import record as log
@@ -90,19 +93,21 @@ async def stream_turn(
     Raises `Invalid` and `Gone` for an event that is not in the run's log.
     """
     session, run = turn.session, turn.run
-    if after is not None and after.at not in (START, END):
-        await session.replay(run, AfterCursor(cursor.parse(after.at)), View())
-    position = FromTurn(turn.turn) if turn.turn else FromStart()
-    replay = await session.replay(run, position, View(), until=turn.turn)
-    events = RunEvents(turn.name)
-    for chunk in await _events_before(turn):
-        events.feed(chunk)
-    opening = []
-    if is_known and after is None:
-        has_reasoned = await _has_reasoned(replay)
-        opening = [events.snapshot([MessageNumbers(run.answer).next_reasoning()] if has_reasoned else ())]
+    events, opening = RunEvents(turn.name), []
+    async with request.app[SERVICE].resume_slots:
+        refuse_if_stopping(request)  # the gateway may have begun to stop while the request waited for a slot
+        if after is not None and after.at not in (START, END):
+            await session.replay(run, AfterCursor(cursor.parse(after.at)), View())
+        position = FromTurn(turn.turn) if turn.turn else FromStart()
+        replay = await session.replay(run, position, View(), until=turn.turn)
+        for chunk in await _events_before(turn):
+            events.feed(chunk)
+        if is_known and after is None:
+            has_reasoned = await _has_reasoned(replay)
+            emptied = [MessageNumbers(run.answer).next_reasoning()] if has_reasoned else []
+            opening.append(events.snapshot(emptied))
     shown = msgspec.structs.replace(replay, counted_from=turn.turn)
-    return await stream_replay(request, shown, _translate(turn, events, after, opening))
+    return await stream_replay(request, shown, _translate(request, turn, events, after, opening))
 
 
 async def stream_thread(request: web.Request, turn: Turn) -> web.StreamResponse:
@@ -110,17 +115,34 @@ async def stream_thread(request: web.Request, turn: Turn) -> web.StreamResponse:
     run says. `turn`: the current one.
     """
     session, run = turn.session, turn.run
-    replay = await session.replay(run, FromStart(), View())
+    async with request.app[SERVICE].resume_slots:
+        refuse_if_stopping(request)
+        replay = await session.replay(run, FromStart(), View())
     events = RunEvents(turn.name, shows_outputs=True)
     opening = [events.snapshot()]
     shown = msgspec.structs.replace(replay, counted_from=turn.turn)
-    return await stream_replay(request, shown, _translate(turn, events, None, opening, has_ids=False))
+    return await stream_replay(
+        request, shown, _translate(request, turn, events, None, opening, has_ids=False)
+    )
 
 
-async def still_frames(turn: Turn, *, with_messages: bool) -> bytes:
-    """The whole stream of a turn in which nothing happens: what the run has ended with, or waits for.
-    `with_messages`: and the messages of the thread.
+async def stream_still(request: web.Request, turn: Turn, *, with_messages: bool) -> web.StreamResponse:
+    """Stream a turn in which nothing happens: what the run has ended with, or waits for. `with_messages`:
+    and the messages of the thread.
     """
+    place = HistoryPlace(request)
+    try:
+        if with_messages:
+            await place.take()
+        async with request.app[SERVICE].resume_slots:
+            refuse_if_stopping(request)
+            frames = await _still_frames(turn, with_messages=with_messages)
+        return await stream_once(request, run_headers(turn.run, turn=turn.turn), frames)
+    finally:
+        place.release()
+
+
+async def _still_frames(turn: Turn, *, with_messages: bool) -> bytes:
     session, run = turn.session, turn.run
     found = await session.message(run.answer)
     events = RunEvents(turn.name)
@@ -164,24 +186,39 @@ async def _events_before(turn: Turn) -> Sequence[Chunk]:
 
 
 def _translate(
-    turn: Turn, events: RunEvents, after: Place | None, opening: Sequence[Event], *, has_ids: bool = True
+    request: web.Request,
+    turn: Turn,
+    events: RunEvents,
+    after: Place | None,
+    opening: Sequence[Event],
+    *,
+    has_ids: bool = True,
 ) -> Translate:
     """Turns a run's frames into the frames of AG-UI, from behind `after`. `opening`: what follows the first
     event for a client that has nothing.
     """
 
     async def translate(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        shown = _Shown(turn, after, has_ids=has_ids)
-        yield await shown.frames(START, [*events.begin(), *opening]) or sse.KEEP_ALIVE
-        async with aclosing(decode_frames(frames)) as batches:
-            async for batch in batches:
-                lines = [
-                    await shown.frames(frame.id, events.feed(chunks.decode(frame.data))) for frame in batch
-                ]
-                if any(lines) or not batch:
-                    yield b"".join(lines) or sse.KEEP_ALIVE
-        if last := await shown.frames(END, events.end()):
-            yield last
+        place = HistoryPlace(request)
+        shown = _Shown(turn, after, place, request.app[SERVICE].resume_slots, has_ids=has_ids)
+        try:
+            yield await shown.frames(START, [*events.begin(), *opening]) or sse.KEEP_ALIVE
+            place.release()
+            async with aclosing(decode_frames(frames)) as batches:
+                async for batch in batches:
+                    lines: list[bytes] = []
+                    for frame in batch:
+                        lines.append(await shown.frames(frame.id, events.feed(chunks.decode(frame.data))))
+                        if place.is_taken:
+                            yield b"".join(lines)
+                            lines.clear()
+                            place.release()
+                    if any(lines) or not batch:
+                        yield b"".join(lines) or sse.KEEP_ALIVE
+            if last := await shown.frames(END, events.end()):
+                yield last
+        finally:
+            place.release()
         if not shown.has_passed:
             raise Gone(f"the run has no event {after}: start again without Last-Event-ID")
 
@@ -191,9 +228,19 @@ def _translate(
 class _Shown:
     """Makes the frames of the events that a client does not have yet."""
 
-    def __init__(self, turn: Turn, after: Place | None, *, has_ids: bool) -> None:
+    def __init__(
+        self,
+        turn: Turn,
+        after: Place | None,
+        place: HistoryPlace,
+        slots: asyncio.Semaphore,
+        *,
+        has_ids: bool,
+    ) -> None:
         self._turn = turn
         self._after = after
+        self._place = place
+        self._slots = slots
         self._has_ids = has_ids
         self.has_passed = after is None
 
@@ -203,11 +250,18 @@ class _Shown:
             place = Place(at, number)
             if self.has_passed:
                 id = b"id: %b\n" % str(place).encode() if self._has_ids else b""
-                pieces.append(id + _frame(await _completed(self._turn, event)))
+                pieces.append(id + _frame(await self._completed(event)))
             self.has_passed = self.has_passed or place == self._after
         # A client that has the first event gets no opening, whatever of it has reached it.
         self.has_passed = self.has_passed or (self._after is not None and self._after.at == at == START)
         return b"".join(pieces)
+
+    async def _completed(self, event: Event) -> Event:
+        if event["type"] != SNAPSHOT:
+            return await _completed(self._turn, event)
+        await self._place.take()  # before the slot: who holds a slot waits for no client
+        async with self._slots:
+            return await _completed(self._turn, event)
 
 
 def _frame(event: Event) -> bytes:
@@ -242,22 +296,26 @@ def _say_request(interrupt: Event, request: ApprovalRequest) -> Event:
 
 
 async def _earlier_messages(session: Session, run: Run) -> list[ThreadMessage]:
-    """The messages up to the one that the run answers: the newest that fit into `SNAPSHOT_BYTES_MAX`."""
+    """The messages before the answer: the newest that fit into `SNAPSHOT_BYTES_MAX`. None if the answer
+    has been replaced.
+    """
     found: list[list[ThreadMessage]] = []
-    token, size, is_before = None, 0, False
-    while True:
-        page = await session.messages(limit=MESSAGES_PER_READ, before=token)
-        for message in reversed(page.messages):
-            is_before = is_before or message["id"] == run.user_message
-            if is_before:
-                messages, bytes_more = _measured(message)
-                size += bytes_more
-                if size > SNAPSHOT_BYTES_MAX:
-                    return _in_order(found)
-                found.append(messages)
-        if page.next is None:
-            return _in_order(found)
-        token = page.next
+    after, size, more = None, 0, True
+    while more:
+        page = await session.messages_before(
+            run.answer, after=after, limit=MESSAGES_PER_READ, oldest_first=False
+        )
+        if page is None:
+            break
+        for message in page.messages:
+            messages, bytes_more = _measured(message)
+            size += bytes_more
+            if size > SNAPSHOT_BYTES_MAX:
+                return _in_order(found)
+            found.append(messages)
+            after = MessageId(message["id"])
+        more = page.more
+    return _in_order(found)
 
 
 def _measured(message: MessageDict) -> tuple[list[ThreadMessage], int]:
