@@ -9,6 +9,7 @@ from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.store_types import Limits, Owner, Regenerate, WhenBusy
 from rejoin_protocol.errors import Conflict, Limited
+from rejoin_protocol.events.fold import Part
 from rejoin_protocol.ids import MessageId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.limits import KIB, MIB, PAGE_BYTES_MAX
@@ -243,7 +244,7 @@ async def test_it_loses_the_tools_of_a_message_that_steered(postgres: PostgresRu
     counted, real = await sizes(postgres, chat)
     assert (counted, counted > KIB) == (real, True)
     answer = chat.answer(run, "done")
-    part = {"type": "steering-message", "id": steering.run.user_message, "parts": []}
+    part: Part = {"type": "steering-message", "id": steering.run.user_message, "parts": []}
     await chat.store.end(
         run.id, run.attempt, State.COMPLETED, answer | {"parts": [*answer["parts"], part]}, None
     )
