@@ -138,7 +138,9 @@ class WebhookOutbox(Protocol):
     """Each method is one transaction."""
 
     async def add(self, endpoint: WebhookEndpoint, secret: bytes) -> None:
-        """Store an endpoint with its sealed secret. Raises `Limited` if the tenant has `ENDPOINTS_MAX`."""
+        """Store an endpoint with its sealed secret. Raises `Limited` if the tenant has `ENDPOINTS_MAX`, and
+        `Conflict` for a second one with the URL `*`.
+        """
         ...
 
     async def list(self, tenant: TenantId) -> Sequence[WebhookEndpoint]:

@@ -1,5 +1,7 @@
 """`WebhookOutbox`, adapter and double: what is told, in which order, how much at a time, and how it ends."""
 
+import asyncio
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +23,7 @@ from rejoin_adapters.ports.webhooks import (
 )
 from rejoin_adapters.postgres.runs.run_store import PostgresRunStore
 from rejoin_adapters.store_types import Owner
-from rejoin_protocol.errors import Limited
+from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.request_options import AskedOutput, RequestOptions
@@ -402,6 +404,17 @@ async def test_as_many_deliveries_wait_for_an_endpoint_as_may(ports: DatabasePor
     assert (listed[other].pending, listed[other].failed) == (2, 0)
     assert await ports.webhooks.replay(owner.tenant, full) == 0, "there is no room for another one"
     assert await ports.webhooks.remove(owner.tenant, full)
+
+
+async def test_of_two_at_once_for_any_url_one_is_added(ports: DatabasePorts, owner: Owner) -> None:
+    def added() -> Awaitable[None]:
+        return ports.webhooks.add(
+            WebhookEndpoint(fresh("we"), owner.tenant, "*", WEBHOOK_EVENTS, datetime.now(UTC)), b"sealed"
+        )
+
+    results = await asyncio.gather(*(added() for _ in range(4)), return_exceptions=True)
+    assert [type(one) for one in results if one is not None] == [Conflict] * 3
+    assert len(await ports.webhooks.list(owner.tenant)) == 1
 
 
 async def test_a_tenant_has_few_endpoints(ports: DatabasePorts, owner: Owner) -> None:

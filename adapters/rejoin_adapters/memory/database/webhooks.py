@@ -22,7 +22,7 @@ from rejoin_adapters.ports.webhooks import (
     WebhookResult,
     WebhookState,
 )
-from rejoin_protocol.errors import Limited
+from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import TenantId
 
 ADD_RETRY_AFTER_S = 60
@@ -36,8 +36,11 @@ class MemoryWebhookOutbox:
 
     async def add(self, endpoint: WebhookEndpoint, secret: bytes) -> None:
         """See `WebhookOutbox`."""
-        if len(await self.list(endpoint.tenant)) >= ENDPOINTS_MAX:
+        existing = await self.list(endpoint.tenant)
+        if len(existing) >= ENDPOINTS_MAX:
             raise Limited(f"a tenant has at most {ENDPOINTS_MAX} webhook endpoints", ADD_RETRY_AFTER_S)
+        if endpoint.url == "*" and any(one.url == "*" for one in existing):
+            raise Conflict(f"the tenant has a webhook with the URL {endpoint.url}")
         self._database.webhook_endpoints[endpoint.id] = endpoint
         self._database.webhook_secrets[endpoint.id] = (secret, None, now_utc())
         self._record("added", endpoint)

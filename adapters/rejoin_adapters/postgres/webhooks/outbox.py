@@ -18,7 +18,7 @@ from rejoin_adapters.ports.webhooks import (
     WebhookState,
 )
 from rejoin_adapters.postgres.pool import Database
-from rejoin_protocol.errors import Limited
+from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import TenantId
 
 RETRY_AFTER_S = 60
@@ -37,14 +37,21 @@ class PostgresWebhookOutbox:
     async def add(self, endpoint: WebhookEndpoint, secret: bytes) -> None:
         """See `WebhookOutbox`."""
         query = """
-            with home as (insert into tenants (id) values ($2) on conflict do nothing)
-            insert into webhook_endpoints (id, tenant_id, url, events, secret, created_at)
-            select $1, $2, $3, $4, $5, $6
-            where (select count(*) from webhook_endpoints where tenant_id = $2) < $7
-            returning to_json(id)
+            with home as (insert into tenants (id) values ($2) on conflict do nothing),
+            existing as (select count(*) < $7 as has_room from webhook_endpoints where tenant_id = $2),
+            added as (
+              insert into webhook_endpoints (id, tenant_id, url, events, secret, created_at)
+              select $1, $2, $3, $4, $5, $6 from existing where has_room
+              on conflict do nothing returning id)
+            select case
+              when exists (select from added) then 'added' when has_room then 'conflict' else 'full' end
+            from existing
         """
         row = endpoint.id, endpoint.tenant, endpoint.url, list(endpoint.events), secret, endpoint.created_at
-        if await self._database.fetch_text_as_actor(query, *row, ENDPOINTS_MAX) is None:
+        outcome = await self._database.fetch_text_as_actor(query, *row, ENDPOINTS_MAX)
+        if outcome == "conflict":
+            raise Conflict(f"the tenant has a webhook with the URL {endpoint.url}")
+        if outcome != "added":
             raise Limited(f"a tenant has at most {ENDPOINTS_MAX} webhook endpoints", RETRY_AFTER_S)
 
     async def list(self, tenant: TenantId) -> Sequence[WebhookEndpoint]:
