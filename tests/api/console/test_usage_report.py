@@ -32,6 +32,7 @@ async def test_usage_is_summed_up_for_the_whole_tenant(locked: ApiClient, issuer
     [
         ("by=user", "by is one or several of day, agent, model"),
         ("since=yesterday", "since is a day such as 2026-11-30"),
+        ("until=0001-01-05", "until is 0001-01-30 or later"),
         ("since=2026-01-02&until=2026-01-01", "since is a day up to 400 days before until"),
         ("since=2020-01-01&until=2026-01-01", "since is a day up to 400 days before until"),
     ],

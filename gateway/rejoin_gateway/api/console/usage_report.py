@@ -53,7 +53,10 @@ async def get_usage_report(request: web.Request) -> web.StreamResponse:
     if principal.owner.user is not None:
         raise NotFound("the usage report is the tenant's: use a key without a user")
     until = _parse_day(request, "until", datetime.now(UTC).date())
-    since = _parse_day(request, "since", until - timedelta(days=REPORT_DAYS_DEFAULT - 1))
+    default_days = timedelta(days=REPORT_DAYS_DEFAULT - 1)
+    if until - date.min < default_days:
+        raise Invalid(f"until is {date.min + default_days} or later")
+    since = _parse_day(request, "since", until - default_days)
     if not timedelta(0) <= until - since < timedelta(days=REPORT_DAYS_MAX):
         raise Invalid(f"since is a day up to {REPORT_DAYS_MAX} days before until")
     by = _parse_keys(request.query.get("by") or "day")
