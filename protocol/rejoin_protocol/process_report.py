@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from rejoin_protocol.ids import AgentName
+from rejoin_protocol.limits import NAME_CHARS_MAX, Name
 
 type ProcessKind = Literal["gateway", "runner"]
 
@@ -19,12 +20,13 @@ SILENT_S = 3 * REPORT_INTERVAL_S
 """A process that has told nothing for so long is gone."""
 REPORTED_AGENTS_MAX = 100
 """Agents that a report names."""
-
-
+REPORTED_COUNTS_MAX = 64
 REPORT_BYTES_MAX = 16 * 1024
 
 type Milliseconds = Annotated[int, Meta(ge=0, le=2**43)]
 """Since 1970; the bound is in the year 2248."""
+type Count = Annotated[int, Meta(ge=0, le=2**53)]
+"""Sums of the counts of all processes are floats where they are compared."""
 
 
 class ProcessReport(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -35,18 +37,20 @@ class ProcessReport(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     requests that send a message.
     """
 
-    id: str
+    id: Name
     kind: ProcessKind
-    version: str
+    version: Name
     started_at_ms: Milliseconds
-    load: int = 0
-    load_max: int | None = None
-    lag_s: float = 0.0
-    memory_bytes: int = 0
-    overload: str | None = None
+    load: Count = 0
+    load_max: Count | None = None
+    lag_s: Annotated[float, Meta(ge=0, le=2**53)] = 0.0
+    memory_bytes: Count = 0
+    overload: Name | None = None
     is_draining: bool = False
-    agents: Sequence[AgentName] = ()
-    first_events: Sequence[int] = ()
+    agents: Annotated[
+        Sequence[Annotated[AgentName, Meta(max_length=NAME_CHARS_MAX)]], Meta(max_length=REPORTED_AGENTS_MAX)
+    ] = ()
+    first_events: Annotated[Sequence[Count], Meta(max_length=REPORTED_COUNTS_MAX)] = ()
 
 
 encode_report = msgspec.json.Encoder().encode
