@@ -22,7 +22,7 @@ LIVE, READY = "/health/live", "/health/ready"
 PROBE_OK = "ok"
 PORT_MAX = 65_535
 PROBES_MAX = 16
-"""Open connections of probes. Further ones are closed at once."""
+"""Open connections of probes. A further one ends the oldest: a probe is answered at once, so that is none."""
 PROBE_S_MAX = 2.0
 """Seconds from the connection to the end of the request."""
 PROBE_BYTES_MAX = 4_096
@@ -90,7 +90,7 @@ async def answering_probes(listener: socket.socket | None, health: RunnerHealth)
     if listener is None:
         yield
         return
-    open_transports: set[asyncio.Transport] = set()
+    open_transports: dict[asyncio.Transport, None] = {}
     loop = asyncio.get_running_loop()
     server = await loop.create_server(partial(_Probe, health, open_transports), sock=listener)
     try:
@@ -104,7 +104,7 @@ async def answering_probes(listener: socket.socket | None, health: RunnerHealth)
 class _Probe(asyncio.Protocol):
     """One connection: reads the head of one request, answers, closes."""
 
-    def __init__(self, health: RunnerHealth, open_transports: set[asyncio.Transport]) -> None:
+    def __init__(self, health: RunnerHealth, open_transports: dict[asyncio.Transport, None]) -> None:
         self._health = health
         self._open = open_transports
         self._head = b""
@@ -115,9 +115,11 @@ class _Probe(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what `create_server` makes
         self._transport = transport
         self._deadline = asyncio.get_running_loop().call_later(PROBE_S_MAX, transport.abort)
-        self._open.add(transport)
+        self._open[transport] = None
         if len(self._open) > PROBES_MAX:
-            transport.abort()
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._transport.is_closing():
@@ -132,7 +134,7 @@ class _Probe(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._deadline.cancel()
-        self._open.discard(self._transport)
+        self._open.pop(self._transport, None)
 
 
 def _respond(head: bytes, health: RunnerHealth) -> bytes:

@@ -1,9 +1,7 @@
 """What a runner answers to probes, and what it does with connections that are none."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from time import monotonic
 
 import msgspec
@@ -47,6 +45,14 @@ async def is_cut(address: Address, sent: bytes) -> bool:
     """Whether the connection ends without an answer."""
     try:
         return await exchange(address, sent) == b""
+    except ConnectionResetError:
+        return True
+
+
+async def ends(reader: asyncio.StreamReader) -> bool:
+    """Whether the connection ends without an answer."""
+    try:
+        return await reader.read() == b""
     except ConnectionResetError:
         return True
 
@@ -117,16 +123,19 @@ async def test_what_is_no_probe_is_cut_off(address: Address, monkeypatch: pytest
 
 
 async def test_connections_have_a_bound(address: Address) -> None:
-    """One more than that is closed at once, the others are kept; then there is room again."""
-    with ExitStack() as stack:
-        held = [
-            stack.enter_context(socket.create_connection(address, timeout=5))
-            for _ in range(probes.PROBES_MAX)
-        ]
-        for one in held:
-            one.send(b"GET ")
-        assert await is_cut(address, b"GET /health/live HTTP/1.1\r\n\r\n")
-    assert (await ask(address, "/health/live"))[0] == 200
+    """One more than that ends the oldest and is answered; the others are kept."""
+    held = [await asyncio.open_connection(*address) for _ in range(probes.PROBES_MAX)]
+    try:
+        for _, writer in held:
+            writer.write(b"GET ")
+        assert (await ask(address, "/health/live"))[0] == 200
+        (oldest, _), (second, writer) = held[:2]
+        assert await ends(oldest)
+        writer.write(b"/health/live HTTP/1.1\r\n\r\n")
+        assert (await second.read()).startswith(b"HTTP/1.1 200")
+    finally:
+        for _, writer in held:
+            writer.close()
 
 
 def test_a_port_in_use_is_named() -> None:
