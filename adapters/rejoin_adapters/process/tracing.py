@@ -66,11 +66,6 @@ def shows_content() -> bool:
     return _options.content
 
 
-def text_part(text: str) -> str:
-    """A text as the conventions' list of parts."""
-    return msgspec.json.encode([{"type": "text", "content": text}]).decode()
-
-
 def user_attributes(tenant: str, user: str | None) -> dict[str, Value]:
     """How spans name the user of a run, as the operator wants it. The hash is the same for a user's runs."""
     if user is None or _options.users == "none":

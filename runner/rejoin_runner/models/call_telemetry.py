@@ -12,7 +12,12 @@ from opentelemetry import metrics
 from opentelemetry.trace import SpanKind
 
 from rejoin_adapters.process import tracing
-from rejoin_runner.models.genai_content import OutputContent, convention_reason, input_messages
+from rejoin_runner.models.genai_content import (
+    OutputContent,
+    convention_reason,
+    input_messages,
+    system_instructions,
+)
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelName, ModelRequest, Usage
 
 OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
@@ -79,7 +84,7 @@ class ModelCall:
             self._span.set_attribute("gen_ai.input.messages", input_messages(messages))
             if request.instructions:
                 self._span.set_attribute(
-                    "gen_ai.system_instructions", tracing.text_part(request.instructions)
+                    "gen_ai.system_instructions", system_instructions(request.instructions)
                 )
 
     def see(self, item: ModelChunk | Done) -> None:

@@ -36,6 +36,11 @@ def input_messages(messages: Sequence[MessageDict]) -> str:
     return f"[{b','.join(reversed(fitting)).decode()}]"
 
 
+def system_instructions(text: str) -> str:
+    """`gen_ai.system_instructions`."""
+    return clip_json([{"type": "text", "content": text}])
+
+
 def clip_json(value: Any) -> str:
     """Any value as JSON text; of a large one how large it is."""
     body = msgspec.json.encode(value)

@@ -9,6 +9,7 @@ from rejoin_runner.models.genai_content import (
     clip_json,
     convention_reason,
     input_messages,
+    system_instructions,
 )
 
 USER = {"id": "u", "role": "user", "parts": [{"type": "text", "text": "How cold?"}]}
@@ -51,6 +52,11 @@ def test_of_a_long_conversation_the_newest_messages_are_kept() -> None:
     assert len(text.encode()) <= CONTENT_BYTES_MAX
     assert [one["parts"][0]["content"][0] for one in json.loads(text)] == ["7", "8"]
     assert json.loads(input_messages([{**USER, "parts": [{"type": "text", "text": "x" * 10**6}]}])) == []
+
+
+def test_instructions_are_shown_within_the_bound() -> None:
+    assert json.loads(system_instructions("Be brief.")) == [{"type": "text", "content": "Be brief."}]
+    assert len(system_instructions("x" * 10**6)) < 100
 
 
 def test_an_answer_is_collected_up_to_the_bound() -> None:
