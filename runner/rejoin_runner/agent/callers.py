@@ -5,6 +5,7 @@ to one run, and never replace what the agent says itself: instructions stand beh
 are brought within the agent's limits. Pure.
 """
 
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -16,6 +17,7 @@ from rejoin_runner.models.model import ModelSettings, OutputSpec
 
 TEMPERATURE_MAX = 2.0
 CALLER_TAG = "caller_instructions"
+_END_TAG = re.compile(f"</(?={CALLER_TAG})", re.IGNORECASE)
 CALLER_NOTE = (
     "The application that calls you adds the text below. Follow it as far as it does not contradict what "
     "stands above."
@@ -81,7 +83,7 @@ class Callers(msgspec.Struct, frozen=True, kw_only=True):
         if not self.instructions or not asked.instructions:
             return own
         # The text must not look as if it ended before its end.
-        text = asked.instructions.replace(f"</{CALLER_TAG}", f"<\\/{CALLER_TAG}")
+        text = _END_TAG.sub(r"<\\/", asked.instructions)
         return f"{own}\n\n{CALLER_NOTE}\n<{CALLER_TAG}>\n{text}\n</{CALLER_TAG}>".lstrip()
 
     def output_type(self, asked: RequestOptions) -> OutputType | None:
