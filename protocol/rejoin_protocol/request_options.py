@@ -80,10 +80,10 @@ def parse_output(name: Any, fields: Any, pointer: str) -> AskedOutput:
         raise Invalid("the description of a schema is a text", f"{pointer}/description")
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise Invalid("expected a JSON schema of type object", f"{pointer}/schema")
-    check_schema_size(schema, f"{pointer}/schema")
     size = len(msgspec.json.encode(schema))
     if size > REQUEST_TOOLS_BYTES_MAX:
         raise Invalid(
             f"a schema has at most {REQUEST_TOOLS_BYTES_MAX} bytes as JSON, not {size}", f"{pointer}/schema"
         )
+    check_schema_size(schema, f"{pointer}/schema")
     return AskedOutput(name, description or "", schema)

@@ -72,6 +72,14 @@ def check_tools(tools: Sequence[RequestTool], pointer: str) -> None:
     names = [tool.name for tool in tools]
     if repeated := sorted(name for name in set(names) if names.count(name) > 1):
         raise Invalid(f"two tools have the name {repeated[0]}", pointer)
+    check_bytes(tools, pointer)
+
+
+def check_bytes(tools: Any, pointer: str) -> None:
+    """Raises `Invalid` if the tools of a request are too large, parsed or as they were sent.
+
+    Before they are parsed: it takes a hundredth of the time that measuring their schemas takes.
+    """
     size = len(msgspec.json.encode(tools))
     if size > REQUEST_TOOLS_BYTES_MAX:
         raise Invalid(

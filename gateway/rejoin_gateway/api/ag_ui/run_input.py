@@ -27,7 +27,7 @@ from rejoin_protocol.limits import (
     RepeatedPart,
     RepeatedText,
 )
-from rejoin_protocol.request_tools import RequestTool, find_reserved, parse_tool
+from rejoin_protocol.request_tools import RequestTool, check_bytes, find_reserved, parse_tool
 
 RESUME_MAX = 128
 """Interrupts that one request answers. A model calls fewer tools in one step."""
@@ -193,6 +193,7 @@ def parse_tools(tools: Sequence[dict[str, Any]], reserved: Sequence[str]) -> lis
     """The client tools of a request, without those that the agent has itself: a client lists the tools that
     the agent has declared for it too. Raises `Invalid`.
     """
+    check_bytes(tools, "/tools")
     parsed = [parse_tool(tool.get("name"), tool, f"/tools/{number}") for number, tool in enumerate(tools)]
     return [tool for tool in parsed if find_reserved([tool], reserved) is None]
 

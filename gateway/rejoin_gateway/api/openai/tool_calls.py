@@ -13,7 +13,7 @@ import msgspec
 from rejoin_gateway.core.tool_outputs import ToolOutput
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import RUN_PREFIX, CallId, RunId
-from rejoin_protocol.request_tools import RequestTool, parse_tool
+from rejoin_protocol.request_tools import RequestTool, check_bytes, parse_tool
 
 WIRE_CALL_PREFIX = "call_"
 _WIRE_CALL_ID = re.compile(rf"{WIRE_CALL_PREFIX}([0-9A-Za-z]{{26}}(?:-[0-9]{{1,3}})?)_(.+)", re.DOTALL)
@@ -47,6 +47,7 @@ def parse_functions(tools: Sequence[Any], place: str) -> list[RequestTool]:
     """The tools of a request: `{type: function, function: {name, …}}` in chat completions, `{type: function,
     name, …}` in responses. Raises `Invalid`.
     """
+    check_bytes(tools, place)
     return [parse_function(tool, f"{place}/{number}") for number, tool in enumerate(tools)]
 
 

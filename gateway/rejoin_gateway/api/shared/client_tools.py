@@ -9,7 +9,7 @@ import msgspec
 
 from rejoin_gateway.core.session import AgentSession
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.request_tools import RequestTool, check_tools, find_reserved, parse_tool
+from rejoin_protocol.request_tools import RequestTool, check_bytes, check_tools, find_reserved, parse_tool
 
 TOOLS = "/tools"
 
@@ -55,6 +55,7 @@ def parse_named_tools(tools: Any, pointer: str = TOOLS) -> list[RequestTool]:
     for name, fields in tools.items():
         if not isinstance(fields, dict):
             raise Invalid("a tool is an object {description, parameters}", _place(pointer, name))
+    check_bytes(tools, pointer)
     return [parse_tool(name, fields, _place(pointer, name)) for name, fields in tools.items()]
 
 
