@@ -37,12 +37,14 @@ class CheckTimeout(Exception):
     """The CPU time is used up, or the value is nested deeper than Python can follow."""
 
 
-def find_mismatch(value: Any, schema: Mapping[str, Any]) -> ValidationError | None:
+def find_mismatch(
+    value: Any, schema: Mapping[str, Any], seconds: float | None = None
+) -> ValidationError | None:
     """The most relevant mismatch of a value with an application's schema; None if it fits.
 
-    Raises `CheckTimeout` if that is not found out in `CHECK_S`.
+    `seconds`: of CPU, by default `CHECK_S`. Raises `CheckTimeout` if that is not found out in them.
     """
-    begin(CHECK_S)
+    begin(CHECK_S if seconds is None else seconds)
     try:
         errors = _class_for_applications()(schema).iter_errors(value)
         found: ValidationError | None = best_match(islice(errors, COMPARED_MAX))

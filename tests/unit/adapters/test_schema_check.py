@@ -90,13 +90,13 @@ for _ in range(3_000):
         ({"unevaluatedItems": False, "contains": True}, [1] * 30_000),
         (
             {"unevaluatedProperties": False, "patternProperties": {"": {}}},
-            dict.fromkeys(map(str, range(15_000))),
+            dict.fromkeys(map(str, range(10_000))),
         ),
     ],
     ids=["distinct objects", "mismatches", "items", "properties"],
 )
 def test_what_the_library_takes_seconds_for_is_told_at_once(schema: dict[str, Any], value: Any) -> None:
-    """20 s, 3 s, and 2 s or more each."""
+    """20 s, 3 s, 7 s and 1 s."""
     began_s = time.thread_time()
     find_mismatch(value, schema)
     assert time.thread_time() - began_s < schema_check.CHECK_S
