@@ -12,14 +12,19 @@ create or replace function queue_webhooks() returns trigger language plpgsql as 
 declare
   v_event text := case new.state when 'suspended' then 'run.waiting' else 'run.' || new.state end;
   -- The end of a run drops its options before this trigger.
-  v_url text := coalesce(new.request_options, old.request_options) ->> 'webhook_url';
+  -- Not by `->>`, which refuses the whole object for a character that PostgreSQL cannot store (\u0000) anywhere in it. The
+  -- field is the last one, and a URL has neither quotes nor backslashes.
+  v_url text := substring(
+    coalesce(new.request_options, old.request_options)::text from '"webhook_url":"([^"\\]*)"\}$');
 begin
   insert into webhook_deliveries (endpoint_id, tenant_id, session_id, run_id, event, payload, expires_at, url)
   select e.id, new.tenant_id, new.session_id, new.id, v_event, webhook_payload(new, v_event),
     clock_timestamp() + interval '1 day', case when e.url = '*' then v_url end
   from webhook_endpoints e
   where e.tenant_id = new.tenant_id and e.disabled_at is null and v_event = any (e.events)
-    and (e.url <> '*' or v_url is not null);
+    and (e.url <> '*' or v_url is not null)
+  -- One that is being removed gets nothing more, and a run does not wait for its removal.
+  for key share of e skip locked;
   return null;
 end
 $$;
@@ -59,6 +64,7 @@ returns json language sql as $$
     returning d.*)
   select coalesce(json_agg(json_build_object(
     'number', d.number, 'endpoint', e.id, 'tenant', e.tenant_id, 'url', coalesce(d.url, e.url), 'attempt', d.attempts,
+    'by_request', d.url is not null,
     'payload', d.payload, 'secret', bytes_json(e.secret),
     'old_secret', case when e.old_secret_until > statement_timestamp() then bytes_json(e.old_secret) end)), '[]')
   from taken d join webhook_endpoints e on e.id = d.endpoint_id
