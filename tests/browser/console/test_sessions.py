@@ -43,7 +43,7 @@ async def test_a_session_is_found_by_its_first_words_read_and_renamed(
     await page.get_by_role("button", name="Back to all").click()
     await expect(rows.get_by_role("link", name="My <b>weather</b>")).to_be_visible()
     await page.fill("[name=text]", f"{playground.session} of nobody")
-    await expect(page.locator("#none")).to_contain_text("Empty the filters")
+    await expect(page.locator("#none")).to_contain_text("has all of this")
 
 
 async def test_a_session_is_forked_and_deleted(

@@ -144,7 +144,8 @@ const older = () => list.older().then(() => {
   end.unobserve($('more'));
   end.observe($('more')); // tells at once whether it is visible
 }, (fault) => refuse(fault.message));
-const end = new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && !$('more').hidden && older());
+// A busy page gets several changes at once: the last one counts.
+const end = new IntersectionObserver((changes) => changes.at(-1).isIntersecting && !$('more').hidden && older());
 end.observe($('more'));
 $('more').onclick = older;
 $('export').onclick = () => act(exportRuns);
