@@ -58,7 +58,7 @@ async def test_a_running_loop_is_not_reported() -> None:
         for _ in range(3):
             await asyncio.to_thread(watch.look)
             await asyncio.sleep(0)
-    assert lines == []
+    assert [line for line in lines if "event_loop" in line["event"]] == []  # others run in this process
 
 
 async def test_code_that_belongs_to_no_run_is_nobodys() -> None:
