@@ -18,6 +18,7 @@ from rejoin_adapters.ports.session_store import (
     DeletedBatch,
 )
 from rejoin_adapters.postgres import message_pages
+from rejoin_adapters.postgres.conditions import given_conditions
 from rejoin_adapters.postgres.pool import Database, json_or_null
 from rejoin_adapters.session_keys import name_of, named_fork, named_session, named_summary
 from rejoin_adapters.store_types import (
@@ -121,15 +122,8 @@ class PostgresSessionStore:
         text = None if wanted.text is None else wanted.text.lower()
         looked_at = limit + 1 if text is None else SEARCHED_MAX
         values: list[Any] = [owner.tenant, limit + 1, looked_at, text]
-        conditions = ["tenant_id = $1"]
-        for column, value in (
-            ("user_id", owner.user),
-            ("user_id", wanted.user),
-            ("agent", wanted.agent),
-        ):
-            if value is not None:
-                values.append(value)
-                conditions.append(f"{column} = ${len(values)}")
+        filters = ("user_id =", owner.user), ("user_id =", wanted.user), ("agent =", wanted.agent)
+        conditions = ["tenant_id = $1", *given_conditions(values, filters)]
         if token is not None:
             values += [token.time_us, token.id]
             at = f"timestamptz 'epoch' + ${len(values) - 1} * interval '1 microsecond'"

@@ -7,6 +7,7 @@ import msgspec
 
 from rejoin_adapters.console_types import ALL_CALLS, CallFilter, UnansweredCall
 from rejoin_adapters.ports.run_store import CALLS_MAX
+from rejoin_adapters.postgres.conditions import given_conditions
 from rejoin_adapters.postgres.pool import Database, json_or_null, json_text
 from rejoin_adapters.postgres.runs.owner_columns import owner_columns
 from rejoin_adapters.session_keys import named_run
@@ -121,17 +122,15 @@ class PostgresRunApprovals:
     ) -> Sequence[UnansweredCall]:
         """See `RunStore`."""
         values: list[Any] = [owner.tenant, wanted.after, limit]
-        conditions = ["a.tenant_id = $1", "a.state = 'pending'", "a.number > $2"]
-        for column, value in (
-            ("r.user_id", owner.user),
-            ("r.user_id", wanted.user),
-            ("r.agent", wanted.agent),
-            ("a.kind", wanted.kind),
-            ("a.run_id", wanted.run),
-        ):
-            if value is not None:
-                values.append(value)
-                conditions.append(f"{column} = ${len(values)}")
+        filters = (
+            ("r.user_id =", owner.user),
+            ("r.user_id =", wanted.user),
+            ("r.agent =", wanted.agent),
+            ("a.kind =", wanted.kind),
+            ("a.run_id =", wanted.run),
+        )
+        asked = ["a.tenant_id = $1", "a.state = 'pending'", "a.number > $2"]
+        conditions = asked + given_conditions(values, filters)
         query = f"""
             select coalesce(json_agg(json_build_object(
               'approval', approval_json(a), 'run', run_json(r), 'number', (a).number, 'since', (a).created_at)

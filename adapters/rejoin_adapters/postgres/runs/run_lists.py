@@ -10,6 +10,7 @@ from rejoin_adapters.console_types import (
     OverviewFilter,
     RunOverview,
 )
+from rejoin_adapters.postgres.conditions import given_conditions
 from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.postgres.runs.owner_columns import owner_columns
 from rejoin_adapters.session_keys import named_summary
@@ -72,23 +73,18 @@ class PostgresRunLists:
     ) -> Sequence[RunSummary]:
         """See `RunStore`."""
         values: list[Any] = [owner.tenant, limit]
-        conditions = ["tenant_id = $1"]
-
-        def add(condition: str, value: Any) -> None:
-            if value is not None:
-                values.append(value)
-                conditions.append(condition.replace("?", f"${len(values)}"))
-
-        add("user_id = ?", owner.user)
-        add("user_id = ?", wanted.user)
-        add("state = ?", wanted.state)
-        add("agent = ?", wanted.agent)
-        add("id >= ?", wanted.since and first_run_id(wanted.since.timestamp()))
-        add("id < ?", wanted.before)
+        filters = (
+            ("user_id =", owner.user),
+            ("user_id =", wanted.user),
+            ("state =", wanted.state),
+            ("agent =", wanted.agent),
+            ("id >=", wanted.since and first_run_id(wanted.since.timestamp())),
+            ("id <", wanted.before),
+        )
+        conditions = ["tenant_id = $1", *given_conditions(values, filters)]
         if wanted.session is not None:
             values += [owner.user, wanted.session]
             conditions.append(f"session_id = session_key($1, ${len(values) - 1}, ${len(values)})")
-        # Each filter has its own text, so that the database plans with the indexes that suit it.
         query = f"""
             select coalesce(json_agg(listed_json(r::runs) order by id desc), '[]')
             from (select * from runs where {" and ".join(conditions)} order by id desc limit $2) r
@@ -116,9 +112,6 @@ class PostgresRunLists:
             ERROR_KIND_CHARS_MAX,
             ERRORS_MAX,
         ]
-        owned = "true"
-        for column, value in (("user_id", owner.user), ("agent", wanted.agent)):
-            if value is not None:
-                values.append(value)
-                owned += f" and {column} = ${len(values)}"
+        filters = ("user_id =", owner.user), ("agent =", wanted.agent)
+        owned = " and ".join(["true", *given_conditions(values, filters)])
         return await self.database.fetch_json(RunOverview, OVERVIEW.format(owned=owned), *values)
