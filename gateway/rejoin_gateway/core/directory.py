@@ -88,10 +88,10 @@ class Directory(msgspec.Struct, frozen=True):
 
     async def search_sessions(self, wanted: SessionFilter, limit: int) -> SessionPage:
         """A page of the sessions that a filter names. Raises `Invalid` for its page token."""
-        if wanted.agent is not None and not self._may_use(wanted.agent):
+        allowed = self._narrow(wanted)
+        if allowed is None:
             return SessionPage([], None)
-        wanted = msgspec.structs.replace(wanted, agent=wanted.agent or self.agent)
-        return await self.backend.sessions.search(self.owner, wanted, limit)
+        return await self.backend.sessions.search(self.owner, allowed, limit)
 
     async def count_sessions(self, count_max: int, *, roots: bool = False) -> int:
         """The number of sessions; counts no further than `count_max`. `roots`: without forks."""
@@ -124,10 +124,8 @@ class Directory(msgspec.Struct, frozen=True):
 
     async def runs(self, wanted: RunFilter, limit: int) -> Sequence[RunSummary]:
         """The runs that a filter names, the last admitted first."""
-        if wanted.agent is not None and not self._may_use(wanted.agent):
-            return []
-        wanted = msgspec.structs.replace(wanted, agent=wanted.agent or self.agent)
-        return await self.backend.store.list_runs(self.owner, wanted, limit)
+        allowed = self._narrow(wanted)
+        return [] if allowed is None else await self.backend.store.list_runs(self.owner, allowed, limit)
 
     async def overview(self, wanted: OverviewFilter) -> RunOverview:
         """Counts of the runs of the agent that the caller may use, or of all."""
@@ -136,10 +134,8 @@ class Directory(msgspec.Struct, frozen=True):
 
     async def waiting_calls(self, wanted: CallFilter, limit: int) -> Sequence[UnansweredCall]:
         """The calls that wait for somebody and that a filter names, in the order of asking."""
-        if wanted.agent is not None and not self._may_use(wanted.agent):
-            return []
-        wanted = msgspec.structs.replace(wanted, agent=wanted.agent or self.agent)
-        return await self.backend.store.waiting_calls(self.owner, wanted, limit)
+        allowed = self._narrow(wanted)
+        return [] if allowed is None else await self.backend.store.waiting_calls(self.owner, allowed, limit)
 
     async def calls(self, call: CallId) -> list[AskedCall]:
         """The tool calls with this id that need or needed a decision, the open ones first."""
@@ -167,6 +163,12 @@ class Directory(msgspec.Struct, frozen=True):
             return None
         file = await attachments.open(tenant, file_id)
         return None if file is None else (file_id, file)
+
+    def _narrow[Filter: (RunFilter, SessionFilter, CallFilter)](self, wanted: Filter) -> Filter | None:
+        """The filter with the caller's agent. None if it names another one."""
+        if wanted.agent is not None and not self._may_use(wanted.agent):
+            return None
+        return msgspec.structs.replace(wanted, agent=wanted.agent or self.agent)
 
     def _may_use(self, agent: AgentName) -> bool:
         return self.agent in (None, agent)
