@@ -12,10 +12,9 @@ import pytest
 import pytest_asyncio
 
 from rejoin_adapters.embedded import Servers
-from rejoin_gateway.api.openai.completions import OPENAI_BASES
 from rejoin_gateway.app import ROUTES
 from rejoin_gateway.http.gateway_service import SERVICE
-from rejoin_gateway.http.routes import ErrorFormat, Route
+from rejoin_gateway.http.routes import OPENAI_BASES, ErrorFormat, Route
 from rejoin_protocol.ids import SessionId
 from tests.support.clients.attacked_gateway import (
     AttackedGateway,

@@ -104,8 +104,11 @@ IDEMPOTENCY_HEADER: Parameters = {
         Annotated[str, Meta(pattern="^[!-~]{1,255}$")],
     )
 }
-OPENAI_PATHS = ("/v1/", "/run/v1/")
-"""Under these, OpenAI's clients also ask for what is not there, and read errors in OpenAI's format alone."""
+OPENAI_BASES = ("/run/v1", "/v1")
+"""The paths under which OpenAI's APIs are served: some clients know only the second one. They also ask there
+for what does not exist, and read errors in OpenAI's format alone.
+"""
+_OPENAI_PATHS = tuple(f"{base}/" for base in OPENAI_BASES)
 ROUTES: web.AppKey[Mapping[Handler, Route]] = web.AppKey("routes", dict)
 ERROR_FORMAT: web.RequestKey[ErrorFormat] = web.RequestKey("error_format", ErrorFormat)
 """Overrides the error format of the route. Set by a route that several families share."""
@@ -141,7 +144,7 @@ def error_format_of(request: web.Request) -> ErrorFormat:
     route = route_of(request)
     override: ErrorFormat | None = request.get(ERROR_FORMAT)
     if route is None:
-        return ErrorFormat.OPENAI if request.path.startswith(OPENAI_PATHS) else ErrorFormat.PROBLEM
+        return ErrorFormat.OPENAI if request.path.startswith(_OPENAI_PATHS) else ErrorFormat.PROBLEM
     return override or route.error_format
 
 

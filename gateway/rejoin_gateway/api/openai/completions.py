@@ -50,7 +50,14 @@ from rejoin_gateway.http.errors import ErrorDetails
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, begin_response
 from rejoin_gateway.http.request import allowed_agent, convert_body, decode_body, key_of
 from rejoin_gateway.http.response import NO_RETRY, Translate, json_response, stream_replay
-from rejoin_gateway.http.routes import EVENT_STREAM, IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
+from rejoin_gateway.http.routes import (
+    EVENT_STREAM,
+    IDEMPOTENCY_HEADER,
+    OPENAI_BASES,
+    ErrorFormat,
+    Route,
+    RouteDoc,
+)
 from rejoin_gateway.streaming.collect import collect_answer
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
@@ -335,8 +342,6 @@ def sse_frame(value: Any) -> bytes:
     return b"data: %b\n\n" % msgspec.json.encode(value)
 
 
-OPENAI_BASES = ("/run/v1", "/v1")
-"""The paths under which OpenAI's APIs are served: some clients know only the second one."""
 ROUTES = tuple(
     Route(method, f"{base}{path}", handler, Scope.CHAT, doc, ErrorFormat.OPENAI)
     for base in OPENAI_BASES

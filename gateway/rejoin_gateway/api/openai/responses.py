@@ -27,7 +27,6 @@ from rejoin_gateway.api.openai.client_outputs import (
 )
 from rejoin_gateway.api.openai.completion_format import CompletionMetadata
 from rejoin_gateway.api.openai.completions import (
-    OPENAI_BASES,
     V6,
     decode_checked_body,
     metadata_of_run,
@@ -70,6 +69,7 @@ from rejoin_gateway.http.response import Translate, json_response, stream_replay
 from rejoin_gateway.http.routes import (
     EVENT_STREAM,
     IDEMPOTENCY_HEADER,
+    OPENAI_BASES,
     ErrorFormat,
     Parameters,
     Route,
