@@ -29,8 +29,9 @@ class KnownProcesses:
 
     def hear(self, report: ProcessReport) -> None:
         """Note a report."""
-        self._forget()
         key = report.kind, report.id, report.started_at_ms
+        if len(self._heard) >= KNOWN_PROCESSES_MAX:
+            self._forget()
         if key in self._heard or len(self._heard) < KNOWN_PROCESSES_MAX:
             self._heard[key] = self._clock_s(), report
 
