@@ -67,6 +67,16 @@ export const refusals = (element) => (words) => {
   element.append(made);
 };
 
+/** Do something and look again; what the gateway refuses stays on the page until it is dismissed. */
+export const actions = (look, refuse) => async (work) => {
+  try {
+    await work();
+    await look();
+  } catch (fault) {
+    refuse(fault.message);
+  }
+};
+
 // ---- times
 
 /** A moment in the reader's zone: the time alone if it is of today. */
@@ -90,9 +100,6 @@ export function span(ms) {
   const rest = Math.floor((s % size) / (units[at + 1]?.[0] ?? 1));
   return `${Math.floor(s / size)} ${name}${units[at + 1] && rest ? ` ${rest} ${units[at + 1][1]}` : ''}`;
 }
-
-/** US dollars, with as many digits as a small amount needs. */
-export const money = (usd) => `$${usd.toFixed(usd >= 1 || !usd ? 2 : 4)}`;
 
 // ---- filters
 

@@ -1,9 +1,10 @@
 // The overview: what runs and waits now, the runs of a window of time, errors, and the processes.
 
 import { bars, COLORS, line } from './chart.js';
-import { filters, moment, money, span, watch } from './console.js';
+import { filters, moment, span, watch } from './console.js';
 import { $, arrange, h, Kept, write } from './dom.js';
 import { duration } from './timeline.js';
+import { money } from './times.js';
 import { wire } from './wire.js';
 
 const LOOK_MS = 5_000;

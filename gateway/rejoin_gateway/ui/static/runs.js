@@ -1,10 +1,11 @@
 // The runs of a tenant: a list with filters that stay in the address, and what can be done with a run.
 
-import { addAgents, change, filters, money, refusals, sessionLink, time, watch } from './console.js';
+import { actions, addAgents, change, filters, refusals, sessionLink, time, watch } from './console.js';
 import { $, arrange, h, Kept, write } from './dom.js';
 import { replayRun, retry } from './replay.js';
 import { RunPages } from './run_pages.js';
 import { duration } from './timeline.js';
+import { money } from './times.js';
 import { wire } from './wire.js';
 
 const WAITING_MAX = 100;
@@ -104,16 +105,6 @@ function actionsOf(run) {
   return [button('Retry', 'Answer the same message again, in this session', () => retry(run)), again];
 }
 
-/** What the gateway refuses stays on the page until it is dismissed. */
-async function act(work) {
-  try {
-    await work();
-    await look();
-  } catch (fault) {
-    refuse(fault.message);
-  }
-}
-
 /** Save the runs that the filters name, the newest ones. */
 async function exportRuns() {
   const runs = [];
@@ -151,4 +142,5 @@ $('more').onclick = older;
 $('export').onclick = () => act(exportRuns);
 const query = filters($('filters'), () => look());
 const look = watch(load);
+const act = actions(look, refuse);
 addAgents($('filters').elements.agent);

@@ -1,9 +1,10 @@
 // The sessions of a tenant: find one by its name; read, rename, fork, replay and delete it.
 
-import { addAgents, change, filters, money, refusals, time, watch } from './console.js';
+import { actions, addAgents, change, filters, refusals, time, watch } from './console.js';
 import { $, arrange, h, Kept, write } from './dom.js';
 import { Messages } from './message.js';
 import { replay } from './replay.js';
+import { money } from './times.js';
 import { wire } from './wire.js';
 
 const PAGE = 50;
@@ -117,16 +118,6 @@ function go(agent, id) {
   location.hash = linkTo({ id, agentId: agent });
 }
 
-/** Do something; what the gateway refuses stays on the page until it is dismissed. */
-async function act(work) {
-  try {
-    await work();
-    await look();
-  } catch (fault) {
-    refuse(fault.message);
-  }
-}
-
 function lines(list, element, made, empty) {
   arrange(element, list.length ? list.map(made) : [h('li', { className: 'small', textContent: empty })]);
 }
@@ -181,4 +172,5 @@ $('close').onclick = leave;
 $('more').onclick = () => ((pages += 1), look());
 const query = filters($('filters'), () => ((pages = 1), look()));
 const look = watch(load, 5_000);
+const act = actions(look, refuse);
 addAgents($('filters').elements.agent);

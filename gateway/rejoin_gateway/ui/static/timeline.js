@@ -1,5 +1,7 @@
 // A run's log as a timeline: what happened when, for how long, and in which attempt. Pure.
 
+import { money } from './times.js';
+
 const GAP_MS = 1_000; // shorter pauses are not shown
 const WAIT_MS_MAX = 3_000; // longer pauses are drawn with this length
 
@@ -171,12 +173,6 @@ export function facts(list, records, state) {
     ['Events', String(list.length)],
     ['Attempts', resets ? `${attempts}, ${resets} taken back` : String(attempts)],
   ];
-}
-
-/** An amount in US dollars: small ones with more digits. */
-export function money(usd) {
-  if (usd > 0 && usd < 0.0001) return '< $0.0001';
-  return `$${usd.toFixed(usd < 1 ? 4 : 2)}`;
 }
 
 export function duration(span) {

@@ -1,4 +1,4 @@
-// Times in the reader's zone and language.
+// Times in the reader's zone and language, sizes and amounts of money.
 
 const DAY_MS = 86_400_000;
 const SHORT = { hour: '2-digit', minute: '2-digit' };
@@ -18,4 +18,10 @@ export function byteSize(bytes) {
   const unit = bytes < 1_024 ** 2 ? ['KB', 1_024] : ['MB', 1_024 ** 2];
   const count = bytes / unit[1];
   return `${count < 10 ? count.toFixed(1).replace('.0', '') : Math.round(count)} ${unit[0]}`;
+}
+
+/** An amount in US dollars: small ones with more digits. */
+export function money(usd) {
+  if (usd > 0 && usd < 0.0001) return '< $0.0001';
+  return `$${usd.toFixed(usd > 0 && usd < 1 ? 4 : 2)}`;
 }
