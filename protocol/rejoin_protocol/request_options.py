@@ -2,7 +2,8 @@
 the answer. Pure.
 
 Owns their form and their bounds. Which of them an agent takes, and within which limits, is the agent's word:
-see `rejoin_runner.agent.callers`. The schema of an answer is a stranger's, as those of request tools are.
+see `rejoin_runner.agent.callers`. The schema of an answer comes from the request, as those of request
+tools do.
 """
 
 from collections.abc import Sequence

@@ -176,12 +176,12 @@ async def _open_sender(
     limits = WebhookLimits(settings.webhook_timeout_s, settings.webhook_retry_s)
     async with (
         open_guarded_client(allowed[0], connections_max=SENDS_MAX, headers=HEADERS) as http,
-        open_guarded_client(allowed[1], connections_max=SENDS_MAX, headers=HEADERS) as strangers_http,
+        open_guarded_client(allowed[1], connections_max=SENDS_MAX, headers=HEADERS) as request_http,
     ):
         yield WebhookSender(
             PostgresWebhookOutbox(database),
             http,
-            strangers_http,
+            request_http,
             sealer,
             limits,
             metrics=metrics.webhooks,

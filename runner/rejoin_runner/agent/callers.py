@@ -99,5 +99,5 @@ def _within(asked: float | None, most: float, own: float | None) -> float | None
 
 
 def to_output_type(asked: AskedOutput) -> OutputType:
-    """The type of a request's answer. Its schema is a stranger's: see `OutputType.is_foreign`."""
+    """The type of a request's answer. Its schema comes from the request: see `OutputType.is_foreign`."""
     return OutputType(asked.schema, OutputSpec(asked.name, asked.description, asked.schema), is_foreign=True)

@@ -17,8 +17,8 @@ _ERROR_CHARS_MAX = 2_000
 
 class OutputType(msgspec.Struct, frozen=True):
     """A type and how a model sees it. `type` is a JSON schema, or a type that JSON values are read as.
-    `is_foreign`: the schema is a stranger's, so answers are checked by it in bounded time, and no regular
-    expression of it is run.
+    `is_foreign`: the schema comes from a request, so answers are checked by it in bounded time, and no
+    regular expression of it is run.
     """
 
     type: Any

@@ -20,7 +20,7 @@ def find_schema_fault(value: Any, schema: Mapping[str, Any]) -> str | None:
 
 
 def find_foreign_fault(value: Any, schema: Mapping[str, Any]) -> str | None:
-    """As `find_schema_fault`, for a stranger's schema. Raises `Invalid` if it has a broken reference."""
+    """As `find_schema_fault`, for the schema of a request. Raises `Invalid` if it has a broken reference."""
     from rejoin_runner.mcp.schema_check import find_mismatches
 
     faults = find_mismatches(schema, value)

@@ -74,7 +74,7 @@ def parse_retry_after(text: str | None, now_s: float) -> float | None:
 
 
 class WebhookSender:
-    """Sends until it is cancelled. `strangers_http`: for the URLs that requests name. `draw`: a random number
+    """Sends until it is cancelled. `request_http`: for the URLs that requests name. `draw`: a random number
     from 0 to 1.
     """
 
@@ -82,7 +82,7 @@ class WebhookSender:
         self,
         outbox: WebhookOutbox,
         http: aiohttp.ClientSession,
-        strangers_http: aiohttp.ClientSession,
+        request_http: aiohttp.ClientSession,
         sealer: Sealer,
         limits: WebhookLimits,
         *,
@@ -92,7 +92,7 @@ class WebhookSender:
     ) -> None:
         self._outbox = outbox
         self._http = http
-        self._strangers_http = strangers_http
+        self._request_http = request_http
         self._sealer = sealer
         self._limits = limits
         self._metrics = metrics
@@ -163,7 +163,7 @@ class WebhookSender:
             return WebhookResult(str(fault), retry_s)
         body = bytes(delivery.payload)
         signed = sign(secrets, message_id(delivery.endpoint, delivery.number), self._now_ms() // 1_000, body)
-        http = self._strangers_http if delivery.by_request else self._http
+        http = self._request_http if delivery.by_request else self._http
         try:
             async with (
                 asyncio.timeout(self._limits.timeout_s),
