@@ -12,8 +12,8 @@ import pytest
 
 from rejoin import Agent
 from rejoin.testing import ScriptedModel, call, pause
-from tests.integration.openai.test_completions import client_of, gateway
 from tests.support.browser.node import INSTALL_S_MAX, install_packages, run_command
+from tests.support.clients.openai_client import client_of, gateway
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.uv import Environment
 

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from rejoin import Agent, Callers, ModelSettings
 from rejoin.testing import ScriptedModel, call
 from rejoin_runner.agent.callers import CALLER_NOTE
-from tests.integration.openai.test_completions import client_of, gateway
 from tests.integration.openai.test_tools import FLAT, LOCATE, TOOLS, outputs, places, said, user
+from tests.support.clients.openai_client import client_of, gateway
 from tests.support.faults.takeover import ACK_WAIT_S, SILENT_RUNNER
 from tests.support.models.scripted_models import GatedModel
 from tests.support.system.local_system import LocalSystem

@@ -1,11 +1,9 @@
 """Chat completions through a whole system, with OpenAI's own client."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from typing import Any
 
-import jwt
 import openai
 import pytest
 from openai import AsyncOpenAI, AsyncStream
@@ -14,44 +12,10 @@ from openai.types.chat import ChatCompletionChunk
 from rejoin_protocol import file_formats
 from rejoin_runner.agent.agent import Agent
 from tests.support.clients.attachments import BMP, PNG, RecordingModel
+from tests.support.clients.openai_client import client_of, gateway, param
 from tests.support.faults.takeover import ACK_WAIT_S, FIRST, SECOND, SILENT_RUNNER
 from tests.support.models.scripted_models import CallingModel, GatedModel, ShellTools
 from tests.support.system.local_system import LocalSystem
-
-SIGNING = "a secret that both sides know, long enough for every algorithm that there is"
-
-
-def token(user: str) -> str:
-    return jwt.encode({"sub": user, "exp": datetime.now(UTC) + timedelta(minutes=5)}, SIGNING, "HS256")
-
-
-def client_of(base: str, user: str = "ann") -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=f"{base}/run/v1", api_key=token(user), max_retries=0)
-
-
-async def gateway(system: LocalSystem, **settings: Any) -> str:
-    """A gateway that accepts OpenAI's client, which always sends a key."""
-    return await system.gateway(jwt_key=SIGNING, jwt_algorithms="HS256", **settings)
-
-
-@pytest.fixture
-async def base(system: LocalSystem) -> str:
-    await system.runner()
-    return await gateway(system)
-
-
-@pytest.fixture
-async def client(base: str) -> AsyncIterator[AsyncOpenAI]:
-    async with client_of(base) as one:
-        yield one
-
-
-@pytest.fixture
-async def strict_client(system: LocalSystem) -> AsyncIterator[AsyncOpenAI]:
-    """A client of a gateway that refuses what has no effect."""
-    await system.runner()
-    async with client_of(await gateway(system, openai_strict=True)) as one:
-        yield one
 
 
 def user(content: Any) -> Any:
@@ -69,11 +33,6 @@ async def broken(stream: AsyncStream[ChatCompletionChunk], hear: Callable[[str],
     with pytest.raises(openai.APIError) as fault:
         await listen(stream, hear)
     return fault.value
-
-
-def param(fault: openai.APIStatusError) -> str | None:
-    found: str | None = fault.body["param"] if isinstance(fault.body, dict) else None
-    return found
 
 
 @pytest.mark.feature("F15")

@@ -1,7 +1,6 @@
 """Responses through a whole system, with OpenAI's own client: streamed, polled, resumed, cancelled."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
@@ -13,8 +12,8 @@ from rejoin_gateway.api.openai.response_format import parse_response_id
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol import file_formats, file_ids
 from rejoin_runner.agent.agent import Agent
-from tests.integration.openai.test_completions import client_of, gateway, param
 from tests.support.clients.attachments import PNG, RecordingModel
+from tests.support.clients.openai_client import client_of, gateway, param
 from tests.support.faults.takeover import ACK_WAIT_S, FIRST, SECOND, SILENT_RUNNER
 from tests.support.models.scripted_models import CallingModel, GatedModel, ShellTools
 from tests.support.system.local_system import LocalSystem
@@ -23,26 +22,6 @@ from tests.support.system.observation import wait_until
 GONE = 410
 FAKE = {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,AAAA"}]}
 LATER = [{"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
-
-
-@pytest.fixture
-async def base(system: LocalSystem) -> str:
-    await system.runner()
-    return await gateway(system)
-
-
-@pytest.fixture
-async def client(base: str) -> AsyncIterator[AsyncOpenAI]:
-    async with client_of(base) as one:
-        yield one
-
-
-@pytest.fixture
-async def strict_client(system: LocalSystem) -> AsyncIterator[AsyncOpenAI]:
-    """A client of a gateway that refuses what has no effect."""
-    await system.runner()
-    async with client_of(await gateway(system, openai_strict=True)) as one:
-        yield one
 
 
 def kinds(events: list[ResponseStreamEvent]) -> list[str]:

@@ -13,8 +13,8 @@ from rejoin import Agent, client_tool
 from rejoin.testing import ScriptedModel, call
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.ids import RunId
-from tests.integration.openai.test_completions import client_of, gateway
 from tests.support.agents.travel_tools import book, weather
+from tests.support.clients.openai_client import client_of, gateway
 from tests.support.system.local_system import LocalSystem
 
 pytestmark = pytest.mark.feature("F104")
