@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from rejoin_runner.tools.tool_decorator import tool
 from rejoin_runner.tools.tool_error import ToolError
 from tests.support.agents import isolated
 from tests.support.system.observation import wait_until
-from tests.support.system.processes import has_exited
+from tests.support.system.processes import has_exited, living_children
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,14 +132,14 @@ async def test_a_call_that_takes_too_long_is_killed_with_what_it_has_started(tmp
 
 async def test_what_a_call_has_started_ends_with_it(tmp_path: Path) -> None:
     """Also what has left the group of its process, and if the process kills itself."""
-    mark, others = tmp_path / "mark", children()
+    mark, others = tmp_path / "mark", living_children()
     left = await call(isolated.leave, how="return")
     with pytest.raises(ToolError, match="SIGKILL"):
         await call(isolated.leave, how=str(mark))
     left += [int(pid) for pid in mark.read_text().split()]
     assert len(left) == 6
     assert [pid for pid in left if not is_gone(pid)] == []
-    assert children() <= others
+    assert living_children() <= others
 
 
 async def test_a_keeper_that_does_not_answer_is_killed() -> None:
@@ -156,16 +155,6 @@ async def test_a_call_that_is_cancelled_is_killed(tmp_path: Path) -> None:
         await wait_until(lambda: mark.exists() and mark.read_text(), "the call")
         task.cancel()
     assert is_gone(int(mark.read_text()))
-
-
-def children() -> set[psutil.Process]:
-    """The processes below this one, without those that the database server starts and ends by itself."""
-    found = set[psutil.Process]()
-    for one in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if one.name() != "postgres":
-                found.add(one)
-    return found
 
 
 def is_gone(pid: int) -> bool:

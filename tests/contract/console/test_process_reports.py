@@ -9,14 +9,17 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
+from rejoin_adapters.broker_settings import BrokerSettings
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.process_reports import NatsProcessReports
 from rejoin_adapters.memory.broker.process_reports import MemoryProcessReports
 from rejoin_adapters.ports.agent_registry import ProcessReports
-from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.process_report import ProcessReport
 from tests.support.system.observation import wait_until
+
+INSTALLATION = BrokerSettings(nats_prefix="reports")
+"""Of its own: the processes of other tests hear nothing, and are not heard."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "nats"])
@@ -27,7 +30,9 @@ async def ports(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[
         return
     async with AsyncExitStack() as stack:
         yield [
-            NatsProcessReports(await stack.enter_async_context(nats_connection.connect(nats_url, name)))
+            NatsProcessReports(
+                await stack.enter_async_context(nats_connection.connect(INSTALLATION.broker(nats_url), name))
+            )
             for name in ("one", "two")
         ]
 
@@ -40,7 +45,7 @@ async def test_every_report_reaches_those_that_listen(ports: Sequence[ProcessRep
     heard: list[ProcessReport] = []
 
     def hear(report: ProcessReport) -> None:
-        if report.id == name:  # other tests have processes, too
+        if report.id == name:
             heard.append(report)
 
     async def all_heard() -> bool:
@@ -60,16 +65,16 @@ async def test_what_is_no_report_is_left_out(nats_url: str) -> None:
     heard: list[ProcessReport] = []
 
     async def is_logged() -> bool:
-        # Gateways of other tests may hear it, too.
-        return [line["event"] for line in lines].count("process_report_invalid") >= 2
+        return [line["event"] for line in lines].count("process_report_invalid") == 2
 
+    broker = INSTALLATION.broker(nats_url)
     async with (
-        nats_connection.connect(nats_url, "one") as one,
-        nats_connection.connect(nats_url, "two") as two,
+        nats_connection.connect(broker, "one") as one,
+        nats_connection.connect(broker, "two") as two,
         NatsProcessReports(two).listen(heard.append),
     ):
         with capture_logs() as lines:
             for data in (b"{", b'{"id": 1}'):
-                await one.send(subjects.DEFAULT.report("runner"), data)
+                await one.send(INSTALLATION.names.report("runner"), data)
             await one.flush()
             await wait_until(is_logged, "two lines", 5.0)

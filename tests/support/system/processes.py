@@ -26,6 +26,18 @@ START_S = 90.0
 type Part = Literal["gateway", "runner", "nats", "postgres"]
 
 
+def living_children() -> set[psutil.Process]:
+    """The processes below that of the tests, without those that its database server starts and ends by
+    itself.
+    """
+    found = set[psutil.Process]()
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if one.name() != "postgres":
+                found.add(one)
+    return found
+
+
 def free_ports(count: int) -> int:
     """The first of `count` consecutive free ports, outside the range that the system hands out."""
     for _ in range(1_000):

@@ -8,7 +8,6 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Literal
 
-import psutil
 import pytest
 import structlog
 
@@ -18,6 +17,7 @@ from rejoin_adapters.embedded.server import free_port
 from rejoin_adapters.process.service_process import configure_logs
 from rejoin_protocol.errors import Invalid
 from tests.support.system.observation import wait_until
+from tests.support.system.processes import living_children
 
 
 class Writes(io.StringIO):
@@ -60,13 +60,13 @@ async def test_a_start_that_is_never_complete_gives_up_with_a_reason(
 ) -> None:
     """A broker that does not answer: it says for what it waited, and leaves no process behind."""
     monkeypatch.setattr(launcher, "DEV_START_TIMEOUT_S", 0.5)
-    before = set(psutil.Process().children(recursive=True))
+    before = living_children()
     plan = launcher.DevPlan(None, free_port(), tmp_path, 1, 1, None)
     nowhere = f"nats://127.0.0.1:{free_port()}"
     settings = launcher.DevSettings(nats_url=nowhere, database_url="postgresql://127.0.0.1:1/x")
     with pytest.raises(Invalid, match=r"not complete after 0 s: it waited for preparing streams and tables"):
         await launcher.run(plan, settings, os.environ)
-    assert set(psutil.Process().children(recursive=True)) <= before
+    assert living_children() <= before
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
