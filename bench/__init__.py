@@ -9,8 +9,8 @@ http_load         the clients: raw HTTP, many streams in one process
 run_logs          runs and their logs without a runner; as a process, the writer of live events
 nats_baseline     the baseline `nats`: the same reads and subscriptions with nats-py alone
 aiohttp_baseline  the baseline `bare`: the same events from memory, without NATS and PostgreSQL
-agents            an agent whose text is the current time
-provider          a model provider that sends 50 tokens per second
+agents            an agent whose text is the current time, and agents that ask the provider
+provider          a model provider whose tokens are the times at which they are sent
 loop_lag          how late a runner's event loop is
 scenarios         one module for each measurement: `async def figures(*, full)`, run in its own process
 """

@@ -23,6 +23,8 @@ from bench.servers import DIE_WITH_PARENT
 SCENARIOS = (
     "start",
     "first",
+    "short_runs",
+    "chats",
     "live",
     "throughput",
     "replay",

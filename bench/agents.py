@@ -1,4 +1,8 @@
-"""The agent `clock`: each text delta is the time of its production, in monotonic nanoseconds."""
+"""The agents. Each text delta is the time of its production, in monotonic nanoseconds.
+
+`clock` has a model of its own. `chat` and `chat-unpaced` ask the provider, with the default pacing and
+without.
+"""
 
 import asyncio
 import re
@@ -28,3 +32,7 @@ class ClockModel:
 
 
 clock = Agent(name="clock", model=ClockModel(), text_interval_s=0)
+chats = [
+    Agent(name="chat", model="openai:gpt-bench"),
+    Agent(name="chat-unpaced", model="openai:gpt-bench", text_interval_s=0),
+]

@@ -1,7 +1,7 @@
 """Figures, percentiles, and the CPU time and memory of a process (from /proc, on Linux)."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -34,6 +34,18 @@ def latency_figures(scenario: str, server: str, seconds: Sequence[float]) -> Ite
 def cpu_s(pid: int) -> float:
     """CPU time that a process has used, in seconds, without its children."""
     return sum(_ticks(pid)[:2]) / _TICKS
+
+
+def cpu_by_service_s(pids: Mapping[str, int]) -> dict[str, float]:
+    """CPU time of each service's process and its children, in seconds."""
+    return {service: cpu_with_children_s(pid) for service, pid in pids.items()}
+
+
+def cpu_figures(scenario: str, server: str, shares: Mapping[str, float], unit: str) -> Iterator[Figure]:
+    """The sum of the services' shares of CPU time, and each."""
+    yield Figure(scenario, server, "CPU", sum(shares.values()), unit)
+    for service, share in shares.items():
+        yield Figure(scenario, server, f"CPU {service}", share, unit)
 
 
 def cpu_with_children_s(pid: int) -> float:

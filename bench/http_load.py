@@ -1,7 +1,7 @@
 """The clients of a measurement: raw HTTP on sockets, so that reading many streams costs little.
 
 Builds the requests, and records of each response the number of events, the last cursor, and the latency of
-deltas that contain the time at which they were produced.
+deltas that contain times: of one token or, if tokens were merged, of several.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-_PRODUCED_AT = re.compile(rb'"delta":"(\d{9,})"')
+_TIMES = re.compile(rb'"delta": ?"([ \d]{9,})"')
 _CURSOR = re.compile(rb"id: ([0-9-]+)\n")
 _EVENT = b"\ndata: {"
 _END = b"\n\n"
@@ -30,6 +30,7 @@ class StreamReader(asyncio.Protocol):
         self._timed = timed
         self.events = 0
         self.first_s = 0.0
+        self.first_token_s = 0.0
         self.headers_s = 0.0
         self.last_s = 0.0
         self.latencies_s: list[float] = []
@@ -67,9 +68,12 @@ class StreamReader(asyncio.Protocol):
         self.events += whole.count(_EVENT)
         if self._timed:
             self.latencies_s += [
-                (now_ns - int(produced_ns)) / 1e9 for produced_ns in _PRODUCED_AT.findall(whole)
+                (now_ns - int(produced_ns)) / 1e9
+                for times in _TIMES.findall(whole)
+                for produced_ns in times.split()
             ]
         self.last_s = (now_ns - self._sent_ns) / 1e9
+        self.first_token_s = self.first_token_s or (self.last_s if self.latencies_s else 0.0)
         self.first_s = self.first_s or (self.last_s if self.events else 0.0)
         if (at := whole.rfind(b"id: ")) >= 0 and (cursor := _CURSOR.match(whole, at)):
             self.cursor = cursor[1]
@@ -147,8 +151,22 @@ def resume_request(session: str, cursor: bytes = b"") -> bytes:
     )
 
 
+async def wait_for_agent(base: str, text: str, agent: str = "clock") -> None:
+    """Send the message until it is answered."""
+    status = 0
+    while status != 200:  # noqa: PLR2004
+        stream = await send(base, chat_request(text, agent))
+        try:
+            await stream.wait_for_status()
+            await stream.read()
+        except ConnectionError:
+            pass
+        status = stream.status
+        stream.close()
+
+
 async def send_chats(
-    base: str, texts: Sequence[str], *, concurrency: int, interval_s: float = 0.0
+    base: str, texts: Sequence[str], *, concurrency: int, interval_s: float = 0.0, agent: str = "clock"
 ) -> list[StreamReader]:
     """Send a chat message for each text, and read each answer to its end.
 
@@ -158,7 +176,7 @@ async def send_chats(
 
     async def run(text: str) -> StreamReader:
         async with slots:
-            reader = await (await send(base, chat_request(text))).read()
+            reader = await (await send(base, chat_request(text, agent))).read()
             reader.close()
             return reader
 

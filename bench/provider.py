@@ -1,10 +1,13 @@
-"""A model provider with OpenAI's protocol that sends `TOKENS` tokens, `RATE` per second.
+"""A model provider with OpenAI's protocol, whose tokens contain the times at which they are sent.
 
-`python -m bench.provider PORT`.
+`python -m bench.provider PORT`. The message `N every M ms` asks for N tokens, M milliseconds apart. Any other
+message gets `TOKENS` tokens, `RATE` per second.
 """
 
 import asyncio
+import re
 import sys
+import time
 from contextlib import suppress
 
 import msgspec
@@ -12,13 +15,12 @@ from aiohttp import web
 
 RATE = 50
 TOKENS = 600
-_END = b"data: [DONE]\n\n"
+_WORDS = re.compile(rb"(\d+) every (\d+) ms")
 
 
 def frame(delta: dict[str, str], finish: str | None = None) -> bytes:
     """One chunk as a server-sent event."""
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-    """One chunk as a server-sent event."""
     chunk = {
         "id": "chatcmpl-1",
         "object": "chat.completion.chunk",
@@ -32,20 +34,26 @@ def frame(delta: dict[str, str], finish: str | None = None) -> bytes:
     return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
 
+_START = frame({"role": "assistant", "content": ""})
+_BEFORE_TIME, _AFTER_TIME = frame({"content": " TIME"}).split(b"TIME")
+_END = frame({}, "stop") + b"data: [DONE]\n\n"
+
+
 async def completions(request: web.Request) -> web.StreamResponse:
-    """Stream an answer."""
-    await request.read()
+    """Stream an answer; each token is a write."""
+    words = _WORDS.findall(await request.read())
+    tokens, pause_s = (int(words[-1][0]), int(words[-1][1]) / 1_000) if words else (TOKENS, 1 / RATE)
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
-    await response.write(frame({"role": "assistant", "content": ""}))
-    clock = asyncio.get_running_loop().time
-    due_s = clock()
     with suppress(ConnectionError):  # the caller may disconnect
-        for number in range(TOKENS):
-            due_s += 1 / RATE
+        await response.write(_START)
+        clock = asyncio.get_running_loop().time
+        due_s = clock()
+        for _ in range(tokens):
+            due_s += pause_s
             await asyncio.sleep(max(0.0, due_s - clock()))
-            await response.write(frame({"content": f" word{number}"}))
-        await response.write(frame({}, "stop") + _END)
+            await response.write(b"%b%d%b" % (_BEFORE_TIME, time.monotonic_ns(), _AFTER_TIME))
+        await response.write(_END)
     return response
 
 

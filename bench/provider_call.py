@@ -14,12 +14,12 @@ import httpx2
 
 from bench import servers
 from bench.scenarios.density import NAME, library_model
-from bench.short_provider import TOKENS
 from rejoin_runner.models.model import Model, ModelRequest, ToolSpec
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
 
 ROUNDS = 5
-_HISTORY = [{"id": "u1", "role": "user", "parts": [{"type": "text", "text": "How is the weather in Oslo?"}]}]
+TOKENS = 20
+_HISTORY = [{"id": "u1", "role": "user", "parts": [{"type": "text", "text": f"{TOKENS} every 0 ms"}]}]
 _ANSWER: dict[str, Any] = {"id": "a1", "role": "assistant", "parts": []}
 _TOOL = ToolSpec(
     "weather", "Looks.", {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -39,7 +39,7 @@ async def measure(model: Model, calls: int) -> float:
 async def main(calls: int) -> None:
     """Print both, and their ratio."""
     async with (
-        servers.run_baseline("bench.short_provider") as provider,
+        servers.run_baseline("bench.provider") as provider,
         ProviderConnections() as connections,
         httpx2.AsyncClient(timeout=60) as http,
     ):

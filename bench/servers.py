@@ -22,6 +22,7 @@ from rejoin_protocol.errors import RejoinError
 
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 30.0
+CONCURRENT_RUNS = 256
 DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 """The start of a command whose process the kernel kills when its parent dies."""
 
@@ -31,6 +32,14 @@ class Running(msgspec.Struct, frozen=True):
 
     base: str
     pid: int
+
+
+class Backend(msgspec.Struct, frozen=True):
+    """A complete chat backend: its name in the table, its base URL, and its process ids by service."""
+
+    name: str
+    base: str
+    pids: dict[str, int]
 
 
 def free_port() -> int:
@@ -114,6 +123,35 @@ async def run_runner(servers: Servers, agents: str, **settings: object) -> Async
     """A runner. Yields its process id."""
     async with _service(servers, "rejoin_runner", agents, **settings) as child:
         yield child.pid
+
+
+@asynccontextmanager
+async def run_rejoin(agents: str, **settings: object) -> AsyncIterator[Backend]:
+    """All processes of Rejoin, one of each; `settings` are the runner's."""
+    async with (
+        run_infrastructure() as servers,
+        run_gateway(servers) as gateway,
+        run_runner(servers, agents, **settings) as runner,
+    ):
+        pids = {
+            "gateway": gateway.pid,
+            "runner": runner,
+            "broker": servers.nats.pid,
+            "database": servers.postgres.pid,
+        }
+        yield Backend("rejoin", gateway.base, pids)
+
+
+@asynccontextmanager
+async def run_rejoin_with_provider() -> AsyncIterator[Backend]:
+    """The same, with agents that ask `bench.provider`, in a process of its own that does not count."""
+    async with (
+        run_baseline("bench.provider") as provider,
+        run_rejoin(
+            "bench.agents:chats", model_base_url=f"{provider.base}/v1", max_concurrent_runs=CONCURRENT_RUNS
+        ) as backend,
+    ):
+        yield backend
 
 
 @asynccontextmanager

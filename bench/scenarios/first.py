@@ -1,17 +1,16 @@
-"""First event: the time from the POST to the first byte of an event, and the CPU time of one short run.
+"""First event and first token: the time from the POST, with answers of a provider over HTTP.
 
-Fifty clients are measured in two ways: fifty chats with answers of two seconds, and fifty clients that
-request the shortest answer again and again. The latter saturate two cores: their figures contain the queueing
-time.
+Measured one at a time, beside 50 chats, and for 50 clients that send the next message as soon as they have an
+answer. The last saturate two cores: their figures contain the time in a queue. `bare` knows no provider.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from bench import http_load, servers
-from bench.figures import Figure, cpu_with_children_s, latency_figures
+from bench.figures import Figure, latency_figures
+from bench.servers import Backend
 
-AGENTS = "bench.agents:clock"
 TEXT = "1 every 0 ms"
 ANSWER, ANSWER_S = "20 every 100 ms", 2.0
 
@@ -34,46 +33,30 @@ LOADS = (
 
 async def figures(*, full: bool) -> AsyncIterator[Figure]:
     """The figures of this scenario."""
-    total = 1_000 if full else 300
-    async with (
-        servers.run_infrastructure() as infrastructure,
-        servers.run_gateway(infrastructure) as gateway,
-        servers.run_runner(infrastructure, AGENTS) as runner,
-        servers.run_baseline() as bare,
-    ):
-        pids = {
-            "gateway": gateway.pid,
-            "runner": runner,
-            "broker": infrastructure.nats.pid,
-            "database": infrastructure.postgres.pid,
-        }
-        await wait_for_runner(gateway.base)
-        for load in LOADS:
-            for name, base in (("rejoin", gateway.base), ("bare", bare.base)):
-                await http_load.send_chats(base, [TEXT] * 2 * load.concurrency, concurrency=load.concurrency)
-                before = {service: cpu_with_children_s(pid) for service, pid in pids.items()}
-                streams = await http_load.send_chats(
-                    base, [load.text] * total, concurrency=load.concurrency, interval_s=load.interval_s
-                )
-                for figure in latency_figures(
-                    f"first event, {load.name}", name, [stream.first_s for stream in streams]
-                ):
+    async with servers.run_rejoin_with_provider() as rejoin, servers.run_baseline() as bare:
+        backends = [rejoin, Backend("bare", bare.base, {})]
+        for backend in backends:
+            await http_load.wait_for_agent(backend.base, TEXT, "chat")
+        async for figure in measure(backends, LOADS, 1_000 if full else 300):
+            yield figure
+
+
+async def measure(backends: Sequence[Backend], loads: Sequence[Load], total: int) -> AsyncIterator[Figure]:
+    """Send `total` messages to each backend, the backends in turn."""
+    for load in loads:
+        for backend in backends:
+            warm = [TEXT] * 2 * load.concurrency
+            await http_load.send_chats(backend.base, warm, concurrency=load.concurrency, agent="chat")
+            streams = await http_load.send_chats(
+                backend.base,
+                [load.text] * total,
+                concurrency=load.concurrency,
+                interval_s=load.interval_s,
+                agent="chat",
+            )
+            for title, times_s in (
+                ("first event", [stream.first_s for stream in streams]),
+                ("first token", [stream.first_token_s for stream in streams]),
+            ):
+                for figure in latency_figures(f"{title}, {load.name}", backend.name, times_s):
                     yield figure
-                if name == "rejoin" and load is LOADS[-1]:
-                    for service, pid in pids.items():
-                        used_ms = (cpu_with_children_s(pid) - before[service]) * 1_000 / total
-                        yield Figure("CPU of a short run", "rejoin", service, used_ms, "ms")
-
-
-async def wait_for_runner(base: str) -> None:
-    """Wait until the runner answers."""
-    status = 0
-    while status != 200:  # noqa: PLR2004
-        stream = await http_load.send(base, http_load.chat_request(TEXT))
-        try:
-            await stream.wait_for_status()
-            await stream.read()
-        except ConnectionError:
-            pass
-        status = stream.status
-        stream.close()

@@ -13,7 +13,7 @@ import aiohttp
 
 from bench import http_load, nats_baseline, run_logs, servers
 from bench.figures import Figure, memory_kb, percentile
-from bench.scenarios.first import AGENTS, TEXT, wait_for_runner
+from bench.scenarios.first import TEXT
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
@@ -83,12 +83,12 @@ async def _installation() -> AsyncIterator[Installation]:
     async with AsyncExitStack() as stack:
         infrastructure = await stack.enter_async_context(servers.run_infrastructure())
         gateway = await stack.enter_async_context(servers.run_gateway(infrastructure))
-        await stack.enter_async_context(servers.run_runner(infrastructure, AGENTS))
+        await stack.enter_async_context(servers.run_runner(infrastructure, "bench.agents:clock"))
         connection = await stack.enter_async_context(
             nats_connection.connect(infrastructure.nats_url, "runner-log")
         )
         store = await stack.enter_async_context(await run_store.open_run_store(infrastructure.database_url))
-        await wait_for_runner(gateway.base)
+        await http_load.wait_for_agent(gateway.base, TEXT)
         log = JetStreamRunLog(connection, connection)
         run = (await run_logs.admit_run(store, "hello", "nobody")).position  # an agent that no runner serves
         await run_logs.append(log, run, ())

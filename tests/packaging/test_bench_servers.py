@@ -6,7 +6,7 @@ import re
 import pytest
 
 from bench import http_load, nats_baseline, run_logs, servers
-from bench.scenarios.first import AGENTS, wait_for_runner
+from bench.scenarios.first import TEXT
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres.runs import run_store
@@ -18,10 +18,10 @@ async def test_gateway_runner_and_baseline_answer_alike() -> None:
     async with (
         servers.run_infrastructure() as infrastructure,
         servers.run_gateway(infrastructure) as gateway,
-        servers.run_runner(infrastructure, AGENTS),
+        servers.run_runner(infrastructure, "bench.agents:clock"),
         servers.run_baseline() as baseline,
     ):
-        await wait_for_runner(gateway.base)
+        await http_load.wait_for_agent(gateway.base, TEXT)
         for base in (gateway.base, baseline.base):
             [reader] = await http_load.send_chats(base, ["3 every 1 ms"], concurrency=1)
             assert reader.done
@@ -52,9 +52,9 @@ async def test_the_load_generator_holds_streams_open_at_a_gateway_that_runs_else
         asyncio.timeout(60),
         servers.run_infrastructure() as infrastructure,
         servers.run_gateway(infrastructure) as gateway,
-        servers.run_runner(infrastructure, AGENTS),
+        servers.run_runner(infrastructure, "bench.agents:clock"),
     ):
-        await wait_for_runner(gateway.base)
+        await http_load.wait_for_agent(gateway.base, TEXT)
         options = ("--streams", "5", "--agent", "clock", "--text", "200 every 100 ms")
         async with servers.run_python("-m", "bench.open_streams", gateway.base, *options) as load:
             assert load.stdout is not None

@@ -26,7 +26,7 @@ def test_a_rate_is_measured_in_the_baselines_whichever_line_came_first() -> None
 
 
 def test_a_difference_is_what_it_takes_more_than_the_baseline() -> None:
-    title = "first event, 1 at once"
+    title = "first event, 50 under way"
     [one] = verdicts(Figure(title, "rejoin", "p50", 12.0, "ms"), Figure(title, "bare", "p50", 2.5, "ms"))
     assert (one.value, one.met) == (9.5, True)
     assert one.goal == "at most 10 ms over bare"
