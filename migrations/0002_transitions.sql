@@ -3,6 +3,8 @@
 -- The transitions of rejoin_protocol.lifecycle. The trigger keeps any process from storing another transition. A
 -- test compares the two tables.
 
+-- The transitions of rejoin_protocol.lifecycle. The trigger keeps any process from storing another transition. A
+-- test compares the two tables.
 create table run_transitions (
   before text not null,
   after text not null,

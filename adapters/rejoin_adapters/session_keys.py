@@ -3,7 +3,7 @@
 Two users of one tenant may both call a session `1`. A session's stored id is unique in the tenant: the first
 session of that name has the name itself, and the sessions of other users have the name with a mark of their
 user behind it. A user never sees the mark; a caller without a user sees all sessions of the tenant, by their
-stored ids. `migrations/0024_session_keys.sql` has the same rule.
+stored ids. `migrations/0003_sessions.sql` has the same rule.
 """
 
 import hashlib

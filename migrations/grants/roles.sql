@@ -25,8 +25,8 @@ begin
   end loop;
 
   if exists (select from pg_roles where rolname = 'rejoin_runner') then
-    -- Keys, limits, sessions of MCP clients and what users report are the gateways'.
-    foreach protected in array array['api_keys', 'audit_log', 'mcp_sessions', 'early_stops', 'tenants'] loop
+    -- Keys, limits and what users report are the gateways'.
+    foreach protected in array array['api_keys', 'audit_log', 'early_stops', 'tenants'] loop
       if to_regclass(protected) is not null then
         execute format('revoke all on %I from rejoin_runner', protected);
       end if;
@@ -45,7 +45,7 @@ begin
     if to_regclass('tenants') is not null then
       grant select, update (created_at) on tenants to rejoin_runner;
     end if;
-    -- A runner asks, and lets questions expire or ends them with their run. The trigger of migration 0018 keeps it from
+    -- A runner asks, and lets questions expire or ends them with their run. The trigger `own_decision` keeps it from
     -- deciding. What was asked never changes.
     if to_regclass('approvals') is not null then
       grant insert, update (state, decided_at, kind, output_schema, edit_schema) on approvals to rejoin_runner;

@@ -36,7 +36,7 @@ class RequestOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """The options of one request. The defaults set nothing. `instructions`: the caller's text, which stands
     behind the agent's own. The agent limits the numbers. `has_openai_tools`: the request's tools are those of
     a client of OpenAI's APIs. `webhook_url`: who is told of the run, whatever the agent takes; the last
-    field, because the trigger of migration 0040 reads it at the end of the JSON.
+    field, because the trigger `queue_webhooks` reads it at the end of the JSON.
     """
 
     instructions: str = ""

@@ -25,6 +25,9 @@ from rejoin_protocol.errors import Invalid, Unavailable
 log = structlog.get_logger("rejoin.migrate")
 
 LOCK = 0x52656A6F696E  # "Rejoin"
+FIRST = "0001"
+MARK = "rejoin 1"
+"""The comment on the table of tenants, from the first migration."""
 LOCK_POLL_S = 0.1
 TABLE_LOCK_S = 2.0
 TABLE_LOCK_TRIES = 30
@@ -62,8 +65,9 @@ def _grants() -> str:
 
 
 async def check_schema(database_url: str, *, exactly: bool = False) -> None:
-    """Raises `Invalid` if migrations are missing; with `exactly`, also if the database has newer ones, as
-    during a rollout of a newer version. Waits for the database.
+    """Raises `Invalid` if migrations are missing, or if those of an earlier development version made the
+    database; with `exactly`, also if the database has newer ones, as during a rollout of a newer version.
+    Waits for the database.
     """
     async with _connection(database_url) as connection, connection.transaction():
         applied = await _applied(connection)
@@ -98,7 +102,8 @@ async def check_writes(database: Database) -> None:
 async def migrate(database_url: str) -> list[str]:
     """Apply the missing migrations and return their versions. Waits for the database. Raises `Unavailable` if
     the lock of a table is not free within the retries; migrations applied before that stay. Raises `Invalid`
-    for the URL of a pooler in transaction mode: the lock of migrations belongs to a server connection.
+    for a database of an earlier development version, which stays as it is, and for the URL of a pooler in
+    transaction mode: the lock of migrations belongs to a server connection.
     """
     if parse_database_url(database_url).is_pooled:
         raise Invalid(
@@ -134,9 +139,17 @@ async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Mi
 
 
 async def _applied(connection: "asyncpg.Connection[asyncpg.Record]") -> set[str]:
+    """The versions that the database has. Raises `Invalid` if they are not of these files."""
     if not await connection.fetchval("select to_regclass('schema_migrations') is not null"):
         return set()
-    return {row["version"] for row in await connection.fetch("select version from schema_migrations")}
+    applied = {row["version"] for row in await connection.fetch("select version from schema_migrations")}
+    mark = await connection.fetchval("select obj_description(to_regclass('tenants'), 'pg_class')")
+    if FIRST in applied and mark != MARK:
+        raise Invalid(
+            "an earlier development version has made this database, and it cannot be migrated: create it anew "
+            "(for `rejoin dev`, delete the folder of its data)"
+        )
+    return applied
 
 
 async def _missing(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Migration]:

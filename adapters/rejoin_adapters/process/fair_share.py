@@ -4,7 +4,7 @@ Dynamic thresholds (A. Choudhury and E. Hahne, "Dynamic queue length thresholds"
 as long as it holds less than what is free. So one tenant alone holds at most about half, several tenants
 hold less each, and a tenant that holds nothing nearly always finds something free. Waiters are served first
 in, first out; the caller limits the wait. The database limits runs per tenant: `check_limits` in
-`migrations/0003_requests.sql`.
+`migrations/0006_admission.sql`.
 """
 
 import asyncio

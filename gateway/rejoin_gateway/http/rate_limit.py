@@ -4,7 +4,7 @@ Rates are the generic cell rate algorithm (GCRA, ITU-T I.371).
 
 Each gateway counts its own requests, so n gateways allow up to n times the rate. Limits that must be exact
 over all gateways are counted in the database: runs per tenant by `check_limits` in
-`migrations/0003_requests.sql`. Clocks are arguments.
+`migrations/0006_admission.sql`. Clocks are arguments.
 """
 
 import math

@@ -66,13 +66,13 @@ async def test_many_processes_migrate_at_once_and_one_does_the_work(empty: str) 
 
 async def test_a_migration_that_fails_leaves_nothing(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = [
-        migrate.Migration("0001", "create table one (id int)", ""),
-        migrate.Migration("0002", "create table two (id int); select 1 / 0", ""),
+        migrate.Migration("9001", "create table one (id int)", ""),
+        migrate.Migration("9002", "create table two (id int); select 1 / 0", ""),
     ]
     monkeypatch.setattr(migrate, "migrations", lambda: broken)
     with pytest.raises(asyncpg.DivisionByZeroError):
         await migrate.migrate(empty)
-    assert await missing_migrations(empty) == ["0002"]
+    assert await missing_migrations(empty) == ["9002"]
 
 
 async def test_a_migration_waits_for_a_lock_without_blocking_other_users_of_the_table(
@@ -119,6 +119,18 @@ async def test_an_older_version_works_with_a_newer_schema_and_recognises_it(empt
     await migrate.check_schema(empty)
     with pytest.raises(Invalid, match="does not know migrations 9999"):
         await migrate.check_schema(empty, exactly=True)
+
+
+async def test_a_database_of_other_migrations_with_the_same_numbers_is_refused_and_stays(empty: str) -> None:
+    async with fresh_connection(empty) as connection:
+        await connection.execute(
+            "create table schema_migrations (version varchar primary key); create table tenants (id text); "
+            "insert into schema_migrations values ('0001'), ('0047')"
+        )
+        for use in (migrate.migrate, migrate.check_schema):
+            with pytest.raises(Invalid, match="an earlier development version has made this database"):
+                await use(empty)
+        assert await connection.fetchval("select count(*) from schema_migrations") == 2
 
 
 async def test_going_down_leaves_an_empty_database(connection: Connection) -> None:

@@ -4,7 +4,6 @@
 -- and are deleted an hour after the last reference. A process that stores a file or refers to it touches its row
 -- first, and then has that hour to store the message. No foreign key to the tenant: the row must exist until a sweep
 -- has deleted the bytes.
-
 create table files (
   tenant_id text not null,
   id text not null,
@@ -157,30 +156,9 @@ language sql as $$
   update file_totals t set size_bytes = t.size_bytes - gone.size_bytes from gone where t.tenant_id = p_tenant
 $$;
 
--- The run that an earlier identical request has created; null if the request is new. Stores nothing.
-create function repeated_run(
-  p_tenant text, p_user text, p_session text, p_agent text, p_key text, p_message text, p_digest bytea
-) returns json language plpgsql as $$
-declare
-  made runs;
-begin
-  perform from sessions
-  where tenant_id = p_tenant and id = p_session and agent = p_agent and (p_user is null or user_id = p_user);
-  if not found then
-    return null;
-  end if;
-  made := run_of_key(p_tenant, p_session, p_key, 'submit', p_message, p_digest);
-  if made.id is null then
-    select r.* into made from messages m join runs r on r.id = m.run_id
-    where m.tenant_id = p_tenant and m.session_id = p_session and m.id = p_message and m.digest = p_digest;
-  end if;
-  return case when made.id is not null then run_json(made) end;
-end
-$$;
-
 -- migrate:down
 
-drop function repeated_run, forget_file, condemn_files, keep_file, touch_file;
+drop function forget_file, condemn_files, keep_file, touch_file;
 drop trigger checks on file_uses;
 drop function queue_file_check;
 drop trigger files on messages;

@@ -4,7 +4,6 @@
 -- transaction of the change, so that no way to the tables leaves it out. Services and commands say in
 -- `rejoin.actor` and `rejoin.peer` on whose behalf they act; `role` is what the database itself knows. No foreign
 -- keys: an entry outlives what it is about.
-
 create table audit_log (
   number bigint primary key generated always as identity,
   at timestamptz not null default clock_timestamp(),
@@ -53,6 +52,7 @@ end
 $$;
 
 create trigger audit after insert or delete on api_keys for each row execute function audit_key();
+
 -- Every change but that of the last use.
 create trigger audit_change after update on api_keys for each row
   when ((old.hash, old.scopes, old.agent, old.user_id, old.expires_at, old.revoked_at)
@@ -62,13 +62,15 @@ create trigger audit_change after update on api_keys for each row
 create function audit_decision() returns trigger
 language plpgsql security definer set search_path = public, pg_temp as $$
 begin
-  -- The output of a client's tool is no decision (0019_client_tools.sql).
+  -- The output of a client's tool is no decision.
   if new.kind = 'tool-output' then
     return null;
   end if;
   perform record_audit(
     new.tenant_id, 'approval.' || new.state, new.id,
-    json_build_object('session', new.session_id, 'run', new.run_id, 'tool', left(new.tool, 300)));
+    json_build_object(
+      'session', new.session_id, 'run', new.run_id, 'tool', left(new.tool, 300),
+      'edited', new.edited_input is not null));
   return null;
 end
 $$;
@@ -115,6 +117,31 @@ create trigger audit after update of limits on tenants for each row
 create trigger audit_first after insert on tenants for each row
   when (new.limits <> '{}') execute function audit_limits();
 
+create function audit_webhook() returns trigger
+language plpgsql security definer set search_path = public, pg_temp as $$
+declare
+  e webhook_endpoints := coalesce(new, old);
+begin
+  perform record_audit(
+    e.tenant_id,
+    case
+      when tg_op = 'INSERT' then 'webhook.added'
+      when tg_op = 'DELETE' then 'webhook.removed'
+      when old.secret is distinct from new.secret then 'webhook.rotated'
+      when new.disabled_at is not null then 'webhook.disabled'
+      else 'webhook.enabled'
+    end,
+    -- A URL's query may be a secret of the receiver.
+    e.id, json_build_object('url', left(split_part(e.url, '?', 1), 300), 'events', e.events));
+  return null;
+end
+$$;
+
+create trigger audit after insert or delete on webhook_endpoints for each row execute function audit_webhook();
+create trigger audit_change after update on webhook_endpoints for each row
+  when ((old.secret, old.disabled_at is null) is distinct from (new.secret, new.disabled_at is null))
+  execute function audit_webhook();
+
 -- store_types.AuditEntry.
 create function audit_json(a audit_log) returns json language sql stable as $$
   select json_build_object(
@@ -136,12 +163,19 @@ $$;
 
 -- migrate:down
 
+drop function forget_audit, audit_json;
+drop trigger audit_change on webhook_endpoints;
+drop trigger audit on webhook_endpoints;
+drop function audit_webhook;
 drop trigger audit_first on tenants;
 drop trigger audit on tenants;
+drop function audit_limits;
 drop trigger audit on sessions;
+drop function audit_deletion;
 drop trigger audit_decided on approvals;
 drop trigger audit on approvals;
+drop function audit_decision;
 drop trigger audit_change on api_keys;
 drop trigger audit on api_keys;
-drop function forget_audit, audit_json, audit_limits, audit_deletion, audit_decision, audit_key, record_audit;
+drop function audit_key, record_audit;
 drop table audit_log;

@@ -2,7 +2,6 @@
 
 -- Feedback on answers, and events that clients report. Both are read by session, newest first. Ids are unique for
 -- their owner, so an id does not reveal that another owner uses it.
-
 create table feedback (
   number bigint primary key generated always as identity,
   tenant_id text not null,
@@ -142,19 +141,9 @@ begin
 end
 $$;
 
--- How a session began: of each text of its first user message, the first 200 characters. Null if it has no text.
--- PostgreSQL reads no JSON that has a NUL in a string: here it becomes the replacement character.
-create function session_opening(p_tenant text, p_session text) returns text language sql stable as $$
-  select nullif(string_agg(left(part ->> 'text', 200), ''), '')
-  from json_array_elements((
-      select replace(body::text, '\u0000', '\ufffd')::json -> 'parts' from shown_messages(p_tenant, p_session)
-      where role = 'user' order by position limit 1)) part
-  where part ->> 'type' = 'text'
-$$;
-
 -- migrate:down
 
-drop function session_opening, add_client_event, add_feedback, client_event_json, feedback_json;
+drop function add_client_event, add_feedback, client_event_json, feedback_json;
 drop trigger client_events on sessions;
 drop function forget_client_events;
 drop table client_events, feedback;

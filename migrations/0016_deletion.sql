@@ -1,8 +1,44 @@
 -- migrate:up
 
+-- Deletion. Deleting a session deletes its runs; their logs in NATS must be deleted, too. Deleting a run stores its id
+-- here until a runner's sweep has purged its log.
+--
 -- Deletion in batches: no statement deletes many rows or bytes at once, however large a session is. A session that is too
 -- large for a batch first loses its oldest messages, runs, artifacts and events, and then the rest in one go; whoever is
 -- interrupted in between goes on with what is left.
+
+create table purges (
+  run_id text primary key,
+  due_at timestamptz not null default clock_timestamp(),
+  -- Purged once already. The second purge deletes what a runner has appended meanwhile; it is the last.
+  again boolean not null default false
+);
+
+create index purges_due on purges (due_at);
+
+create function purge_run() returns trigger language plpgsql as $$
+begin
+  insert into purges (run_id) values (old.id) on conflict do nothing;
+  return null;
+end
+$$;
+
+create trigger purges after delete on runs for each row execute function purge_run();
+
+-- Returns the ids of the session's runs, whose logs are purged later.
+create function delete_session(p_tenant text, p_user text, p_session text) returns json language plpgsql as $$
+declare
+  gone json;
+begin
+  if not lock_session(p_tenant, p_user, p_session) then
+    return null;
+  end if;
+  select coalesce(json_agg(id order by position), '[]') into gone from runs
+  where tenant_id = p_tenant and session_id = p_session;
+  delete from sessions where tenant_id = p_tenant and id = p_session;
+  return gone;
+end
+$$;
 
 -- How many messages, runs, artifacts or events of a session are left, counted up to p_max.
 create function count_rows(p_tenant text, p_session text, p_max bigint) returns bigint language sql stable as $$
@@ -100,4 +136,7 @@ $$;
 
 -- migrate:down
 
-drop function forget_batch, expire_batch, delete_batch, trim_session, count_rows;
+drop function forget_batch, expire_batch, delete_batch, trim_session, count_rows, delete_session;
+drop trigger purges on runs;
+drop function purge_run;
+drop table purges;
