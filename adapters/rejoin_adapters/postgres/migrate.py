@@ -146,8 +146,8 @@ async def _applied(connection: "asyncpg.Connection[asyncpg.Record]") -> set[str]
     mark = await connection.fetchval("select obj_description(to_regclass('tenants'), 'pg_class')")
     if FIRST in applied and mark != MARK:
         raise Invalid(
-            "an earlier development version has made this database, and it cannot be migrated: create it anew "
-            "(for `rejoin dev`, delete the folder of its data)"
+            "an earlier development version has made this database, and it cannot be migrated: create it "
+            "anew (for `rejoin dev`, delete the folder of its data)"
         )
     return applied
 
