@@ -69,6 +69,10 @@ class CrashingRunLog:
         """See `RunLog`."""
         await self._log.purge(run)
 
+    async def expect(self, run: RunId) -> None:
+        """See `RunLog`."""
+        await self._log.expect(run)
+
     def follow(self, run: RunId) -> AbstractAsyncContextManager[LiveSubscription]:
         """See `RunLog`."""
         return self._log.follow(run)

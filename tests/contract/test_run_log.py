@@ -9,7 +9,7 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream import live_feed, nats_connection
 from rejoin_adapters.jetstream.live_feed import READER_BYTES_MAX, LiveReader
 from rejoin_adapters.jetstream.log_tail import open_log_tail
 from rejoin_adapters.jetstream.run_log import LOG_READ_BYTES_MAX, JetStreamRunLog
@@ -341,7 +341,55 @@ async def test_readers_that_join_at_any_moment_see_every_record_once(
     assert seen == [list(range(count))] * len(seen)
 
 
+@pytest.mark.parametrize("early", [0, 1, 3])
+async def test_an_expected_run_is_followed_from_its_first_record(
+    log: RunLog, other: RunLog, run: RunId, early: int
+) -> None:
+    """Whether records come before the `follow` or behind it; a second reader reads what it has missed."""
+    await other.expect(run)
+    before = await write(log, run, *(b"%d" % number for number in range(early)))
+    async with open_log_tail(other, run) as one, open_log_tail(other, run) as two:
+        after = await write(log, run, b"x", b"y")
+        for tail in (one, two):
+            seen: list[Record] = []
+            while len(seen) < early + 2:
+                seen += await tail.next(SOON_S)
+            assert seen == [*before, *after]
+
+
 # --------------------------------------------------------------------------------- of the real one alone
+
+
+async def test_a_run_that_is_expected_and_not_followed_is_forgotten(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_feed, "EXPECTED_MAX", 2)
+    async with nats_connection.connect(nats_url, "expecting") as connection:
+        log, run = JetStreamRunLog(connection, connection), fresh()
+        await log.expect(run)
+        for _ in range(5):
+            await log.expect(fresh())
+        assert len(log._feeds) == 2
+        records = await write(log, run, b"a")
+        async with log.follow(run) as follow, open_log_tail(log, run) as tail:
+            assert not follow.is_whole
+            assert await tail.next(SOON_S) == records
+        monkeypatch.setattr(live_feed, "EXPECTED_S", 0)
+        await log.expect(run)
+        assert len(log._feeds) == 1
+
+
+async def test_an_expected_run_that_says_too_much_before_it_is_followed_is_read(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_feed, "EXPECTED_BYTES_MAX", 1_000)
+    async with nats_connection.connect(nats_url, "expecting") as connection:
+        log, run = JetStreamRunLog(connection, connection), fresh()
+        await log.expect(run)
+        records = await write(log, run, *[b"x" * 100] * 9)
+        await connection.flush()
+        async with open_log_tail(log, run) as tail:
+            assert await tail.next(SOON_S) == records
 
 
 async def test_readers_of_a_run_share_one_subscription_which_ends_with_the_last(nats_url: str) -> None:
@@ -359,11 +407,7 @@ async def test_readers_of_a_run_share_one_subscription_which_ends_with_the_last(
                 (record,) = await write(log, run, b"b")
                 assert await taken(one, 1) == [record]
             assert len(connection._client._subs) == subscribed
-            assert (log._feeds, connection._reconnect_callbacks, connection._loss_callbacks) == (
-                {},
-                set(),
-                {},
-            )
+            assert (len(log._feeds), connection._loss_callbacks) == (0, {})
 
 
 async def test_a_follower_that_is_cancelled_while_it_subscribes_leaves_nothing_behind(nats_url: str) -> None:
@@ -385,7 +429,7 @@ async def test_a_follower_that_is_cancelled_while_it_subscribes_leaves_nothing_b
                 task.cancel()
         await write(log, run, b"a")
         assert len(connection._client._subs) == subscribed
-        assert (log._feeds, connection._reconnect_callbacks, connection._loss_callbacks) == ({}, set(), {})
+        assert (len(log._feeds), connection._loss_callbacks) == (0, {})
 
 
 async def test_a_batch_that_the_broker_does_not_take_is_refused_and_not_tried_for_ever(nats_url: str) -> None:

@@ -14,6 +14,7 @@ from datetime import datetime
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_protocol.broker import subjects
+from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Record, parse_head
 
@@ -21,9 +22,16 @@ READER_BYTES_MAX = 256 * 1024
 """Bytes of the records that wait for one reader. Beyond it they are dropped, and the reader reads the log."""
 RECORD_OVERHEAD_BYTES = 256
 """Counted for each record besides its payload: many small records use memory, too."""
+EXPECTED_BYTES_MAX = 32 * 1024
+"""The same for a run that is expected and that nobody follows yet."""
+EXPECTED_MAX = 256
+EXPECTED_S = 10.0
+"""An expected run that nobody has followed after this time is not expected any more."""
 LIVE_LAG_PERIOD_S = 1.0
 WAIT_GRANULARITY_S = 0.1
-"""Waits end at multiples of it, so that the tail checks of many idle readers leave as one write."""
+"""Waits end at multiples of it, so that what many idle readers ask leaves as one write and one statement."""
+WAIT_GRANULARITY_SHARE = 0.05
+"""Of a wait: long ones end at multiples of so much, if that is more."""
 _SEQUENCE = re.compile(rb"\r\n%b: ?(\d+)\r\n" % subjects.SEQUENCE.encode())
 _BATCH = re.compile(rb"\r\n%b: ?([^\r\n]+)\r\n" % subjects.BATCH.encode())
 
@@ -41,7 +49,9 @@ def parse_record(message: RawMessage, tag: int) -> Record:
 class LiveReader:
     """The adapter of `LiveSubscription`."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int = READER_BYTES_MAX, *, is_whole: bool = False) -> None:
+        self.bytes_max = bytes_max
+        self.is_whole = is_whole
         self._records: list[Record] = []
         self._bytes = 0
         self._lost = False
@@ -71,7 +81,8 @@ class LiveReader:
         """See `LiveSubscription`."""
         if not self._records and not self._lost:
             loop = asyncio.get_running_loop()
-            self._deadline_s = math.ceil((loop.time() + seconds) / WAIT_GRANULARITY_S) * WAIT_GRANULARITY_S
+            step_s = max(WAIT_GRANULARITY_S, seconds * WAIT_GRANULARITY_SHARE)
+            self._deadline_s = math.ceil((loop.time() + seconds) / step_s) * step_s
             self._set_timer(loop)
             self._wakeup = loop.create_future()
             await self._wakeup
@@ -110,7 +121,7 @@ class LiveReader:
         if self._lost:
             return
         self._bytes += len(record.payload) + RECORD_OVERHEAD_BYTES
-        if self._bytes > READER_BYTES_MAX:
+        if self._bytes > self.bytes_max:
             self._slow = True
             self.lose()
             return
@@ -147,49 +158,140 @@ class LiveFeed:
 
     def __init__(self, lag_sampler: LagSampler, tag: int) -> None:
         self._tag = tag
-        self.readers: set[LiveReader] = set()
+        self.readers: list[LiveReader] = []
         self._lag_sampler = lag_sampler
         self._opening = asyncio.Lock()
-        self._cleanups: list[Callable[[], Awaitable[None]]] = []
+        self._unsubscribe: Callable[[], Awaitable[None]] | None = None
+        self._is_known = False
 
-    async def open(self, live: NatsConnection, run: RunId) -> None:
-        """Subscribe, and wait until the server has processed the subscription. A log read before that could
-        miss a record that is not delivered live either.
-        """
+    async def subscribe(self, live: NatsConnection, run: RunId) -> None:
+        """Subscribe, without waiting for the server."""
         async with self._opening:
-            if self._cleanups:
-                return
-            unsubscribe = await live.listen(live.names.live(run), self._on_message)
-            self._cleanups.append(unsubscribe)
-            try:
-                await live.flush()
-            except BaseException:
-                await self.close()
-                raise
-            remove_callback = live.on_reconnect(self._on_loss)
+            if self._unsubscribe is None:
+                self._unsubscribe = await live.listen(live.names.live(run), self._on_message)
 
-            async def forget_callback() -> None:
-                remove_callback()
-
-            self._cleanups.append(forget_callback)
+    async def wait_until_known(self, live: NatsConnection) -> None:
+        """Wait until the server has processed the subscription. A log read before that could miss a record
+        that is not delivered live either.
+        """
+        if not self._is_known:
+            await live.flush()
+            self._is_known = True
 
     async def close(self) -> None:
         """Unsubscribe."""
-        cleanups, self._cleanups = self._cleanups, []
-        for cleanup in reversed(cleanups):
-            await cleanup()
+        if self._unsubscribe is not None:
+            await self._unsubscribe()
 
     def _on_message(self, message: RawMessage) -> None:
         try:
             record = parse_record(message, self._tag)
         except ValueError:
             # Not published by the log. If it replaces a record, the record is in the log.
-            self._on_loss()
+            self.on_loss()
             return
         self._lag_sampler.sample(message)
         for reader in self.readers:
             reader.push(record)
 
-    def _on_loss(self) -> None:
+    def on_loss(self) -> None:
+        """Records may have been missed."""
         for reader in self.readers:
             reader.lose()
+
+
+class LiveFeeds:
+    """The feeds of one process. All readers of a run share one subscription."""
+
+    def __init__(self, live: NatsConnection, report_lag: Callable[[float], None]) -> None:
+        self._live = live
+        self._lag_sampler = LagSampler(report_lag)
+        self._feeds: dict[RunId, LiveFeed] = {}
+        self._expected: dict[RunId, tuple[LiveReader, float]] = {}
+        """The readers of runs that nobody follows yet, and since when; the oldest first."""
+        live.on_reconnect(self._on_reconnect)
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    async def expect(self, run: RunId, tag: int) -> None:
+        """See `RunLog`."""
+        clock_s = asyncio.get_running_loop().time
+        await self._drop_expected(clock_s())
+        reader = LiveReader(EXPECTED_BYTES_MAX, is_whole=True)
+        self._expected[run] = reader, clock_s()
+        with suppress(Unavailable):  # whoever follows the run tries again, and reads its log
+            await self._add(run, tag, reader).subscribe(self._live, run)
+            return
+        self._expected.pop(run, None)
+        await self.leave(run, reader)
+
+    async def _drop_expected(self, now_s: float) -> None:
+        """Make room for one, and drop those that nobody has followed in time."""
+        while self._expected:
+            run, (reader, since_s) = next(iter(self._expected.items()))
+            if len(self._expected) < EXPECTED_MAX and now_s - since_s < EXPECTED_S:
+                return
+            del self._expected[run]
+            await self.leave(run, reader)
+
+    def follow(self, run: RunId, tag: int) -> "FollowedRun":
+        """See `RunLog`."""
+        return FollowedRun(self, run, tag)
+
+    async def join(self, run: RunId, tag: int) -> LiveReader:
+        """A reader of a run; `leave` must follow."""
+        expected = self._expected.pop(run, None)
+        if expected is not None:
+            reader, _ = expected
+            reader.bytes_max = READER_BYTES_MAX
+            return reader
+        reader = LiveReader()
+        feed = self._add(run, tag, reader)
+        try:
+            await feed.subscribe(self._live, run)
+            await feed.wait_until_known(self._live)
+        except BaseException:
+            await self.leave(run, reader)
+            raise
+        return reader
+
+    def _add(self, run: RunId, tag: int, reader: LiveReader) -> LiveFeed:
+        feed = self._feeds.get(run)
+        if feed is None:
+            feed = self._feeds[run] = LiveFeed(self._lag_sampler, tag)
+        feed.readers.append(reader)
+        return feed
+
+    async def leave(self, run: RunId, reader: LiveReader) -> None:
+        """The reader reads no more."""
+        reader.close()
+        feed = self._feeds[run]
+        feed.readers.remove(reader)
+        # A reader that arrives while the feed closes gets a new feed: this one is out of the table.
+        if not feed.readers:
+            del self._feeds[run]
+            await feed.close()
+
+    def _on_reconnect(self) -> None:
+        for feed in self._feeds.values():
+            feed.on_loss()
+
+
+class FollowedRun:
+    """The context of `LiveFeeds.follow`. Small: each open stream has one."""
+
+    __slots__ = ("_feeds", "_reader", "_run", "_tag")
+    _reader: LiveReader
+
+    def __init__(self, feeds: LiveFeeds, run: RunId, tag: int) -> None:
+        self._feeds = feeds
+        self._run = run
+        self._tag = tag
+
+    async def __aenter__(self) -> LiveReader:
+        self._reader = await self._feeds.join(self._run, self._tag)
+        return self._reader
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._feeds.leave(self._run, self._reader)

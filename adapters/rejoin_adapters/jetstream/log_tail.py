@@ -9,9 +9,10 @@ and has no successor that reveals it; so after a period of silence the log is ch
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from types import TracebackType
+from typing import Self
 
 from rejoin_adapters.ports.run_log import LiveSubscription, RunLog
 from rejoin_protocol.errors import Gone
@@ -47,13 +48,28 @@ def take_contiguous(seq: int, records: Sequence[Record]) -> tuple[list[Record], 
 
 
 class LogTail:
-    """A position in a run's log that moves forward. Use `open_log_tail`."""
+    """A position in a run's log that moves forward, for the time of a block. Use `open_log_tail`. Small: each
+    open stream has one.
+    """
+
+    __slots__ = (
+        "_behind",
+        "_following",
+        "_index",
+        "_log",
+        "_on_resync",
+        "_restored",
+        "_run",
+        "_seq",
+        "_subscription",
+        "_tail_check_s",
+    )
+    _subscription: LiveSubscription
 
     def __init__(
         self,
         log: RunLog,
         run: RunId,
-        subscription: LiveSubscription,
         *,
         after: int,
         index: int,
@@ -62,13 +78,24 @@ class LogTail:
     ) -> None:
         self._log = log
         self._run = run
-        self._subscription = subscription
+        self._following = log.follow(run)
         self._seq = after
         self._index = index
         self._restored = restored
         self._on_resync = on_resync
-        self._behind = True  # the log may hold records that were neither read nor received live
+        self._behind = True
+        """Whether the log may hold records that were neither read nor received live."""
         self._tail_check_s = TAIL_CHECK_FIRST_S
+
+    async def __aenter__(self) -> Self:
+        self._subscription = await self._following.__aenter__()
+        self._behind = self._seq > 0 or not self._subscription.is_whole
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._following.__aexit__(kind, fault, trace)
 
     @property
     def caught_up(self) -> bool:
@@ -129,8 +156,7 @@ class LogTail:
         return records
 
 
-@asynccontextmanager
-async def open_log_tail(
+def open_log_tail(
     log: RunLog,
     run: RunId,
     *,
@@ -138,14 +164,11 @@ async def open_log_tail(
     index: int = 0,
     restored: bool = False,
     on_resync: Callable[[ResyncReason], None] = lambda _: None,
-) -> AsyncIterator[LogTail]:
-    """A run's records behind sequence `after`, where event `index` is expected next.
+) -> LogTail:
+    """A run's records behind sequence `after`, where event `index` is expected next; enter it.
 
     If the log had expired and starts again (`Mark.RESTORED`), it repeats the message from its beginning. A
     reader that has sent part of the message gets `Gone`; one that passes `restored` gets the repetition.
     `on_resync` is called on each return from live records to the log.
     """
-    async with log.follow(run) as subscription:
-        yield LogTail(
-            log, run, subscription, after=after, index=index, restored=restored, on_resync=on_resync
-        )
+    return LogTail(log, run, after=after, index=index, restored=restored, on_resync=on_resync)

@@ -7,13 +7,13 @@ connection, and the server then closes it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 
 import msgspec
 import structlog
 
-from rejoin_adapters.jetstream.live_feed import LagSampler, LiveFeed, LiveReader, parse_record
+from rejoin_adapters.jetstream.live_feed import LiveFeeds, LiveReader, parse_record
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection
 from rejoin_adapters.ports.run_log import LogPage
@@ -68,12 +68,10 @@ class JetStreamRunLog:
         api_connection: NatsConnection,
         report_lag: Callable[[float], None] = lambda _: None,
     ) -> None:
-        self._live_connection = live_connection
-        self._lag_sampler = LagSampler(report_lag)
+        self._feeds = LiveFeeds(live_connection, report_lag)
         self._api_connection = api_connection
         self._names = api_connection.names
         self._reads = asyncio.Semaphore(CONCURRENT_LOG_READS_MAX)
-        self._feeds: dict[RunId, LiveFeed] = {}
 
     def _get_subject(self, shard: int) -> str:
         return f"{subjects.JETSTREAM_API}.DIRECT.GET.{self._names.log_stream(shard)}"
@@ -222,24 +220,13 @@ class JetStreamRunLog:
             f"{subjects.JETSTREAM_API}.STREAM.PURGE.{self._names.log_stream(shard_of(run))}", query
         )
 
-    @asynccontextmanager
-    async def follow(self, run: RunId) -> AsyncIterator[LiveReader]:
+    async def expect(self, run: RunId) -> None:
+        """See `RunLog`."""
+        await self._feeds.expect(run, tagged(run, 0))
+
+    def follow(self, run: RunId) -> AbstractAsyncContextManager[LiveReader]:
         """See `RunLog`. All readers of one run in this process share one subscription."""
-        reader = LiveReader()
-        feed = self._feeds.get(run)
-        if feed is None:
-            feed = self._feeds[run] = LiveFeed(self._lag_sampler, tagged(run, 0))
-        feed.readers.add(reader)
-        try:
-            await feed.open(self._live_connection, run)
-            yield reader
-        finally:
-            feed.readers.discard(reader)
-            reader.close()
-            # A reader that arrives while the feed closes gets a new feed: this one is out of the table.
-            if not feed.readers and self._feeds.get(run) is feed:
-                del self._feeds[run]
-                await feed.close()
+        return self._feeds.follow(run, tagged(run, 0))
 
 
 def tagged(run: RunId, sequence: int) -> int:

@@ -23,6 +23,11 @@ class LogPage(msgspec.Struct, frozen=True):
 class LiveSubscription(Protocol):
     """The new records of a run as they are appended, in order. Records may be missing; `lost` says so."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it began before the run's first record: without a loss, nothing is in the log besides."""
+        ...
+
     def take(self) -> list[Record]:
         """Return the records that arrived since the last call, and clear `lost`. Does not wait."""
         ...
@@ -79,6 +84,12 @@ class RunLog(Protocol):
 
     async def purge(self, run: RunId) -> None:
         """Delete all records of a run, and their segments. A runner that still appends is fenced by it."""
+        ...
+
+    async def expect(self, run: RunId) -> None:
+        """Begin to follow a run that is not stored yet, for the `follow` that comes soon: that one then has
+        nothing to read. Of runs that nobody follows for a while nothing is kept.
+        """
         ...
 
     def follow(self, run: RunId) -> AbstractAsyncContextManager[LiveSubscription]:

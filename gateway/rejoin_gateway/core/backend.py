@@ -141,11 +141,13 @@ class Backend(msgspec.Struct, frozen=True):
         """
         self.broker.require_writable()
         time_ms = int(self.now().timestamp() * 1000)
+        run = ids.new_run_id(time_ms, self.random_bytes(ids.RANDOM_BYTES), self.broker.shards)
+        await self.log.expect(run)  # the broker learns it while the database works
         admission = Admission(
             owner,
             session,
             agent,
-            ids.new_run_id(time_ms, self.random_bytes(ids.RANDOM_BYTES), self.broker.shards),
+            run,
             ids.new_message_id(time_ms, self.random_bytes(ids.RANDOM_BYTES)),
             ask,
             when_busy=when_busy,

@@ -67,6 +67,8 @@ async def find_resume_point(run_log: RunLog, run: Run, position: Position, view:
         start = await _locate_count_without_voided(run_log, run, position, legacy_filter)
         return msgspec.structs.replace(start, voided=legacy_filter.voided)
     start = await _locate(run_log, run, position, view)
+    if run.attempt == 0:  # the database has just said so: no runner has written anything yet
+        return start
     # Locate first, then look for voids. The record that voids an event is stored after it, so a later read
     # cannot miss it.
     voided = await _find_voided(run_log, run)

@@ -168,7 +168,7 @@ async def test_other_calls_fail_at_once_while_the_broker_is_away(
         with pytest.raises(Unavailable):
             await call()
         assert monotonic() - start < 0.1
-    assert (log._feeds, connection._reconnect_callbacks, connection._loss_callbacks) == ({}, set(), {})
+    assert (len(log._feeds), connection._loss_callbacks) == (0, {})
     assert not connection._requests.list_pending()
     await servers.nats.start()
     await wait_until(lambda: connection.connected)

@@ -139,7 +139,7 @@ class LocalSystem:
         """For each run that a gateway follows, the number of its streams, in the order of their start."""
         runs = self.apps[gateway][SERVICE].backend.log
         assert isinstance(runs, JetStreamRunLog)
-        return {run: len(feed.readers) for run, feed in runs._feeds.items()}
+        return {run: len(feed.readers) for run, feed in runs._feeds._feeds.items()}
 
     # -------------------------------------------------------------------------------- as a client
 
