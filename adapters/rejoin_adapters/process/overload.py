@@ -6,6 +6,7 @@ execute a tool or a suspected run. So the container's own figure is compared wit
 """
 
 import ctypes
+import os
 import resource
 from collections.abc import Callable
 from contextlib import suppress
@@ -119,7 +120,7 @@ def read_process_usage() -> ProcessUsage:
     files_max = _limit(resource.RLIMIT_NOFILE)
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        files = sum(1 for _ in Path("/proc/self/fd").iterdir())
+        files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - thousands of `Path`s, twice a second
     except OSError:
         return ProcessUsage(0, None, 0, files_max)
     own_bytes, own_bytes_max = pages * resource.getpagesize(), _limit(resource.RLIMIT_AS)
