@@ -11,7 +11,7 @@ Texts, arguments and users are in it only if the operator asks for them; excepti
 import hashlib
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import msgspec
@@ -92,7 +92,6 @@ def request_headers(run_trace: str | None) -> dict[str, str]:
     return {name: value for name, value in headers.items() if value is not None}
 
 
-@contextmanager
 def span(
     name: str,
     *,
@@ -102,7 +101,7 @@ def span(
     shared: Mapping[str, Value] | None = None,
     expected: tuple[type[Exception], ...] = (),
     **own: str | int,
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """A span for the time of the block: a child of the current span, or of the span in the headers `within`,
     linked to the span that caused the request there. `own` attributes get the prefix `rejoin.`; `shared` ones
     are also those of all spans in the block. What is raised marks it as failed, unless it is `expected`.
@@ -124,8 +123,14 @@ def span(
         set_status_on_exception=False,
     )
     if not (_is_valid(new_span) or _is_valid(trace.get_current_span())):
-        yield new_span  # nothing is traced; each open stream would hold contexts that say nothing
-        return
+        return nullcontext(new_span)  # nothing is traced; each open stream would hold what says nothing
+    return _within(new_span, shared, expected)
+
+
+@contextmanager
+def _within(
+    new_span: Span, shared: Mapping[str, Value] | None, expected: tuple[type[Exception], ...]
+) -> Iterator[Span]:
     with (
         _sharing(shared),
         trace.use_span(new_span, end_on_exit=True, record_exception=False, set_status_on_exception=False),

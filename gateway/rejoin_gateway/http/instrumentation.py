@@ -6,13 +6,13 @@ ids and texts of users.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind
 
 from rejoin_adapters.process import redaction, tracing
 from rejoin_gateway.http.routes import route_of
@@ -28,44 +28,41 @@ UNTRACED_PATHS = ("/health/", "/metrics")
 SERVER_ERROR = 500
 
 
-@contextmanager
-def observe_request(
-    request: web.Request, metrics: GatewayMetrics
-) -> Iterator[Callable[[web.StreamResponse], None]]:
-    """A block that handles a request. It calls the yielded function with the response."""
+def request_span(request: web.Request) -> AbstractContextManager[Span]:
+    """The span of a request that begins now."""
     redaction.hide_only(_credential(request))
-    started_s = request[STARTED_S] = time.monotonic()
-    route = route_of(request)
-    template = None if route is None else route.path
-    status, is_stream = CLIENT_CLOSED_REQUEST, False
+    request[STARTED_S] = time.monotonic()
+    if request.path.startswith(UNTRACED_PATHS):
+        return nullcontext(INVALID_SPAN)
+    template = _template_of(request)
+    name = f"{request.method} {template}" if template else "unmatched"
+    return tracing.span(name, kind=SpanKind.SERVER, within=request.headers)
 
-    def record_response(response: web.StreamResponse) -> None:
-        nonlocal status, is_stream
-        status, is_stream = response.status, response.prepared
 
-    try:
-        if request.path.startswith(UNTRACED_PATHS):
-            yield record_response
-        else:
-            with tracing.span(
-                f"{request.method} {template}" if template else "unmatched",
-                kind=SpanKind.SERVER,
-                within=request.headers,
-            ) as span:
-                yield record_response
-                span.set_attributes(
-                    {
-                        "http.request.method": request.method,
-                        "http.route": template or "",
-                        "http.response.status_code": status,
-                    }
-                )
-                if status >= SERVER_ERROR:
-                    tracing.mark_failed(span, str(status))
-    finally:
-        metrics.count_request(
-            request.method, template, status, time.monotonic() - started_s, is_stream=is_stream
+def record_end(
+    request: web.Request, response: web.StreamResponse | None, span: Span, metrics: GatewayMetrics
+) -> None:
+    """The request has ended. `response` None: its client has left before there was one."""
+    template, status = _template_of(request), CLIENT_CLOSED_REQUEST
+    if response is not None:
+        status = response.status
+        span.set_attributes(
+            {
+                "http.request.method": request.method,
+                "http.route": template or "",
+                "http.response.status_code": status,
+            }
         )
+        if status >= SERVER_ERROR:
+            tracing.mark_failed(span, str(status))
+    is_stream = response is not None and response.prepared
+    duration_s = time.monotonic() - request[STARTED_S]
+    metrics.count_request(request.method, template, status, duration_s, is_stream=is_stream)
+
+
+def _template_of(request: web.Request) -> str | None:
+    route = route_of(request)
+    return None if route is None else route.path
 
 
 class BriefLogOfMalformedRequests(logging.Filter):

@@ -42,14 +42,14 @@ QUIET_PATHS = (*instrumentation.UNTRACED_PATHS, "/page/")
 @web.middleware
 async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id, answer it, log one line, and turn errors into responses."""
-    started_s = time.monotonic()
     id = _request_id(request)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request=id, peer=request.remote)
     connection = connection_of(request)
     if connection is not None:
         connection.begin(request)
-    with instrumentation.observe_request(request, request.app[SERVICE].backend.metrics) as record_response:
+    response, metrics = None, request.app[SERVICE].backend.metrics
+    with instrumentation.request_span(request) as span:
         try:
             response = await _respond_or_refuse(request, handler, id)
         finally:
@@ -57,7 +57,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
             rest_follows = not request.content.is_eof()
             if connection is not None:
                 connection.end(rest_follows=rest_follows)
-        record_response(response)
+            instrumentation.record_end(request, response, span, metrics)
         if not response.prepared:
             response.headers["x-request-id"] = id
             if rest_follows and connection is not None:
@@ -68,7 +68,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
             method=request.method,
             path=request.path[:PATH_CHARS_MAX],
             status=response.status,
-            took_ms=round((time.monotonic() - started_s) * 1000, 1),
+            took_ms=round((time.monotonic() - request[instrumentation.STARTED_S]) * 1000, 1),
         )
         return response
 

@@ -84,6 +84,8 @@ async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> 
     if size is None and request.body_exists:
         size = BODY_BYTES_MAX
     if size is None or size <= COUNTED_BODY_BYTES:
+        if request.get(_IS_WHOLE):
+            return await _read_within_limit(request, request.client_max_size)
         async with _time_limit(SMALL_TIMEOUT_S):
             return await _read_within_limit(request, request.client_max_size)
     if size > BODY_BYTES_MAX:

@@ -6,8 +6,8 @@ takes the answer as complete, and a client that sees a network error resumes.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -83,10 +83,9 @@ async def stream_replay(
     structlog.contextvars.bind_contextvars(session=replay.run.session, run=replay.run.id)
     if translate is None and wants_text(request):
         return await stream_text(request, replay)
-    headers = {**stream_headers(replay), **(more_headers or {})}
     if request.method == "HEAD":
-        return web.Response(headers=headers)
-    response = web.StreamResponse(headers=headers)
+        return web.Response(headers={**stream_headers(replay), **(more_headers or {})})
+    response = web.StreamResponse(headers={**stream_headers(replay), **(more_headers or {})})
     request_body.release_body(request)
     begin_response(request)
     if translate is None:
@@ -191,14 +190,19 @@ async def _write_frames(
         try:
             with abort_on_error(request, transport):
                 await begin_stream(request, response)
+                response.headers.clear()  # they are sent, and thousands of streams would hold them
+                end = b""
                 async with aclosing(frames):
                     async for data in frames:
+                        if data is sse.DONE:
+                            end = data  # it leaves with the end of the response
+                            continue
                         await response.write(data)
                         if is_silent and data != sse.KEEP_ALIVE:
                             is_silent = False
                             instrumentation.record_first_event(request, metrics)
                 request[STREAM_ENDED] = True
-                await response.write_eof()
+                await response.write_eof(end)
         finally:
             streams.discard(transport)
             metrics.set_open_streams(len(streams))
@@ -212,22 +216,32 @@ async def begin_stream(request: web.Request, response: web.StreamResponse) -> No
     await response.prepare(request)
 
 
-@contextmanager
-def abort_on_error(request: web.Request, transport: asyncio.Transport) -> Iterator[None]:
+class abort_on_error:  # noqa: N801 - it is used as a function
     """A block that writes a response in pieces: an error in it aborts the connection.
 
     The status has been sent, so an error can no longer be a status. Swallows `RejoinError` and
     `ConnectionError`.
     """
-    try:
-        yield
-    except RejoinError as fault:
-        log.warning("stream_aborted", error=str(fault))
-        request[STREAM_ENDED] = True
-        request.app[SERVICE].backend.metrics.count_aborted_stream()
-        transport.abort()
-    except ConnectionError:
-        log.info("client_disconnected")
-    except Exception:
-        transport.abort()
-        raise
+
+    __slots__ = ("_request", "_transport")
+
+    def __init__(self, request: web.Request, transport: asyncio.Transport) -> None:
+        self._request = request
+        self._transport = transport
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> bool:
+        match fault:
+            case RejoinError():
+                log.warning("stream_aborted", error=str(fault))
+                self._request[STREAM_ENDED] = True
+                self._request.app[SERVICE].backend.metrics.count_aborted_stream()
+                self._transport.abort()
+                return True
+            case ConnectionError():
+                log.info("client_disconnected")
+                return True
+            case Exception():
+                self._transport.abort()
+        return False

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 
 import msgspec
@@ -36,6 +37,8 @@ ROOM_SHARE = 20
 """One of so many connections makes room at once when none is free."""
 SITE_PREFIX = 64
 """One customer's IPv6 network counts as one peer."""
+PEERS_REMEMBERED = 1024
+"""Addresses whose peers are not worked out again."""
 REPORT_PERIOD_S = 10.0
 FILES_RESERVED_MAX = 256
 """File descriptors for everything but clients: broker, database, files that are fetched."""
@@ -243,7 +246,7 @@ class Connections:
     def add(self, inner: asyncio.Protocol, address: str) -> Connection | None:
         """The protocol of an accepted connection; None if its peer has as many as it may."""
         peer = peer_of(address)
-        if not is_this_machine(peer) and self._peers[peer] >= self.limits.peer_max:
+        if self._peers[peer] >= self.limits.peer_max and not is_this_machine(peer):
             self._refused += 1
             self.report("peer_connections_full", peer=peer, hint="REJOIN_CONNECTIONS_PER_PEER_MAX")
             return None
@@ -304,6 +307,7 @@ class Connections:
         self._reported_at_s, self._refused = now_s, 0
 
 
+@lru_cache(PEERS_REMEMBERED)
 def peer_of(address: str) -> str:
     """What counts as one peer: an IPv4 address, or the network of an IPv6 address."""
     try:

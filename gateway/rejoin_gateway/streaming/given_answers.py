@@ -28,7 +28,7 @@ class GivenAnswers:
         self._store = store
         self._run = run
         self._view = view
-        self._shown: set[ApprovalId] = set()
+        self._shown: frozenset[ApprovalId] = frozenset()
 
     async def frames(self) -> bytes:
         """The frames of the answers that are new since the last call; none while the database is away."""
@@ -43,7 +43,7 @@ class GivenAnswers:
         found = await self._find_message() if calls else None
         if found is None:  # the run goes on: its log tells the rest
             return []
-        self._shown.update(call.approval.request.id for call in calls)
+        self._shown |= {call.approval.request.id for call in calls}
         return _encode_answers(found, calls)
 
     async def _new_calls(self) -> list[AskedCall]:
