@@ -73,8 +73,8 @@ class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
             fails. Default: 2.
         context_window: How much of a long conversation the model is shown. Default: everything.
         summarize_history: Whether the model summarizes what `context_window` drops. Default: False.
-        text_interval_s: Seconds for which text deltas are merged into one event, up to a whole word. 0: every
-            delta is an event. Default: 0.04.
+        text_interval_s: Seconds for which text deltas are merged into one event; of a fast model in whole
+            words. 0: every delta is an event. Default: 0.04.
         status_updates: When the progress of a run is summarized. Default: never.
         custom_loop: A loop in place of model and tools: use the decorator `agent`. Default: None.
         max_steps: How many times the model may be called in one turn. Default: 20.

@@ -54,9 +54,9 @@ class EventWriter:
         self._last_write_s = 0.0
         self._lock = asyncio.Lock()
         """Held during a write: a write may wait for the journal, and others must not overtake it."""
-        self._wake = asyncio.Event()
-        self._wake_at_s: float | None = None
-        """When `run_timer` wakes next; None: only when it is woken."""
+        self._due = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        """Sets `_due`."""
 
     async def write(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """Write the run's next event: text when its interval is over, anything else at once. Raises
@@ -94,7 +94,7 @@ class EventWriter:
             self._operations.append((chunk, audience))
             if len(self._operations) > QUEUED_OPERATIONS_MAX:
                 await self._write_operations()
-            self._wake_timer()
+            self._set_timer()
 
     async def flush(self) -> None:
         """Write all that is buffered. Call it before the open parts are ended; no text may follow."""
@@ -107,16 +107,17 @@ class EventWriter:
 
     async def run_timer(self) -> None:
         """Write what is buffered when it is due, until cancelled."""
-        clock = asyncio.get_running_loop().time
-        while True:
-            self._wake.clear()
-            self._wake_at_s = self._due_s()
-            try:
-                async with asyncio.timeout_at(self._wake_at_s):
-                    await self._wake.wait()
-            except TimeoutError:
+        try:
+            while True:
+                await self._due.wait()
+                self._due.clear()
+                self._timer = None
                 async with self._lock:
-                    await self._write_due(clock())
+                    await self._write_due(_now_s())
+                    self._set_timer()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
 
     def _due_s(self) -> float | None:
         operations_s = self._last_write_s + PAUSE_S if self._operations else None
@@ -129,13 +130,16 @@ class EventWriter:
         if self._operations and now_s >= self._last_write_s + PAUSE_S:
             await self._write_operations()
 
-    def _wake_timer(self) -> None:
-        """Wake `run_timer` if something is due before it wakes by itself. A fast model would wake it for
-        each delta otherwise.
+    def _set_timer(self) -> None:
+        """Let `run_timer` wake when something is due. A timer that fires too early is kept: else a fast model
+        would set one for each delta.
         """
         due_s = self._due_s()
-        if due_s is not None and (self._wake_at_s is None or due_s < self._wake_at_s):
-            self._wake.set()
+        if due_s is None or (self._timer is not None and self._timer.when() <= due_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(due_s, self._due.set)
 
     async def _write_delta(self, chunk: Delta) -> None:
         part = _part_key(chunk)
@@ -149,7 +153,7 @@ class EventWriter:
         text = self._pacer.add(part, chunk.delta, _now_s())
         if text:
             await self._emit_text(part, text)
-        self._wake_timer()
+        self._set_timer()
 
     async def _write_end(self, chunk: End) -> None:
         part = _part_key(chunk)

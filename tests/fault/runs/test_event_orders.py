@@ -36,8 +36,8 @@ async def test_an_interrupted_loop_is_over_before_its_run_is(system: LocalSystem
     @agent(name=system.agent, text_interval_s=60)
     async def says(run: RunInput[None]) -> AsyncIterator[Any]:
         try:
-            yield run.text
-            yield " more"
+            yield f"{run.text} "
+            yield "more"
             yield chunks.SourceUrl(source_id="1", url="https://example.org")  # the text's end is waited for
         finally:
             cleaning.set()
