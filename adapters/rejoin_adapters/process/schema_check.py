@@ -3,7 +3,7 @@
 `jsonschema` takes what it takes: it compares each item with all others for `uniqueItems`, runs patterns by
 `re`, which may backtrack for ever, looks evaluated items and properties up in lists, and finds every mismatch
 of a value. The value is a stranger's: 40 KB of distinct objects would hold up a process for 20 s. So a check
-stops after a time, and these are replaced here.
+stops after a time, and these are replaced here. So is `multipleOf`, which fails for huge numbers.
 
 For an application's schema, which is trusted, use `find_mismatch`. The parts below it serve those who check
 by a schema that is not trusted either (`rejoin_runner.mcp.schema_check`). Imported only where needed: its
@@ -12,6 +12,7 @@ libraries take a while to load.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
+from fractions import Fraction
 from functools import cache
 from itertools import islice
 from time import thread_time
@@ -68,11 +69,12 @@ def require_time() -> float:
 
 def bounded(draft: type[Validator], keywords: Mapping[str, Callable[..., Iterable[Any]]]) -> type[Validator]:
     """The draft's validator class with these keywords in place of its own, which stops when the time is used
-    up.
+    up, and which calculates with any number.
 
     Raises `TypeError` if the installed `jsonschema` cannot be bounded.
     """
-    made: type[Validator] = extend(draft, keywords)  # type: ignore[no-untyped-call]
+    exact = {name: _check_multiple for name in ("multipleOf", "divisibleBy") if name in draft.VALIDATORS}
+    made: type[Validator] = extend(draft, {**exact, **keywords})  # type: ignore[no-untyped-call]
     made.evolve = _evolve  # type: ignore[method-assign,assignment]
     _require_bounds(made)
     return made
@@ -153,6 +155,21 @@ def _check_additional_properties(
             yield ValidationError(f"Additional properties are not allowed ({name!r} was unexpected)")
         elif allowed is not True:
             yield from validator.descend(one, allowed, path=name)
+
+
+def _check_multiple(validator: Any, divisor: Any, value: Any, _: Any) -> Iterator[ValidationError]:
+    if validator.is_type(value, "number") and not _is_multiple(value, divisor):
+        yield ValidationError(f"{value!r} is not a multiple of {divisor!r}")
+
+
+def _is_multiple(value: Any, divisor: Any) -> bool:
+    """By the decimal numbers as written: as floats, 19.99 is no multiple of 0.01, and a huge integer has no
+    quotient. Nothing is a multiple of 0.
+    """
+    try:
+        return (Fraction(repr(value)) / Fraction(repr(divisor))).denominator == 1
+    except (ZeroDivisionError, ValueError):  # ValueError: infinity and NaN are no decimal numbers
+        return False
 
 
 def _check_unique_items(validator: Any, wanted: Any, value: Any, _: Any) -> Iterator[ValidationError]:

@@ -8,6 +8,7 @@ from jsonschema import Draft202012Validator
 
 from rejoin_adapters.process import schema_check
 from rejoin_adapters.process.schema_check import CheckTimeout, find_mismatch
+from rejoin_runner.mcp.schema_check import find_mismatches
 
 LISTED = {"type": "array", "uniqueItems": True}
 NAMED = {
@@ -77,6 +78,65 @@ def test_a_fault_says_what_and_where() -> None:
     assert (fault.message, fault.json_path) == ("'B' does not match '^[a-z]+$'", "$['x-a']")
 
 
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("value", "divisor", "fits"),
+    [
+        (6, 3, True),
+        (7, 3, False),
+        (19.99, 0.01, True),
+        (19.995, 0.01, False),
+        (HUGE, HUGE, True),
+        (HUGE + 1, HUGE, False),
+        (1.5, HUGE, False),
+        (0, HUGE, True),
+        (HUGE, 0.1, True),
+        (HUGE, 0.3, False),
+        (1e308, 1e-308, True),
+        (1e308, 5e-324, True),
+        (5e-324, 1e308, False),
+        (-3, 1.5, True),
+        (3, 0, False),
+        (3, 0.0, False),
+        (float("inf"), 2, False),
+        (float("nan"), 0.5, False),
+        (True, 7, True),
+    ],
+    ids=str,
+)
+def test_multiples_are_exact_for_every_number(value: Any, divisor: Any, fits: bool) -> None:
+    """In both checks: of an application's schema, and of a schema from elsewhere."""
+    schema = {"multipleOf": divisor}
+    fault, foreign = find_mismatch(value, schema), find_mismatches(schema, value)
+    assert (fault is None) is (foreign == []) is fits
+    if fault is not None:
+        assert foreign == [f"{fault.message} at $"] == [f"{value!r} is not a multiple of {divisor!r} at $"]
+
+
+def test_the_oldest_draft_calls_it_otherwise() -> None:
+    schema = {"$schema": "http://json-schema.org/draft-03/schema#", "divisibleBy": HUGE}
+    assert find_mismatches(schema, 1.5) == [f"1.5 is not a multiple of {HUGE} at $"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"maximum": HUGE, "minimum": -HUGE, "exclusiveMaximum": 1e308, "exclusiveMinimum": 5e-324},
+        {"const": HUGE},
+        {"enum": [HUGE, 1.5]},
+        {"type": "integer"},
+        {"minLength": HUGE, "minItems": HUGE, "minProperties": HUGE},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("value", [HUGE, 1.5, -1e308, 5e-324, float("inf"), float("nan"), "", [], {}], ids=str)
+def test_huge_numbers_are_compared(schema: dict[str, Any], value: Any) -> None:
+    expected = next(iter(Draft202012Validator(schema).iter_errors(value)), None)
+    assert (find_mismatch(value, schema) is None) is (expected is None)
+
+
 NESTED: Any = []
 for _ in range(3_000):
     NESTED = [NESTED]
@@ -114,6 +174,8 @@ def test_what_the_library_takes_seconds_for_is_told_at_once(schema: dict[str, An
         ({"items": {"type": "integer"}}, [1] * 500_000),
         (LISTED, [{"a": number} for number in range(500_000)]),
         (LISTED, [NESTED]),
+        ({"$ref": "#"}, 1),
+        ({"items": {"$ref": "#"}}, NESTED),
     ],
     ids=[
         "pattern",
@@ -125,6 +187,8 @@ def test_what_the_library_takes_seconds_for_is_told_at_once(schema: dict[str, An
         "many values",
         "many items",
         "deep",
+        "a reference to itself",
+        "deep references",
     ],
 )
 def test_what_takes_too_long_ends(

@@ -130,6 +130,14 @@ def test_a_fault_names_the_place(value: Any, pointer: str, said: str) -> None:
     assert told.value.pointer == pointer
 
 
+def test_a_huge_number_is_a_fault_like_others() -> None:
+    """A float of it does not exist: `jsonschema` fails where it divides it."""
+    schema = {"type": "object", "properties": {"price": {"multipleOf": 0.03}}}
+    with pytest.raises(Invalid) as told:
+        validate_context({"price": 10**400}, schema)
+    assert told.value.pointer == "/context/price"
+
+
 def test_a_fault_does_not_name_the_value() -> None:
     with pytest.raises(Invalid) as told:
         validate_context({"tenant_id": "a", "seats": "hunter2"}, SCHEMA)
