@@ -102,7 +102,8 @@ RETRY = {
         "schema": {"type": "integer", "minimum": 1},
     }
 }
-CHALLENGE = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}}
+TEXT = {"type": "string"}
+CHALLENGE = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": TEXT}}
 TEXT_MEANING = (
     "The answer's text as it grows, without reasoning and tools, for a client whose `Accept` is `text/plain` "
     "and nothing else. Of a typed answer, its JSON. A failure breaks the connection, or is a 500 with its "
@@ -411,7 +412,8 @@ def _optional_parameter(place: str, name: str, meaning: str, kind: Any) -> dict[
 
 
 def _responses(route: Route) -> dict[str, Any]:
-    responses = {str(int(status)): _success(kind) for status, kind in route.doc.responses.items()}
+    documented = route.doc.responses.items()
+    responses = {str(int(status)): _success(kind, route.doc.response_headers) for status, kind in documented}
     for status in _error_statuses(route):
         success, error = responses.get(str(status.value), {}), _error(status, route)
         content = {**error["content"], **success.get("content", {})}
@@ -419,8 +421,8 @@ def _responses(route: Route) -> dict[str, Any]:
     return dict(sorted(responses.items()))
 
 
-def _success(kind: Any) -> dict[str, Any]:
-    kinds = _as_sequence(kind)
+def _success(kind: Any, headers: Mapping[str, str]) -> dict[str, Any]:
+    kinds, named = _as_sequence(kind), {name: (meaning, TEXT) for name, meaning in headers.items()}
     response: dict[str, Any] = {"description": "Success." if kinds else "Success, without a body."}
     content: dict[str, Any] = {}
     schemas = [_schema(item) for item in kinds if _is_json(item)]
@@ -432,11 +434,10 @@ def _success(kind: Any) -> dict[str, Any]:
         chunk = {"$ref": REFS.format(name="UIMessageChunk")}
         content[PLAIN_TEXT] = {"schema": {"type": "string", "description": TEXT_MEANING}}
         content[EVENT_STREAM] = {"schema": _sse_schema({"id": _schema(Cursor)}, chunk)}
-        response["headers"] = {
-            name: {"description": meaning, "schema": schema}
-            for name, (meaning, schema) in STREAM_HEADER_DOCS.items()
-        }
-    return response | ({"content": content} if content else {})
+        named |= STREAM_HEADER_DOCS
+    described = {name: {"description": meaning, "schema": of} for name, (meaning, of) in named.items()}
+    members = {"headers": described, "content": content}
+    return response | {name: member for name, member in members.items() if member}
 
 
 def _text_schema(media_type: str) -> dict[str, Any]:

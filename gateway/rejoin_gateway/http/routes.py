@@ -49,6 +49,8 @@ class RouteDoc(msgspec.Struct, frozen=True):
     """
     query: Parameters = msgspec.field(default_factory=dict)
     headers: Parameters = msgspec.field(default_factory=dict)
+    response_headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Headers of successful responses besides those of every stream, and what each says."""
     tag: str = ""
     error_statuses: Sequence[int] = ()
     """Statuses besides those that follow from method, scope and body."""

@@ -131,7 +131,9 @@ def test_the_oldest_draft_calls_it_otherwise() -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("value", [HUGE, 1.5, -1e308, 5e-324, float("inf"), float("nan"), "", [], {}], ids=str)
+@pytest.mark.parametrize(
+    "value", [HUGE, 1.5, -1e308, 5e-324, float("inf"), float("nan"), "", [], {}], ids=str
+)
 def test_huge_numbers_are_compared(schema: dict[str, Any], value: Any) -> None:
     expected = next(iter(Draft202012Validator(schema).iter_errors(value)), None)
     assert (find_mismatch(value, schema) is None) is (expected is None)

@@ -30,6 +30,10 @@ from rejoin_protocol.request_tools import RequestTool
 from rejoin_protocol.run_request import AgentEntry
 
 IGNORED_HEADER = "Rejoin-Ignored"
+IGNORED_HEADER_DOC: Mapping[str, str] = {
+    IGNORED_HEADER: "The fields of the request that have no effect, by their places: `user, tools.2`. "
+    "Missing if all have one."
+}
 IGNORED_MAX = 32
 """Names in the header; more are left out."""
 _SHOWN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")

@@ -17,6 +17,7 @@ from msgspec import Meta
 from rejoin_adapters.store_types import Run
 from rejoin_gateway.api.openai import request_input
 from rejoin_gateway.api.openai.caller_options import (
+    IGNORED_HEADER_DOC,
     CallerFields,
     CallerRequest,
     TokenCount,
@@ -366,6 +367,7 @@ ROUTES = tuple(
                     "x-conversation-id": "The conversation to continue. Only the last message is sent to it.",
                     **IDEMPOTENCY_HEADER,
                 },
+                response_headers=IGNORED_HEADER_DOC,
                 takes_context=True,
                 tag="openai",
                 example={"model": "demo", "messages": [{"role": "user", "content": "hello"}]},

@@ -18,7 +18,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from rejoin_gateway.api.openai import request_input
-from rejoin_gateway.api.openai.caller_options import CallerFields, TokenCount
+from rejoin_gateway.api.openai.caller_options import IGNORED_HEADER_DOC, CallerFields, TokenCount
 from rejoin_gateway.api.openai.client_outputs import (
     find_asking_run,
     metadata_of_turn,
@@ -435,6 +435,7 @@ ROUTES = tuple(
                 body=CreateResponseRequest,
                 responses={200: (dict[str, Any], EVENT_STREAM)},
                 headers=IDEMPOTENCY_HEADER,
+                response_headers=IGNORED_HEADER_DOC,
                 takes_context=True,
                 tag="openai",
                 example={"model": "demo", "input": "hello"},

@@ -127,6 +127,23 @@ def test_who_may_call_is_said_with_the_scope() -> None:
     assert not {"401", "403", "429"} & set(opened["responses"])
 
 
+def test_headers_of_a_response_are_those_of_the_route_and_of_streams() -> None:
+    said = {"X-Said": "What was said."}
+    plain = operation("GET", "/a", Scope.CHAT, RouteDoc("A", None, {200: Given}, response_headers=said))
+    assert plain["responses"]["200"]["headers"] == {
+        "X-Said": {"description": "What was said.", "schema": {"type": "string"}}
+    }
+    stream = operation("GET", "/a", Scope.CHAT, RouteDoc("A", None, {200: bytes}, response_headers=said))
+    assert {"X-Said", "x-workflow-run-id"} <= stream["responses"]["200"]["headers"].keys()
+
+
+@pytest.mark.parametrize("base", ["/v1", "/run/v1"])
+@pytest.mark.parametrize("route", ["/chat/completions", "/responses"])
+def test_the_contract_says_where_fields_without_effect_are_named(base: str, route: str) -> None:
+    told = document()["paths"][base + route]["post"]["responses"]["200"]["headers"]
+    assert "no effect" in told["Rejoin-Ignored"]["description"]
+
+
 def test_a_body_brings_the_refusals_of_bodies() -> None:
     with_body = operation(
         "POST", "/a", Scope.CHAT, RouteDoc("A", Asked, {200: Given}, headers=IDEMPOTENCY_HEADER)
