@@ -44,11 +44,12 @@ PAUSES = {
 
 def pauses(path: Path) -> bool:
     """Whether a file sleeps. `sleep(0)`, which lets other tasks run, does not count."""
-    return any(
+    source = path.read_text(encoding="utf-8")
+    return "sleep(" in source and any(
         isinstance(node, ast.Call)
         and ast.unparse(node.func) in {"asyncio.sleep", "time.sleep", "sleep"}
         and ast.unparse(node.args[0]) != "0"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(ast.parse(source))
     )
 
 

@@ -7,12 +7,14 @@ A test names the features that it shows: `@pytest.mark.feature("F50", "F52")`. T
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "rows.md"
 FEATURES = [f"F{number}" for number in range(1, 122)]
 LINE = re.compile(r"\| (?P<feature>F\d+) \| (?P<description>.*?) \| (?P<files>.*?) \|")
+MARK = "pytest.mark.feature"
 OPEN = "**open**"
 
 
@@ -24,7 +26,7 @@ def marked_features(source: str) -> set[str]:
         ast.literal_eval(argument)
         for marks in _marks(ast.parse(source))
         for mark in ast.walk(marks)
-        if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.feature"
+        if isinstance(mark, ast.Call) and ast.unparse(mark.func) == MARK
         for argument in mark.args
     }
 
@@ -37,11 +39,13 @@ def _marks(source: ast.Module) -> Iterator[ast.expr]:
             yield node.value
 
 
+@cache
 def files_by_feature() -> dict[str, list[str]]:
     """For each marked feature, the test files (paths below `tests/`) that show it."""
     files: dict[str, list[str]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for feature in marked_features(path.read_text(encoding="utf-8")):
+        source = path.read_text(encoding="utf-8")
+        for feature in marked_features(source) if MARK in source else ():
             files.setdefault(feature, []).append(str(path.relative_to(ROOT / "tests")))
     return files
 
