@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -214,16 +215,14 @@ async def test_no_value_in_a_body_breaks_a_route(system: LocalSystem, base: str,
 
 @pytest.mark.slow
 async def test_no_header_breaks_a_route(system: LocalSystem, base: str) -> None:
-    for route in ROUTES:
-        for name in HEADERS:
-            for value in HEADER_VALUES:
-                body = None if route.doc.body is None else b"{}"
-                url = base + path_of(route, "nobody")
-                assert await status_of(system, route, url, body, **{name: value}) < 500, (
-                    route.path,
-                    name,
-                    value,
-                )
+    """Each value of a header goes to one route of `PLACES_EACH`, other values to the others."""
+    for number, (route, name, value) in enumerate(product(ROUTES, HEADERS, HEADER_VALUES)):
+        # The numbers of a route's pairs shift from route to route, so that no pair meets the same routes.
+        if (number + number // (len(HEADERS) * len(HEADER_VALUES))) % PLACES_EACH:
+            continue
+        body = None if route.doc.body is None else b"{}"
+        url = base + path_of(route, "nobody")
+        assert await status_of(system, route, url, body, **{name: value}) < 500, (route.path, name, value)
 
 
 @pytest.mark.slow

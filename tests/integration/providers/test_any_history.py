@@ -128,7 +128,7 @@ def test_each_provider_answers_the_next_turn_of_any_history(asked: Asked) -> Non
 @pytest.mark.feature("F99")
 @pytest.mark.slow
 def test_each_provider_answers_the_next_turn_of_very_many_histories(asked: Asked) -> None:
-    @settings(max_examples=int(os.environ.get("REJOIN_HISTORIES", "150")))
+    @settings(max_examples=int(os.environ.get("REJOIN_HISTORIES", "60")))
     @given(data=st.data())
     def answers(data: st.DataObject) -> None:
         check(asked, data)
