@@ -113,30 +113,51 @@ $$;
 
 create trigger bound before insert on webhook_deliveries for each row execute function bound_webhooks();
 
--- Take deliveries to send now: of each session, endpoint and URL the oldest; at most p_each at a time of an endpoint and
--- p_tenant of a tenant, over all senders. Another sender takes them again after p_lease_s.
+-- Who receives what is sent to a URL: its host and port.
+create function webhook_receiver(p_url text) returns text language sql immutable as $$
+  select lower(substring(p_url from '^[^:]+://([^/?#]+)'))
+$$;
+
+-- The deliveries of an endpoint that may be sent now: of each session and URL the oldest.
+create function due_webhooks(p_endpoint text) returns setof webhook_deliveries language sql stable as $$
+  select d.* from webhook_deliveries d
+  where d.endpoint_id = p_endpoint and d.state = 'pending' and d.due_at <= statement_timestamp()
+    and (d.leased_until is null or d.leased_until < statement_timestamp())
+    and not exists (
+      select from webhook_deliveries earlier
+      where earlier.endpoint_id = d.endpoint_id and earlier.session_id = d.session_id
+        and earlier.url is not distinct from d.url
+        and earlier.state = 'pending' and earlier.number < d.number)
+$$;
+
+-- Take deliveries to send now: at most p_each at a time of an endpoint and p_tenant of a tenant, over all senders. Of an
+-- endpoint whose URLs requests name, at most half of p_each to one receiver: one that hangs leaves the others their places.
+-- Another sender takes them again after p_lease_s.
 create function claim_webhooks(p_max integer, p_each integer, p_tenant integer, p_lease_s double precision)
 returns json language sql as $$
-  with loads as (
-    select e.id, e.tenant_id, (
-      select count(*) from webhook_deliveries sending
-      where sending.endpoint_id = e.id and sending.state = 'pending'
-        and sending.leased_until >= statement_timestamp()) as busy
+  with sending as (
+    select endpoint_id, webhook_receiver(url) as receiver, count(*) as busy from webhook_deliveries
+    where state = 'pending' and leased_until >= statement_timestamp()
+    group by endpoint_id, receiver),
+  loads as (
+    select e.id, e.tenant_id, e.url, coalesce((select sum(busy) from sending where endpoint_id = e.id), 0) as busy
     from webhook_endpoints e where e.disabled_at is null),
   shares as (select *, sum(busy) over (partition by tenant_id) as tenant_busy from loads),
   due as (
     select d.number, tenant_busy + row_number() over (partition by s.tenant_id order by d.due_at) as place
     from shares s
     cross join lateral (
-      select number, due_at from webhook_deliveries d
-      where d.endpoint_id = s.id and d.state = 'pending' and d.due_at <= statement_timestamp()
-        and (d.leased_until is null or d.leased_until < statement_timestamp())
-        and not exists (
-          select from webhook_deliveries earlier
-          where earlier.endpoint_id = d.endpoint_id and earlier.session_id = d.session_id
-            and earlier.url is not distinct from d.url
-            and earlier.state = 'pending' and earlier.number < d.number)
-      order by d.due_at limit greatest(0, p_each - s.busy)) d),
+      (select number, due_at from due_webhooks(s.id) where s.url <> '*' order by due_at
+      limit greatest(0, p_each - s.busy))
+      union all
+      (select number, due_at from (
+        select d.number, d.due_at, coalesce(sending.busy, 0)
+          + row_number() over (partition by webhook_receiver(d.url) order by d.due_at) as place_at_receiver
+        from due_webhooks(s.id) d
+        left join sending on sending.endpoint_id = s.id and sending.receiver = webhook_receiver(d.url)
+        where s.url = '*') named
+      where place_at_receiver <= greatest(1, p_each / 2)
+      order by due_at limit greatest(0, p_each - s.busy))) d),
   chosen as (
     select number from webhook_deliveries
     where number in (select number from due where place <= p_tenant order by place limit p_max) and state = 'pending'
@@ -210,7 +231,7 @@ $$;
 
 -- migrate:down
 
-drop function settle_delivery, settle_webhook, claim_webhooks;
+drop function settle_delivery, settle_webhook, claim_webhooks, due_webhooks, webhook_receiver;
 drop trigger bound on webhook_deliveries;
 drop function bound_webhooks;
 drop trigger webhooks on runs;

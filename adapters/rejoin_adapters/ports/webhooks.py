@@ -166,8 +166,9 @@ class WebhookOutbox(Protocol):
         ...
 
     async def claim(self, count: int, *, each: int, tenant: int, lease_s: float) -> Sequence[DueWebhook]:
-        """Take at most `count` deliveries that are due: of each session and endpoint the oldest, at most
-        `each` at a time of an endpoint and `tenant` of a tenant. Nobody else takes them for `lease_s`.
+        """Take at most `count` deliveries that are due: of each session, endpoint and URL the oldest, at most
+        `each` at a time of an endpoint and `tenant` of a tenant. Of an endpoint whose URLs requests name, at
+        most half of `each` go to one receiver (host and port). Nobody else takes them for `lease_s`.
         """
         ...
 

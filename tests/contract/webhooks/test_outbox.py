@@ -352,6 +352,29 @@ async def test_what_a_request_sets_besides_does_not_hide_its_receiver(
     assert [one.url for one in await claim(ports.webhooks, owner)] == ([url] if url else [])
 
 
+async def test_one_receiver_of_requests_has_half_of_the_places(ports: DatabasePorts, owner: Owner) -> None:
+    """One that hangs leaves the others theirs, whatever path of it the requests name."""
+    await add_any(ports.webhooks, owner)
+    for number in range(5):
+        await finish_naming(Chat(ports.run_store, owner), f"https://B.example:8443/{number}?x#y")
+    for number in range(3):
+        await finish_naming(Chat(ports.run_store, owner), f"https://{number}.example")
+    taken = await claim(ports.webhooks, owner, each=4)
+    assert sorted(one.url for one in taken) == [
+        *(f"https://{number}.example" for number in range(2)),
+        *(f"https://B.example:8443/{number}?x#y" for number in range(2)),
+    ]
+    for one in taken:
+        if "8443" not in one.url:
+            await ports.webhooks.settle(one, WebhookResult())
+    [last] = await claim(ports.webhooks, owner, each=4)
+    assert last.url == "https://2.example"
+    await ports.webhooks.settle(taken[0], WebhookResult())
+    [freed] = await claim(ports.webhooks, owner, each=4)
+    assert freed.url == "https://B.example:8443/2?x#y"
+    assert await claim(ports.webhooks, owner, each=4) == []
+
+
 async def test_receivers_of_two_requests_do_not_wait_for_each_other(
     ports: DatabasePorts, owner: Owner
 ) -> None:

@@ -181,6 +181,28 @@ async def test_a_request_names_a_receiver_for_its_run(client: ApiClient, anybody
 
 
 @pytest.mark.feature("F115")
+async def test_a_named_receiver_that_hangs_holds_up_no_other(client: ApiClient, anybody: str) -> None:
+    """It would hold all places of the webhook for as long as a send may take."""
+    assert anybody
+    await client.system.runner(**SENDS | {"webhook_timeout_s": 60.0}, webhook_request_private_addresses=True)
+    text = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "count 1"}]}
+
+    async def tell(url: str) -> None:
+        body = {"id": client.session(), "messages": [text], "webhook": {"url": url}}
+        assert (await client.post("/api/chat", body)).status == 200
+
+    async with webhook_receiver() as hanging, webhook_receiver() as good:
+        hanging.answer = hanging.hang
+        for number in range(5):
+            await tell(f"{hanging.url}?{number}")
+        await wait_until(lambda: len(hanging.received) == 2, "its two places")
+        for _ in range(5):
+            await tell(good.url)
+        await wait_until(lambda: len(good.received) == 5, "what the other one gets")
+        assert len(hanging.received) == 2
+
+
+@pytest.mark.feature("F115")
 async def test_a_request_names_no_receiver_that_it_may_not(client: ApiClient) -> None:
     """Neither a wrong one, nor any before the tenant allows it; nothing is stored then."""
     session = client.session()

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -110,14 +111,16 @@ class MemoryWebhookOutbox:
         """See `WebhookOutbox`."""
         now, endpoints = now_utc(), self._database.webhook_endpoints
         pending = [row for row in self._database.webhooks if row.state == "pending"]
-        sending = [row.endpoint for row in pending if row.is_leased(now)]
-        busy = Counter(sending)
-        busy_tenants = Counter(endpoints[endpoint].tenant for endpoint in sending)
+        sending = [row for row in pending if row.is_leased(now)]
+        busy = Counter(row.endpoint for row in sending)
+        busy_receivers = Counter((row.endpoint, _receiver(row.url)) for row in sending)
+        busy_tenants = Counter(endpoints[row.endpoint].tenant for row in sending)
         taken: list[DueWebhook] = []
         begun: set[tuple[str, str, str | None]] = set()
         for row in pending:
             endpoint = endpoints[row.endpoint]
             place = (row.endpoint, row.session or f"test {row.number}", row.url)
+            receiver = (row.endpoint, _receiver(row.url))
             is_first = place not in begun
             begun.add(place)
             if (
@@ -127,9 +130,11 @@ class MemoryWebhookOutbox:
                 and not row.is_leased(now)
                 and len(taken) < count
                 and busy[endpoint.id] < each
+                and (endpoint.url != "*" or busy_receivers[receiver] < max(1, each // 2))
                 and busy_tenants[endpoint.tenant] < tenant
             ):
                 busy[endpoint.id] += 1
+                busy_receivers[receiver] += 1
                 busy_tenants[endpoint.tenant] += 1
                 row.attempts += 1
                 row.leased_until = now + timedelta(seconds=lease_s)
@@ -232,3 +237,8 @@ class MemoryWebhookOutbox:
         gone = {row.number for row in old[:FORGOTTEN_MAX]}
         self._database.webhooks = [row for row in self._database.webhooks if row.number not in gone]
         return len(gone)
+
+
+def _receiver(url: str | None) -> str | None:
+    """SQL `webhook_receiver`: the host and the port of a URL."""
+    return None if url is None else urlsplit(url).netloc.lower()
