@@ -6,6 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from rejoin import Agent
+from rejoin.testing import ScriptedModel, call
 from rejoin_client import Client, Invalid, ToolApprovalRequest
 from rejoin_runner.tools.client_tool import client_tool
 from rejoin_runner.tools.tool_context import ToolContext
@@ -89,6 +91,36 @@ async def test_the_python_client_answers_calls_of_a_run_and_gives_feedback(
     given = await client.feedback.give(session, "positive", details="quick")
     [found] = (await client.feedback.list(session)).data
     assert (found, found.details) == (given, "quick")
+
+
+@pytest.mark.feature("F104")
+@pytest.mark.parametrize("route", ["chat", "executions"])
+async def test_the_python_client_brings_tools(system: LocalSystem, base: str, route: str) -> None:
+    """In a chat and in a run of its own: the model calls one, and has its output."""
+    model = ScriptedModel([call("locate", accuracy=1)], lambda request: str(request.answer["parts"][-1]))
+    agent = Agent(name=f"{system.agent}-taking", model=model, client_tools="request")
+    await system.runner([agent])
+    parameters = {"type": "object", "properties": {"accuracy": {"type": "integer"}}}
+    tools = {"locate": {"description": "Where is the user?", "parameters": parameters}}
+    session = system.fresh("s")
+    async with Client(base, agent=agent.name) as client:
+        asked = (
+            await client.chat.send(session, "go", tools=tools)
+            if route == "chat"
+            else await client.executions.start("go", session=session, tools=tools)
+        )
+        assert await asked.text() == ""
+        [offered] = model.requests[0].tools
+        assert (offered.name, offered.description, offered.input_schema) == (
+            "locate",
+            "Where is the user?",
+            parameters,
+        )
+        [waiting] = (await client.executions.get(asked.run)).pending_tool_outputs
+        assert waiting.input == {"accuracy": 1}
+        rest = await client.chat.tool_output(session, waiting.tool_call_id, "in Oslo")
+        assert rest is not None
+        assert "in Oslo" in await rest.text()
 
 
 @pytest.mark.feature("F104", "F121")

@@ -18,6 +18,8 @@ from rejoin_client.transport import HttpTransport, Request
 type WhenBusy = Literal["enqueue", "interrupt", "reject"]
 type Message = str | Sequence[dict[str, Any]]
 """A text, or parts: `{"type": "text", "text"}`, `{"type": "file", "url", "mediaType", "filename"?}`."""
+type Tools = Mapping[str, Mapping[str, Any]]
+"""Client tools by name: `{"description"?, "parameters"?}`, with a JSON schema of type object."""
 
 
 class _InterruptResult(msgspec.Struct):
@@ -37,19 +39,22 @@ class Chat:
         *,
         message_id: str | None = None,
         when_busy: WhenBusy = "enqueue",
+        tools: Tools | None = None,
         operations: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Send a message and return its answer. `session` None: a new session.
 
         The same message with a `message_id` that was sent before is the same request: its answer comes again.
-        `operations`: the answer includes the events of `emit_operation`.
+        `tools`: what this process can do for the message's run, if the agent takes tools from requests;
+        answer the calls with `tool_output`. `operations`: the answer includes the events of `emit_operation`.
         """
         body = {
             "id": session or str(uuid.uuid4()),
             "messages": [user_message(message, message_id)],
             "trigger": "submit-message",
             "whenBusy": when_busy,
+            **tools_field(tools),
         }
         all_headers = answer_headers(headers, operations=operations)
         request = Request(method="POST", path="/api/chat", body=body, headers=all_headers)
@@ -174,6 +179,11 @@ def user_message(message: Message, id: str | None) -> dict[str, Any]:
     """A user's UI message, with a new id if it has none."""
     parts = [{"type": "text", "text": message}] if isinstance(message, str) else list(message)
     return {"id": id or f"msg_{secrets.token_hex(12)}", "role": "user", "parts": parts}
+
+
+def tools_field(tools: Tools | None) -> dict[str, Any]:
+    """The field of a body with the client tools, if there are any."""
+    return {"tools": tools} if tools else {}
 
 
 def answer_headers(headers: Mapping[str, str] | None, *, operations: bool) -> Mapping[str, str]:

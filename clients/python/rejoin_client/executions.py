@@ -9,7 +9,16 @@ from urllib.parse import quote
 import msgspec
 
 from rejoin_client.answer import Answer, stream_path
-from rejoin_client.chat import Message, WhenBusy, answer_headers, build_decision, require_answer, user_message
+from rejoin_client.chat import (
+    Message,
+    Tools,
+    WhenBusy,
+    answer_headers,
+    build_decision,
+    require_answer,
+    tools_field,
+    user_message,
+)
 from rejoin_client.transport import HttpTransport, Request
 
 
@@ -81,6 +90,7 @@ class Executions:
         session: str | None = None,
         message_id: str | None = None,
         when_busy: WhenBusy = "enqueue",
+        tools: Tools | None = None,
         operations: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
@@ -89,6 +99,7 @@ class Executions:
             "conversationId": session or str(uuid.uuid4()),
             "messages": [user_message(message, message_id)],
             "whenBusy": when_busy,
+            **tools_field(tools),
         }
         all_headers = answer_headers(headers, operations=operations)
         request = Request(method="POST", path="/run/api/executions", body=body, headers=all_headers)
