@@ -71,7 +71,7 @@ create table messages (
   run_id text,
   created_at timestamptz not null default clock_timestamp(),
   -- Of the body, as JSON; null without a body. Files are stored apart.
-  size_bytes bigint,
+  size_bytes bigint generated always as (octet_length(body::text)) stored,
   unique (tenant_id, session_id, position),
   foreign key (tenant_id, session_id) references sessions on delete cascade
 );
@@ -144,7 +144,8 @@ create table runs (
   constraint waiting_is_queued check (ready or state = 'queued'),
   constraint begun_was_claimed check (state = 'queued' or attempt >= 1),
   constraint due_is_ready check (due_at is null or (ready and state in ('queued', 'running'))),
-  constraint ended_keeps_no_context check (ended_at is null or context is null),
+  constraint ended_keeps_no_context check (
+    ended_at is null or (context is null and request_tools is null and request_options is null)),
   constraint interrupted_goes_on check (interrupted_at is null or state <> 'suspended'),
   constraint steering_waits check (steers is null or (state = 'queued' and not ready))
 );

@@ -9,6 +9,9 @@
 -- again after it. Rows of several tenants are locked in the order of their ids. A function that concerns one run only
 -- (claim, ask) locks only that run's row, never a session's.
 --
+-- The functions that each run calls (admission, claim, suspension, end) find few rows by keys: they plan each statement once
+-- for a connection, and by indexes, so that a plan that was made while a table was small or most runs were ready stays right.
+--
 -- Results are the JSON of the structs in adapters/rejoin_adapters/store_types.py. The caller is a tenant and a user;
 -- with a null user it sees every session of the tenant.
 
@@ -57,11 +60,13 @@ $$;
 -- id already.
 create function session_key(p_tenant text, p_user text, p_name text) returns text language plpgsql stable as $$
 declare
-  marked text := p_name || user_suffix(p_user);
+  marked text;
 begin
-  if marked is null then
+  if p_user is null then
     return p_name;
-  elsif exists (select from sessions where tenant_id = p_tenant and id = marked and user_id = p_user)
+  end if;
+  marked := p_name || user_suffix(p_user);
+  if exists (select from sessions where tenant_id = p_tenant and id = marked and user_id = p_user)
     or exists (select from sessions where tenant_id = p_tenant and id = p_name and user_id is distinct from p_user)
   then
     return marked;
@@ -107,54 +112,49 @@ begin
 end
 $$;
 
--- A session belongs to one agent; for other agents it does not exist.
-create function check_agent(p_tenant text, p_session text, p_agent text) returns void language plpgsql as $$
-begin
-  perform from sessions where tenant_id = p_tenant and id = p_session and agent = p_agent;
-  if not found then
-    perform refuse('RJ404', 'the session is not with this agent');
-  end if;
-end
-$$;
-
--- Lock the session, creating it if necessary, and reserve positions. True if it was created here.
+-- Lock the session, creating it if necessary. `created`: it was created here, with its first p_taken positions, p_bytes and
+-- its context. `owner`: its user.
 create function open_session(
-  p_tenant text, p_user text, p_session text, p_agent text, p_taken bigint
-) returns boolean
-language plpgsql as $$
+  p_tenant text, p_user text, p_session text, p_agent text, p_taken bigint, p_bytes bigint, p_context bytea,
+  out created boolean, out owner text
+) language plpgsql as $$
 declare
-  opened sessions;
+  home text;
 begin
   loop  -- what was there may be deleted meanwhile
-    select * into opened from sessions where tenant_id = p_tenant and id = p_session for no key update;
-    exit when found;
-    insert into tenants (id) values (p_tenant) on conflict do nothing;
-    insert into sessions (tenant_id, id, agent, user_id, next_position)
-    values (p_tenant, p_session, p_agent, p_user, p_taken)
+    select agent, user_id into home, owner from sessions
+    where tenant_id = p_tenant and id = p_session for no key update;
+    created := not found;
+    exit when not created;
+    if not exists (select from tenants where id = p_tenant) then
+      insert into tenants (id) values (p_tenant) on conflict do nothing;
+    end if;
+    insert into sessions (tenant_id, id, agent, user_id, next_position, size_bytes, context)
+    values (p_tenant, p_session, p_agent, p_user, p_taken, p_bytes, p_context)
     on conflict do nothing;
     if found then
-      return true;
+      owner := p_user;
+      return;
     end if;
   end loop;
-  if p_user is not null and opened.user_id is distinct from p_user then
+  if p_user is not null and owner is distinct from p_user then
     perform refuse('RJ404', 'there is no such session');
-  elsif opened.agent <> p_agent then
+  elsif home <> p_agent then
     perform refuse('RJ404', 'the session is not with this agent');
   end if;
-  return false;
 end
 $$;
 
--- Reserve positions in a locked session; returns the first.
-create function take_positions(p_tenant text, p_session text, p_count bigint) returns bigint language plpgsql as $$
-declare
-  behind bigint;
-begin
-  update sessions set next_position = next_position + p_count, updated_at = clock_timestamp()
+-- Reserve positions and bytes in a locked session, and perhaps remember a context; returns the first position, and the
+-- session's bytes.
+create function take_positions(
+  p_tenant text, p_session text, p_count bigint, p_bytes bigint, p_context bytea, p_remember boolean,
+  out first bigint, out total bigint
+) language sql as $$
+  update sessions set next_position = next_position + p_count, size_bytes = size_bytes + p_bytes,
+    context = case when p_remember then p_context else context end, updated_at = clock_timestamp()
   where tenant_id = p_tenant and id = p_session
-  returning next_position into behind;
-  return behind - p_count;
-end
+  returning next_position - p_count, size_bytes
 $$;
 
 create function session_busy(p_tenant text, p_session text) returns boolean language plpgsql as $$
@@ -235,7 +235,7 @@ $$;
 -- migrate:down
 
 drop function key_json, artifact_json, thread_json, session_opening, shown_messages, current_run, session_occupied,
-  session_busy, take_positions, open_session, check_agent, lock_session;
+  session_busy, take_positions, open_session, lock_session;
 drop trigger session_name on sessions;
 drop function lock_new_session, lock_session_name;
 drop trigger ids on sessions;

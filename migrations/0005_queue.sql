@@ -42,24 +42,25 @@ create function promotable_runs(p_tenant text) returns setof waiting_runs langua
   where tenant_id = p_tenant and (user_id is null or user_id <> all ((select full_users(p_tenant))::text[]))
 $$;
 
--- How many more runs of a tenant and a user may be ready; null without a limit. p_user null: any user. Locks the
--- tenant's row unless many places are free: whoever gives the last ones away, and whoever frees the first one, see
--- each other.
-create function lock_free_places(p_tenant text, p_user text) returns bigint language plpgsql as $$
+-- How many more runs of a tenant, and of the user of a session, may be ready; null without a limit. p_session null: any
+-- user. Locks the tenant's row unless many places are free: whoever gives the last ones away, and whoever frees the first
+-- one, see each other.
+create function lock_free_places(p_tenant text, p_session text) returns bigint language plpgsql as $$
 declare
-  most bigint := limit_of(p_tenant, 'running_max');
-  user_most bigint := case when p_user is not null then limit_of(p_tenant, 'user_running_max') end;
+  most bigint;
+  user_most bigint;
+  home text;
   free bigint;
   user_free bigint;
 begin
+  select limit_in(limits, 'running_max'), limit_in(limits, 'user_running_max'), s.user_id into most, user_most, home
+  from tenants t left join sessions s on s.tenant_id = t.id and s.id = p_session
+  where t.id = p_tenant;
   for look in 1 .. 2 loop
-    if most is not null then
-      free := most - count_ready(p_tenant);
-    end if;
-    if user_most is not null then
-      user_free := user_most - (
-        select count(*) from runs
-        where tenant_id = p_tenant and user_id = p_user and ready and state in ('queued', 'running'));
+    if most is not null or (user_most is not null and home is not null) then
+      select most - count(*), case when home is not null then user_most - count(*) filter (where user_id = home) end
+      into free, user_free from runs
+      where tenant_id = p_tenant and ready and state in ('queued', 'running');
     end if;
     exit when look = 2 or ((free > 32) is not false and (user_free > 1) is not false);
     perform from tenants where id = p_tenant for no key update;
@@ -74,10 +75,12 @@ $$;
 create function promote_run(p_tenant text, p_session text) returns json language plpgsql as $$
 declare
   -- Before the first read: the holder of the tenant's row may make runs of this session ready, too.
-  places bigint := lock_free_places(
-    p_tenant, (select user_id from sessions where tenant_id = p_tenant and id = p_session));
-  first runs := current_run(p_tenant, p_session);
+  places bigint := lock_free_places(p_tenant, p_session);
+  first runs;
 begin
+  select * into first from runs
+  where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running')
+  order by ready desc, position limit 1;
   if not first.ready then
     update runs set ready = true, due_at = clock_timestamp(), updated_at = clock_timestamp()
     where id = first.id and not ready
@@ -106,6 +109,20 @@ begin
     returning * into next;
   end if;
   return case when next.id is not null then request_json(next) end;
+end
+$$;
+
+-- A run of a locked session has stopped working: promote the next run of the session, or else of the tenant. Returns its
+-- request.
+create function promote_freed(p_tenant text, p_session text) returns json language plpgsql as $$
+declare
+  request json := promote_run(p_tenant, p_session);
+begin
+  -- After the places were counted, and perhaps the tenant's row was locked.
+  if request is null and exists (select from runs where tenant_id = p_tenant and state = 'queued' and not ready) then
+    request := promote_next(p_tenant);
+  end if;
+  return request;
 end
 $$;
 
@@ -139,6 +156,6 @@ $$;
 
 -- migrate:down
 
-drop function promote_waiting, promote_next, promote_run, lock_free_places, promotable_runs, full_users;
+drop function promote_waiting, promote_freed, promote_next, promote_run, lock_free_places, promotable_runs, full_users;
 drop view waiting_runs;
 drop function count_ready;

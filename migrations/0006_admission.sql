@@ -7,29 +7,34 @@
 -- ends. The tokens of a run are known once it ends or is suspended.
 create function check_limits(p_tenant text, p_user text) returns void language plpgsql as $$
 declare
-  queued_max bigint := limit_of(p_tenant, 'queued_max');
-  user_queued_max bigint := limit_of(p_tenant, 'user_queued_max');
-  tokens_max bigint := limit_of(p_tenant, 'tokens_per_day');
-  money_max bigint := limit_of(p_tenant, 'nano_usd_per_day');
-  today timestamp := statement_timestamp() at time zone 'utc';
-  until_midnight integer := ceil(extract(epoch from date_trunc('day', today) + interval '1 day' - today));
+  most record;
+  today timestamp;
+  until_midnight integer;
 begin
-  if queued_max is not null and queued_max <= (
+  select limit_in(limits, 'queued_max') as queued, limit_in(limits, 'user_queued_max') as user_queued,
+    limit_in(limits, 'tokens_per_day') as tokens, limit_in(limits, 'nano_usd_per_day') as money
+  into most from (select p_tenant as id) asked left join tenants using (id);
+  if most.queued is not null and most.queued <= (
     select count(*) from (
-      select from runs where tenant_id = p_tenant and state = 'queued' and not taken limit queued_max) queued)
+      select from runs where tenant_id = p_tenant and state = 'queued' and not taken limit most.queued) queued)
   then
-    perform refuse('RJ429', format('the tenant has too many runs queued: at most %s', queued_max), 5);
-  elsif p_user is not null and user_queued_max is not null and user_queued_max <= (
+    perform refuse('RJ429', format('the tenant has too many runs queued: at most %s', most.queued), 5);
+  elsif p_user is not null and most.user_queued is not null and most.user_queued <= (
     select count(*) from (
       select from runs where tenant_id = p_tenant and user_id = p_user and state = 'queued' and not taken
-      limit user_queued_max) queued)
+      limit most.user_queued) queued)
   then
-    perform refuse('RJ429', format('you have too many runs queued: at most %s', user_queued_max), 5);
-  elsif tokens_max is not null and tokens_max <= spent_today(p_tenant) then
-    perform refuse('RJ429', format('the tenant has used up its %s tokens of the day', tokens_max), until_midnight);
-  elsif money_max is not null and money_max <= money_spent_today(p_tenant) then
+    perform refuse('RJ429', format('you have too many runs queued: at most %s', most.user_queued), 5);
+  elsif most.tokens is null and most.money is null then
+    return;
+  end if;
+  today := statement_timestamp() at time zone 'utc';
+  until_midnight := ceil(extract(epoch from date_trunc('day', today) + interval '1 day' - today));
+  if most.tokens <= spent_today(p_tenant) then
+    perform refuse('RJ429', format('the tenant has used up its %s tokens of the day', most.tokens), until_midnight);
+  elsif most.money <= money_spent_today(p_tenant) then
     perform refuse(
-      'RJ429', format('the tenant has used up its %s USD of the day', trim_scale(money_max / 1e9)), until_midnight);
+      'RJ429', format('the tenant has used up its %s USD of the day', trim_scale(most.money / 1e9)), until_midnight);
   end if;
 end
 $$;
@@ -99,7 +104,8 @@ begin
   delete from messages where tenant_id = p_tenant and session_id = p_session and position >= p_from;
   with cancelled as (
     update runs set
-      state = 'cancelled', context = null, ended_at = clock_timestamp(), updated_at = clock_timestamp()
+      state = 'cancelled', context = null, request_tools = null, request_options = null,
+      ended_at = clock_timestamp(), updated_at = clock_timestamp()
     where tenant_id = p_tenant and session_id = p_session and position >= p_from and state = 'suspended'
     returning id)
   update approvals set state = 'cancelled', decided_at = clock_timestamp()
@@ -107,31 +113,32 @@ begin
 end
 $$;
 
--- Create the run that answers a message in a locked session. The message and the answer have their rows already.
+-- Create the run that answers a message in a locked session. The message and the answer have their rows already, and the
+-- session has counted the bytes of p_tools and p_options, each null for none. p_is_new: the session has no other run. A run
+-- whose stop has come already is made as an interrupted one: its runner ends it.
 create function add_run(
-  p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_place bigint, p_trigger text,
-  p_message text, p_key text, p_target text, p_digest bytea, p_context bytea, p_remember boolean
+  p_tenant text, p_owner text, p_session text, p_agent text, p_run text, p_answer text, p_place bigint, p_trigger text,
+  p_message text, p_key text, p_target text, p_digest bytea, p_context bytea,
+  p_operation_set text, p_tools json, p_options json, p_trace text, p_is_new boolean
 ) returns runs language plpgsql as $$
 declare
-  home text := (select user_id from sessions where tenant_id = p_tenant and id = p_session);
-  free boolean := not session_busy(p_tenant, p_session);
+  free boolean;
   places bigint;
   made runs;
 begin
-  perform check_limits(p_tenant, home);
+  perform check_limits(p_tenant, p_owner);
+  free := p_is_new or not session_busy(p_tenant, p_session);
   if free then
-    places := lock_free_places(p_tenant, home);
+    places := lock_free_places(p_tenant, p_session);
     free := places is null or (places > 0 and not exists (select from promotable_runs(p_tenant)));
-  end if;
-  if p_remember then
-    update sessions set context = p_context where tenant_id = p_tenant and id = p_session;
   end if;
   insert into runs (
     id, tenant_id, session_id, user_id, agent, trigger, user_message_id, answer_id, key, target, digest,
-    position, ready, due_at, context)
+    position, ready, due_at, context, operation_set, request_tools, request_options, trace, interrupted_at)
   values (
-    p_run, p_tenant, p_session, home, p_agent, p_trigger, p_message, p_answer, p_key, p_target, p_digest,
-    p_place, free, case when free then clock_timestamp() end, p_context)
+    p_run, p_tenant, p_session, p_owner, p_agent, p_trigger, p_message, p_answer, p_key, p_target, p_digest,
+    p_place, free, case when free then clock_timestamp() end, p_context, p_operation_set, p_tools, p_options, p_trace,
+    case when is_stopped(p_tenant, p_owner, p_session, p_message) then clock_timestamp() end)
   returning * into made;
   return made;
 end
@@ -158,21 +165,33 @@ $$;
 create function submit_run(
   p_tenant text, p_user text, p_session text, p_agent text, p_run text, p_answer text, p_key text,
   p_when_busy text, p_context bytea, p_remember boolean,
+  p_operation_set text, p_tools json, p_options json, p_trace text,
   p_message text, p_body json, p_digest bytea, p_edit boolean,
   p_import_ids text[], p_import_roles text[], p_import_bodies json[]
-) returns json language plpgsql as $$
+) returns json
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
+  request_bytes bigint := coalesce(octet_length(p_tools::text), 0) + coalesce(octet_length(p_options::text), 0);
+  bytes bigint := octet_length(p_body::text) + request_bytes;
+  place bigint := cardinality(p_import_ids);
+  opened record;
   known messages;
   made runs;
-  place bigint := cardinality(p_import_ids);
 begin
-  if open_session(p_tenant, p_user, p_session, p_agent, place + 2) then
-    insert into messages (tenant_id, session_id, id, position, role, body)
-    select p_tenant, p_session, i.id, i.number - 1, i.role, i.body
-    from unnest(p_import_ids, p_import_roles, p_import_bodies) with ordinality as i (id, role, body, number)
-    where i.id not in (p_message, p_answer)
-    order by i.number
-    on conflict (tenant_id, session_id, id) do nothing;
+  opened := open_session(
+    p_tenant, p_user, p_session, p_agent, place + 2, bytes, case when p_remember then p_context end);
+  if opened.created then
+    if place > 0 then
+      with added as (
+        insert into messages (tenant_id, session_id, id, position, role, body)
+        select p_tenant, p_session, i.id, i.number - 1, i.role, i.body
+        from unnest(p_import_ids, p_import_roles, p_import_bodies) with ordinality as i (id, role, body, number)
+        where i.id not in (p_message, p_answer)
+        order by i.number
+        on conflict (tenant_id, session_id, id) do nothing
+        returning size_bytes)
+      select grow_session(p_tenant, p_session, coalesce(sum(size_bytes), 0)::bigint) into bytes from added;
+    end if;
   else
     place := null;
     made := run_of_key(p_tenant, p_session, p_key, 'submit', p_message, p_digest);
@@ -190,15 +209,20 @@ begin
     end if;
     if place is null then  -- else the session was made here, and nothing is in the way
       perform apply_when_busy(p_tenant, p_session, p_when_busy, known.position);
-      place := take_positions(p_tenant, p_session, 2);
+      select first, total into place, bytes from take_positions(
+        p_tenant, p_session, 2, bytes, p_context, p_remember);
+    end if;
+    perform check_session_size(p_tenant, bytes - request_bytes);
+    if request_bytes > 0 then
+      perform check_session_size(p_tenant, bytes, 'messages, tools and options');
     end if;
     insert into messages (tenant_id, session_id, id, position, role, body, digest, run_id)
     values
       (p_tenant, p_session, p_message, place, 'user', p_body, p_digest, p_run),
       (p_tenant, p_session, p_answer, place + 1, 'assistant', null, null, p_run);
     made := add_run(
-      p_tenant, p_session, p_agent, p_run, p_answer, place + 1, 'submit', p_message, p_key, p_message, p_digest,
-      p_context, p_remember);
+      p_tenant, opened.owner, p_session, p_agent, p_run, p_answer, place + 1, 'submit', p_message, p_key, p_message,
+      p_digest, p_context, p_operation_set, p_tools, p_options, p_trace, opened.created);
     if p_when_busy = 'steer' then
       made := steer_run(made);
     end if;
@@ -211,19 +235,26 @@ $$;
 create function regenerate_run(
   p_tenant text, p_user text, p_session text, p_agent text, p_run text, p_answer text, p_key text,
   p_when_busy text, p_context bytea, p_remember boolean,
+  p_operation_set text, p_tools json, p_options json, p_trace text,
   p_target text
-) returns json language plpgsql as $$
+) returns json
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
+  request_bytes bigint := coalesce(octet_length(p_tools::text), 0) + coalesce(octet_length(p_options::text), 0);
+  home record;
   target messages;
   asked messages;
   made runs;
   keep_to bigint;
-  place bigint;
+  taken record;
 begin
-  if not lock_session(p_tenant, p_user, p_session) then
+  select agent, user_id into home from sessions
+  where tenant_id = p_tenant and id = p_session and (p_user is null or user_id = p_user) for no key update;
+  if not found then
     perform refuse('RJ404', 'there is no such message in the session');
+  elsif home.agent <> p_agent then
+    perform refuse('RJ404', 'the session is not with this agent');
   end if;
-  perform check_agent(p_tenant, p_session, p_agent);
   made := run_of_key(p_tenant, p_session, p_key, 'regenerate', p_target, null);
   if made.id is null then  -- perhaps the same call again, after its answer was lost
     select * into made from runs where id = p_run and tenant_id = p_tenant and session_id = p_session;
@@ -250,66 +281,19 @@ begin
   perform apply_when_busy(p_tenant, p_session, p_when_busy, coalesce(keep_to, asked.position) + 1);
   update messages set run_id = p_run
   where tenant_id = p_tenant and session_id = p_session and id = asked.id;
-  place := take_positions(p_tenant, p_session, 1);
+  taken := take_positions(p_tenant, p_session, 1, request_bytes, p_context, p_remember);
+  if request_bytes > 0 then
+    perform check_session_size(p_tenant, taken.total, 'messages, tools and options');
+  end if;
   insert into messages (tenant_id, session_id, id, position, role, run_id)
-  values (p_tenant, p_session, p_answer, place, 'assistant', p_run);
+  values (p_tenant, p_session, p_answer, taken.first, 'assistant', p_run);
   made := add_run(
-    p_tenant, p_session, p_agent, p_run, p_answer, place, 'regenerate', asked.id, p_key, p_target, null,
-    p_context, p_remember);
+    p_tenant, home.user_id, p_session, p_agent, p_run, p_answer, taken.first, 'regenerate', asked.id, p_key, p_target,
+    null, p_context, p_operation_set, p_tools, p_options, p_trace, false);
   return admitted_json(made, p_run, p_when_busy);
-end
-$$;
-
--- The result of an admission, after the new run has got its operations.
-create function with_operation_set(p_admitted json, p_operation_set text) returns json language plpgsql as $$
-declare
-  made runs;
-begin
-  if p_operation_set = 'none' or not (p_admitted ->> 'created')::boolean then
-    return p_admitted;
-  end if;
-  update runs set operation_set = p_operation_set where id = p_admitted -> 'run' ->> 'id' returning * into made;
-  return json_build_object(
-    'run', run_json(made), 'created', true, 'interrupted', p_admitted -> 'interrupted');
-end
-$$;
-
--- `with_operation_set`, and the tools of the new run. p_tools: null for none.
-create function with_request_tools(p_admitted json, p_operation_set text, p_tools json) returns json
-language plpgsql as $$
-begin
-  if p_tools is not null and (p_admitted ->> 'created')::boolean then
-    update runs set request_tools = p_tools where id = p_admitted -> 'run' ->> 'id';
-  end if;
-  return with_operation_set(p_admitted, p_operation_set);
-end
-$$;
-
--- `with_operation_set`, and the tools and the options of the new run. Each is null for none.
-create function with_request_options(
-  p_admitted json, p_operation_set text, p_tools json, p_options json
-) returns json
-language plpgsql as $$
-begin
-  if (p_tools is not null or p_options is not null) and (p_admitted ->> 'created')::boolean then
-    update runs set request_tools = p_tools, request_options = p_options
-    where id = p_admitted -> 'run' ->> 'id';
-  end if;
-  return with_operation_set(p_admitted, p_operation_set);
-end
-$$;
-
--- An admission, with the trace of the run if it is new.
-create function with_trace(p_admitted json, p_trace text) returns json language plpgsql as $$
-begin
-  if p_trace is not null and (p_admitted ->> 'created')::boolean then
-    update runs set trace = p_trace where id = p_admitted -> 'run' ->> 'id';
-  end if;
-  return p_admitted;
 end
 $$;
 
 -- migrate:down
 
-drop function with_trace, with_request_options, with_request_tools, with_operation_set, regenerate_run, submit_run,
-  admitted_json, add_run, apply_when_busy, repeated_run, run_of_key, check_limits;
+drop function regenerate_run, submit_run, admitted_json, add_run, apply_when_busy, repeated_run, run_of_key, check_limits;

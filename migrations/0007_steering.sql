@@ -44,9 +44,12 @@ begin
 end
 $$;
 
--- Store which steering messages of a run its log has. An interrupted one steers no more.
-create function record_steering(p_run text, p_logged text[]) returns void language plpgsql as $$
+-- Store which steering messages of a run its log has. An interrupted one steers no more. False if there are none.
+create function record_steering(p_run text, p_logged text[]) returns boolean language plpgsql as $$
 begin
+  if not exists (select from runs where steers = p_run) then
+    return false;
+  end if;
   update runs set taken = user_message_id = any (p_logged), updated_at = clock_timestamp()
   where steers = p_run and taken <> (user_message_id = any (p_logged));
   if found then
@@ -55,6 +58,7 @@ begin
     where r.steers = p_run and m.tenant_id = r.tenant_id and m.session_id = r.session_id
       and m.id = r.user_message_id and m.body is null and m.run_id in (r.id, p_run);
   end if;
+  return true;
 end
 $$;
 
@@ -72,37 +76,34 @@ begin
 end
 $$;
 
--- A run stops working, with its session locked: its steering messages are in its answer or become the next turns.
-create function settle_steering() returns trigger language plpgsql as $$
+-- A run of a locked session stops working: its steering messages are in its answer or become the next turns.
+create function settle_steering(steered runs) returns void language plpgsql as $$
 declare
   waiting runs;
+  bytes bigint;
 begin
-  for waiting in select * from runs where steers = new.id order by position loop
+  for waiting in select * from runs where steers = steered.id order by position loop
     -- Without its row, the message was deleted, by an edit of an earlier one.
     if waiting.taken or not exists (
       select from messages
-      where tenant_id = new.tenant_id and session_id = new.session_id and id = waiting.user_message_id
+      where tenant_id = steered.tenant_id and session_id = steered.session_id and id = waiting.user_message_id
         and body is null and role = 'user')
     then
       delete from messages
-      where tenant_id = new.tenant_id and session_id = new.session_id and id = waiting.answer_id
+      where tenant_id = steered.tenant_id and session_id = steered.session_id and id = waiting.answer_id
         and run_id = waiting.id;
       delete from runs where id = waiting.id;
     else
       update messages set body = waiting.steering, run_id = waiting.id
-      where tenant_id = new.tenant_id and session_id = new.session_id and id = waiting.user_message_id;
+      where tenant_id = steered.tenant_id and session_id = steered.session_id and id = waiting.user_message_id
+      returning size_bytes into bytes;
+      perform grow_session(steered.tenant_id, steered.session_id, bytes);
       update runs set steers = null, steering = null, updated_at = clock_timestamp() where id = waiting.id;
     end if;
   end loop;
-  return null;
 end
 $$;
 
-create trigger steering after update of state on runs for each row
-  when (old.state in ('queued', 'running') and new.state not in ('queued', 'running'))
-  execute function settle_steering();
-
 -- migrate:down
 
-drop trigger steering on runs;
 drop function settle_steering, steering_of, record_steering, hide_message, steer_run;

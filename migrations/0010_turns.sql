@@ -7,8 +7,8 @@ create function lock_attempt(p_run text, p_attempt integer) returns runs languag
 declare
   held runs;
 begin
-  select * into held from runs where id = p_run;
-  perform from sessions where tenant_id = held.tenant_id and id = held.session_id for no key update;
+  perform from runs r join sessions s on s.tenant_id = r.tenant_id and s.id = r.session_id
+  where r.id = p_run for no key update of s;
   select * into held from runs where id = p_run for no key update;
   if not found or held.attempt <> p_attempt then
     perform refuse('RJ412', 'another attempt owns the run');
@@ -17,65 +17,61 @@ begin
 end
 $$;
 
--- The answer's row of an interrupted run may be deleted, and another message may have its id.
-create function store_answer(r runs, p_answer json, p_tokens bigint) returns void language plpgsql as $$
+-- Store the answer of a running run of a locked session, and count what the run has used since it was last stored. The
+-- answer's row of an interrupted run may be deleted, and another message may have its id. p_cost, p_models: as
+-- runs.cost_nano_usd and runs.model_usage.
+create function store_answer(r runs, p_answer json, p_tokens bigint, p_cost bigint, p_models jsonb) returns void
+language plpgsql as $$
+declare
+  added bigint;
 begin
-  update messages set body = p_answer
-  where tenant_id = r.tenant_id and session_id = r.session_id and id = r.answer_id and run_id = r.id
-    and role = 'assistant' and p_answer is not null;
-  if p_tokens > r.input_tokens + r.output_tokens then
-    perform spend(r, p_tokens - r.input_tokens - r.output_tokens, 0);
+  if p_answer is not null then
+    with old as (
+      select size_bytes from messages
+      where tenant_id = r.tenant_id and session_id = r.session_id and id = r.answer_id)
+    update messages set body = p_answer
+    where tenant_id = r.tenant_id and session_id = r.session_id and id = r.answer_id and run_id = r.id
+      and role = 'assistant'
+    returning size_bytes - coalesce((select size_bytes from old), 0) into added;
   end if;
-  update sessions set updated_at = clock_timestamp() where tenant_id = r.tenant_id and id = r.session_id;
+  update sessions set updated_at = clock_timestamp(), size_bytes = greatest(size_bytes + coalesce(added, 0), 0)
+  where tenant_id = r.tenant_id and id = r.session_id;
+  perform count_usage(r, p_tokens, p_cost, p_models);
 end
 $$;
 
--- If everything is decided already, or the run is interrupted, the run continues at once in its next turn, which
--- waits for a claim.
+-- p_logged: the steering messages that the log has. If everything is decided already, or the run is interrupted, the run
+-- continues at once in its next turn, which waits for a claim. Returns the request of the run that may execute now.
 create function suspend_run(
-  p_run text, p_attempt integer, p_answer json, p_input_tokens bigint, p_output_tokens bigint
-) returns json language plpgsql as $$
+  p_run text, p_attempt integer, p_answer json, p_input_tokens bigint, p_output_tokens bigint, p_logged text[],
+  p_cost bigint, p_models jsonb
+) returns json
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   mine runs := lock_attempt(p_run, p_attempt);
+  waits boolean;
+  is_steered boolean;
 begin
   if mine.state = 'running' then
-    perform store_answer(mine, p_answer, p_input_tokens + p_output_tokens);
-    if exists (select from approvals where run_id = mine.id and state = 'pending') then
-      update runs set state = 'suspended', due_at = null, updated_at = clock_timestamp(),
-        input_tokens = p_input_tokens, output_tokens = p_output_tokens
-      where id = mine.id;
-    else
+    is_steered := record_steering(p_run, p_logged);
+    perform store_answer(mine, p_answer, p_input_tokens + p_output_tokens, p_cost, p_models);
+    waits := exists (select from approvals where run_id = mine.id and state = 'pending');
+    update runs set
+      state = case when waits then 'suspended' else state end,
       -- If this turn has no approvals, the call is a repetition: the first one has continued the run.
-      update runs set
-        turn = turn + exists (select from approvals where run_id = mine.id and turn = mine.turn)::int,
-        due_at = coalesce(due_at, clock_timestamp()), updated_at = clock_timestamp(),
-        input_tokens = p_input_tokens, output_tokens = p_output_tokens
-      where id = mine.id;
+      turn = turn + (not waits and exists (select from approvals where run_id = mine.id and turn = mine.turn))::int,
+      due_at = case when not waits then coalesce(due_at, clock_timestamp()) end,
+      updated_at = clock_timestamp(), input_tokens = p_input_tokens, output_tokens = p_output_tokens,
+      cost_nano_usd = case when p_models is null then cost_nano_usd else p_cost end,
+      model_usage = coalesce(p_models, model_usage)
+    where id = mine.id;
+    if waits and is_steered then
+      perform settle_steering(mine);
     end if;
   elsif mine.state not in ('suspended', 'queued') then
     perform refuse('RJ412', 'the run is over');
   end if;
-  return coalesce(promote_run(mine.tenant_id, mine.session_id), promote_next(mine.tenant_id));
-end
-$$;
-
-create function suspend_run(
-  p_run text, p_attempt integer, p_answer json, p_input_tokens bigint, p_output_tokens bigint, p_logged text[]
-) returns json language plpgsql as $$
-begin
-  perform lock_attempt(p_run, p_attempt);
-  perform record_steering(p_run, p_logged);
-  return suspend_run(p_run, p_attempt, p_answer, p_input_tokens, p_output_tokens);
-end
-$$;
-
-create function suspend_run(
-  p_run text, p_attempt integer, p_answer json, p_input_tokens bigint, p_output_tokens bigint, p_logged text[],
-  p_cost bigint, p_models jsonb
-) returns json language plpgsql as $$
-begin
-  perform count_usage(p_run, p_attempt, p_cost, p_models);
-  return suspend_run(p_run, p_attempt, p_answer, p_input_tokens, p_output_tokens, p_logged);
+  return promote_freed(mine.tenant_id, mine.session_id);
 end
 $$;
 
@@ -96,79 +92,39 @@ begin
 end
 $$;
 
+-- As suspend_run. Without an answer, what was stored last stays.
 create function end_run(
   p_run text, p_attempt integer, p_state text, p_answer json, p_error json, p_input_tokens bigint,
-  p_output_tokens bigint
-) returns json language plpgsql as $$
+  p_output_tokens bigint, p_logged text[] default '{}', p_cost bigint default null, p_models jsonb default null
+) returns json
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   mine runs := lock_attempt(p_run, p_attempt);
+  is_steered boolean;
 begin
   if mine.state = 'running' then
-    perform store_answer(mine, p_answer, p_input_tokens + p_output_tokens);
-    update runs set state = p_state, error = p_error, due_at = null, context = null,
+    is_steered := record_steering(p_run, p_logged);
+    perform store_answer(mine, p_answer, p_input_tokens + p_output_tokens, p_cost, p_models);
+    update runs set state = p_state, error = p_error, due_at = null,
+      context = null, request_tools = null, request_options = null,
       input_tokens = case when p_answer is null then input_tokens else p_input_tokens end,
       output_tokens = case when p_answer is null then output_tokens else p_output_tokens end,
+      cost_nano_usd = case when p_models is null then cost_nano_usd else p_cost end,
+      model_usage = coalesce(p_models, model_usage),
       ended_at = clock_timestamp(), updated_at = clock_timestamp()
     where id = mine.id;
+    if is_steered then
+      perform settle_steering(mine);
+    end if;
     update approvals set state = 'cancelled', decided_at = clock_timestamp()
     where run_id = mine.id and state = 'pending';
   elsif mine.state <> p_state then
     perform refuse('RJ412', 'the run is over');
   end if;
-  return coalesce(promote_run(mine.tenant_id, mine.session_id), promote_next(mine.tenant_id));
+  return promote_freed(mine.tenant_id, mine.session_id);
 end
 $$;
-
-create function end_run(
-  p_run text, p_attempt integer, p_state text, p_answer json, p_error json, p_input_tokens bigint,
-  p_output_tokens bigint, p_logged text[]
-) returns json language plpgsql as $$
-begin
-  perform lock_attempt(p_run, p_attempt);
-  perform record_steering(p_run, p_logged);
-  return end_run(p_run, p_attempt, p_state, p_answer, p_error, p_input_tokens, p_output_tokens);
-end
-$$;
-
-create function end_run(
-  p_run text, p_attempt integer, p_state text, p_answer json, p_error json, p_input_tokens bigint,
-  p_output_tokens bigint, p_logged text[], p_cost bigint, p_models jsonb
-) returns json language plpgsql as $$
-begin
-  perform count_usage(p_run, p_attempt, p_cost, p_models);
-  return end_run(p_run, p_attempt, p_state, p_answer, p_error, p_input_tokens, p_output_tokens, p_logged);
-end
-$$;
-
-create function drop_request_tools() returns trigger language plpgsql as $$
-begin
-  new.request_tools := null;
-  return new;
-end
-$$;
-
-create trigger request_tools before update of ended_at on runs for each row
-  when (new.ended_at is not null and new.request_tools is not null)
-  execute function drop_request_tools();
-
-create function drop_request_options() returns trigger language plpgsql as $$
-begin
-  new.request_options := null;
-  return new;
-end
-$$;
-
-create trigger request_options before update of ended_at on runs for each row
-  when (new.ended_at is not null and new.request_options is not null)
-  execute function drop_request_options();
 
 -- migrate:down
 
-drop trigger request_options on runs;
-drop function drop_request_options;
-drop trigger request_tools on runs;
-drop function drop_request_tools, end_run(text, integer, text, json, json, bigint, bigint, text[], bigint, jsonb),
-  end_run(text, integer, text, json, json, bigint, bigint, text[]), end_run(text, integer, text, json, json, bigint,
-  bigint), resume_run, suspend_run(text, integer, json, bigint, bigint, text[], bigint, jsonb), suspend_run(text,
-  integer, json, bigint, bigint, text[]), suspend_run(text, integer, json, bigint, bigint), store_answer,
-  lock_attempt;
+drop function end_run, resume_run, suspend_run, store_answer, lock_attempt;

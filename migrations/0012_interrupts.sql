@@ -44,23 +44,18 @@ begin
 end
 $$;
 
--- A run whose stop has come already is made as an interrupted one: its runner ends it.
-create function apply_early_stop() returns trigger language plpgsql as $$
+-- Whether the stop of a new run has come already.
+create function is_stopped(p_tenant text, p_owner text, p_session text, p_message text) returns boolean
+language plpgsql as $$
 begin
-  if exists (
+  return exists (
     select from early_stops e
-    where e.tenant_id = new.tenant_id and e.session_id = new.session_id and e.expires_at > clock_timestamp()
-      and (e.user_id is null or e.user_id = new.user_id)
-      and (e.message_id = new.user_message_id or (e.message_id is null and not exists (
-        select from runs where tenant_id = new.tenant_id and session_id = new.session_id))))
-  then
-    new.interrupted_at := clock_timestamp();
-  end if;
-  return new;
+    where e.tenant_id = p_tenant and e.session_id = p_session and e.expires_at > clock_timestamp()
+      and (e.user_id is null or e.user_id = p_owner)
+      and (e.message_id = p_message or (e.message_id is null and not exists (
+        select from runs where tenant_id = p_tenant and session_id = p_session))));
 end
 $$;
-
-create trigger early_stop before insert on runs for each row execute function apply_early_stop();
 
 -- Flag a run of a locked session as interrupted: the runner that has it, or claims it, ends it. Its pending
 -- approvals are cancelled; a suspended run is queued for the turn in which a runner ends it.
@@ -129,6 +124,5 @@ $$;
 -- migrate:down
 
 drop function interrupt_run, mark_interrupted;
-drop trigger early_stop on runs;
-drop function apply_early_stop, store_early_stop;
+drop function is_stopped, store_early_stop;
 drop table early_stops;

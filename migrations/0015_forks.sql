@@ -41,6 +41,7 @@ declare
   source sessions;
   made sessions;
   cut bigint;
+  bytes bigint;
 begin
   if not lock_session(p_tenant, p_user, p_session) then
     perform refuse('RJ404', 'there is no such session');
@@ -58,9 +59,13 @@ begin
   on conflict do nothing
   returning * into made;
   if found then
-    insert into messages (tenant_id, session_id, id, position, role, body, created_at)
-    select p_tenant, p_into, id, position, role, body, created_at
-    from shown_messages(p_tenant, p_session) where position < cut;
+    with copied as (
+      insert into messages (tenant_id, session_id, id, position, role, body, created_at)
+      select p_tenant, p_into, id, position, role, body, created_at
+      from shown_messages(p_tenant, p_session) where position < cut
+      returning size_bytes)
+    select grow_session(p_tenant, p_into, sum(size_bytes)::bigint) into bytes from copied having count(*) > 0;
+    perform check_session_size(p_tenant, bytes);
   else
     select * into made from sessions
     where tenant_id = p_tenant and id = p_into and forked_from = p_session and forked_before = p_message

@@ -73,13 +73,17 @@ $$;
 
 create function queue_webhooks() returns trigger language plpgsql as $$
 declare
-  v_event text := case new.state when 'suspended' then 'run.waiting' else 'run.' || new.state end;
-  -- The end of a run drops its options before this trigger.
-  -- Not by `->>`, which refuses the whole object for a character that PostgreSQL cannot store (\u0000) anywhere in it. The
-  -- field is the last one, and a URL has neither quotes nor backslashes.
-  v_url text := substring(
-    coalesce(new.request_options, old.request_options)::text from '"webhook_url":"([^"\\]*)"\}$');
+  v_event text;
+  v_url text;
 begin
+  if not exists (select from webhook_endpoints where tenant_id = new.tenant_id) then
+    return null;
+  end if;
+  v_event := case new.state when 'suspended' then 'run.waiting' else 'run.' || new.state end;
+  -- The end of a run drops its options. Not by `->>`, which refuses the whole object for a character that PostgreSQL cannot
+  -- store (\u0000) anywhere in it. The field is the last one, and a URL has neither quotes nor backslashes.
+  v_url := substring(
+    coalesce(new.request_options, old.request_options)::text from '"webhook_url":"([^"\\]*)"\}$');
   insert into webhook_deliveries (endpoint_id, tenant_id, session_id, run_id, event, payload, expires_at, url)
   select e.id, new.tenant_id, new.session_id, new.id, v_event, webhook_payload(new, v_event),
     clock_timestamp() + interval '1 day', case when e.url = '*' then v_url end

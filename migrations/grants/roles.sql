@@ -15,9 +15,8 @@ begin
     execute format('grant connect on database %I to %I', current_database(), service);
     execute format('grant usage on schema public to %I', service);
     execute format('grant select, insert, update, delete on all tables in schema public to %I', service);
-    -- The lifecycle's transitions, the schema's version and the audit log are read only: the log is written by its
-    -- triggers.
-    foreach protected in array array['schema_migrations', 'run_transitions', 'audit_log', 'write_checks'] loop
+    -- The schema's version and the audit log are read only: the log is written by its triggers.
+    foreach protected in array array['schema_migrations', 'audit_log', 'write_checks'] loop
       if to_regclass(protected) is not null then
         execute format('revoke insert, update, delete on %I from %I', protected, service);
       end if;
@@ -48,7 +47,7 @@ begin
     -- A runner asks, and lets questions expire or ends them with their run. The trigger `own_decision` keeps it from
     -- deciding. What was asked never changes.
     if to_regclass('approvals') is not null then
-      grant insert, update (state, decided_at, kind, output_schema, edit_schema) on approvals to rejoin_runner;
+      grant insert, update (state, decided_at) on approvals to rejoin_runner;
     end if;
   end if;
 end $$;

@@ -6,8 +6,8 @@
       └──── suspended ─▶ cancelled
 
 `TRANSITIONS` is the whole definition: a pair without an entry is an error. A database trigger enforces the
-same table (`migrations/0002_transitions.sql`), so that no process can store another transition. Terminal
-states have no transition.
+same transitions (`migrations/0002_transitions.sql`), so that no process can store another transition.
+Terminal states have no transition.
 
 Only a runner ends a run whose log is open, because the log must end with the run's last events. An interrupt
 is therefore only a flag that the runner finds; a suspended run is resumed to be ended. A suspended run, whose

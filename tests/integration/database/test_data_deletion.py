@@ -194,6 +194,7 @@ async def test_no_statement_deletes_much_of_a_very_large_session(database_url: s
             from unnest(array['huge', 'small-1', 'small-2']) id;
             insert into messages (tenant_id, session_id, id, position, role, body)
             select 't', 'huge', n, n, 'user', to_json(repeat('x', 50000)) from generate_series(0, 1300) n;
+            update sessions set size_bytes = (select sum(size_bytes) from messages) where id = 'huge';
             insert into runs (
               id, tenant_id, session_id, agent, trigger, user_message_id, answer_id, position, ready, state,
               attempt, ended_at)

@@ -85,8 +85,8 @@ async def test_a_short_run_costs_so_many_round_trips(system: LocalSystem, counte
         assert answer.complete
     await wait_until(lambda: counted[ACKNOWLEDGED] >= RUNS, "the end of all runs")
     for exactly in (
-        "select with_trace",  # of `submit_run`
-        "select claim_with_options",
+        "select submit_run",
+        "select claim_run",
         "select steering_of",  # before the end; before further steps too
         "select end_run",
         "request request.*.*.0",
@@ -160,7 +160,7 @@ async def test_a_fast_model_is_written_in_few_messages(system: LocalSystem, coun
     assert counted["request run.*.log"] < DELTAS / 20
     assert counted["write"] <= counted["request run.*.log"]
     await wait_until(lambda: counted[ACKNOWLEDGED], "the end of the run")
-    assert counted["select claim_with_options"] == counted["select end_run"] == 1
+    assert counted["select claim_run"] == counted["select end_run"] == 1
 
 
 async def written(runs: JetStreamRunLog, run: RunId, messages: int) -> None:

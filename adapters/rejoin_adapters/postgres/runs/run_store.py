@@ -43,7 +43,6 @@ from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.limits import PAGE_BYTES_MAX
 from rejoin_protocol.request_options import RequestOptions
-from rejoin_protocol.request_tools import RequestTool
 from rejoin_protocol.run_request import RunRequest
 
 
@@ -87,10 +86,9 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
             case Regenerate(target):
                 return await self.database.fetch_json(
                     Admitted,
-                    "select with_trace(with_request_options("
-                    "  regenerate_run("
-                    "    $5, $6, session_key($5, $6, $7), $8, $9, $10, $11, $12, $13, $14, $15),"
-                    "  $1, $2, $3), $4)",
+                    "select regenerate_run("
+                    "  $1, $2, session_key($1, $2, $3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
+                    "  $15)",
                     *_arguments(admission),
                     target,
                 )
@@ -98,11 +96,9 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
     async def _submit(self, admission: Admission, submit: Submit) -> Admitted:
         message = submit.user_message.message
         query = """
-            select with_trace(with_request_options(
-              submit_run(
-                $5, $6, session_key($5, $6, $7), $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20, $21),
-              $1, $2, $3), $4)
+            select submit_run(
+              $1, $2, session_key($1, $2, $3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+              $18, $19, $20, $21)
         """
         return await self.database.fetch_json(
             Admitted,
@@ -174,13 +170,15 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
     async def _load_ended(self, runs: Sequence[tuple[str, str | None, RunId, int | None]]) -> list[bool]:
         query = """
             select json_agg(
-              r.id is null or r.ended_at is not null
-              or (asked.turn is not null and (r.state not in ('queued', 'running') or r.turn > asked.turn))
+              coalesce((
+                select r.ended_at is not null or (
+                  asked.turn is not null and (r.state not in ('queued', 'running') or r.turn > asked.turn))
+                from runs r
+                where r.id = asked.id and r.tenant_id = asked.tenant_id
+                  and (asked.user_id is null or r.user_id = asked.user_id)), true)
               order by place)
             from unnest($1::text[], $2::text[], $3::text[], $4::integer[])
               with ordinality asked(tenant_id, user_id, id, turn, place)
-            left join runs r on r.id = asked.id and r.tenant_id = asked.tenant_id
-              and (asked.user_id is null or r.user_id = asked.user_id)
         """
         return await self.database.fetch_json(list[bool], query, *map(list, zip(*runs, strict=True)))
 
@@ -254,31 +252,9 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
         self, request: RunRequest, runner: str, bounds: HistoryBounds = ALL_HISTORY
     ) -> Claim | None:
         """See `RunStore`."""
+        query = "select claim_run($1, $2, $3, $4, $5, $6)"
         arguments = request.run, request.turn, runner, *msgspec.structs.astuple(bounds)
-        found = await self.database.find_json(
-            tuple[
-                tuple[
-                    tuple[tuple[Claim, list[MessageDict], int, int, bool], list[MessageDict]],
-                    list[RequestTool],
-                ],
-                RequestOptions,
-            ],
-            "select claim_with_options($1, $2, $3, $4, $5, $6)",
-            *arguments,
-        )
-        if found is None:
-            return None
-        (((claim, history, first, size, cut), steering), tools), options = found
-        return msgspec.structs.replace(
-            claim,
-            history=history,
-            history_cut=cut,
-            history_bytes=size,
-            history_from=first if size > bounds.inline_bytes_max else None,
-            steering=steering,
-            request_tools=tools,
-            request_options=options,
-        )
+        return await self.database.find_json(Claim, query, *arguments)
 
     async def load_history(self, claim: Claim) -> Claim:
         """See `RunStore`."""
@@ -339,10 +315,6 @@ def _costs(answer: MessageDict | None) -> tuple[int | None, str | None]:
 
 def _arguments(admission: Admission) -> tuple[Any, ...]:
     return (
-        admission.operation_set,
-        json_text(admission.request_tools) if admission.request_tools else None,
-        json_text(admission.request_options) if admission.request_options != RequestOptions() else None,
-        admission.trace,
         *owner_columns(admission.owner),
         admission.session,
         admission.agent,
@@ -352,6 +324,10 @@ def _arguments(admission: Admission) -> tuple[Any, ...]:
         admission.when_busy,
         admission.context,
         admission.remember,
+        admission.operation_set,
+        json_text(admission.request_tools) if admission.request_tools else None,
+        json_text(admission.request_options) if admission.request_options != RequestOptions() else None,
+        admission.trace,
     )
 
 
