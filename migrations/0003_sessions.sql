@@ -9,8 +9,8 @@
 -- again after it. Rows of several tenants are locked in the order of their ids. A function that concerns one run only
 -- (claim, ask) locks only that run's row, never a session's.
 --
--- The functions that each run calls (admission, claim, suspension, end) find few rows by keys: they plan each statement once
--- for a connection, and by indexes, so that a plan that was made while a table was small or most runs were ready stays right.
+-- The functions that each run calls (admission, claim, suspension, end) find few rows by keys. They plan each statement
+-- once for a connection, and by indexes: so a plan from the time when a table was small stays right.
 --
 -- Results are the JSON of the structs in adapters/rejoin_adapters/store_types.py. The caller is a tenant and a user;
 -- with a null user it sees every session of the tenant.

@@ -17,11 +17,9 @@ begin
 end
 $$;
 
--- Store the answer of a running run of a locked session, and count what the run has used since it was last stored. The
--- answer's row of an interrupted run may be deleted, and another message may have its id. p_cost, p_models: as
--- runs.cost_nano_usd and runs.model_usage.
-create function store_answer(r runs, p_answer json, p_tokens bigint, p_cost bigint, p_models jsonb) returns void
-language plpgsql as $$
+-- Store the answer of a running run of a locked session. The answer's row of an interrupted run may be deleted, and another
+-- message may have its id.
+create function store_answer(r runs, p_answer json) returns void language plpgsql as $$
 declare
   added bigint;
 begin
@@ -36,12 +34,13 @@ begin
   end if;
   update sessions set updated_at = clock_timestamp(), size_bytes = greatest(size_bytes + coalesce(added, 0), 0)
   where tenant_id = r.tenant_id and id = r.session_id;
-  perform count_usage(r, p_tokens, p_cost, p_models);
 end
 $$;
 
--- p_logged: the steering messages that the log has. If everything is decided already, or the run is interrupted, the run
--- continues at once in its next turn, which waits for a claim. Returns the request of the run that may execute now.
+-- If everything is decided already, or the run is interrupted, the run continues at once in its next turn, which waits for a
+-- claim. p_logged: the steering messages that the log has; p_cost, p_models: as runs.cost_nano_usd and runs.model_usage. The
+-- rows of usage, which runs share, are written last: others wait for them. Returns the request of the run that may execute
+-- now.
 create function suspend_run(
   p_run text, p_attempt integer, p_answer json, p_input_tokens bigint, p_output_tokens bigint, p_logged text[],
   p_cost bigint, p_models jsonb
@@ -54,7 +53,7 @@ declare
 begin
   if mine.state = 'running' then
     is_steered := record_steering(p_run, p_logged);
-    perform store_answer(mine, p_answer, p_input_tokens + p_output_tokens, p_cost, p_models);
+    perform store_answer(mine, p_answer);
     waits := exists (select from approvals where run_id = mine.id and state = 'pending');
     update runs set
       state = case when waits then 'suspended' else state end,
@@ -68,6 +67,7 @@ begin
     if waits and is_steered then
       perform settle_steering(mine);
     end if;
+    perform count_usage(mine, p_input_tokens + p_output_tokens, p_cost, p_models);
   elsif mine.state not in ('suspended', 'queued') then
     perform refuse('RJ412', 'the run is over');
   end if;
@@ -104,7 +104,7 @@ declare
 begin
   if mine.state = 'running' then
     is_steered := record_steering(p_run, p_logged);
-    perform store_answer(mine, p_answer, p_input_tokens + p_output_tokens, p_cost, p_models);
+    perform store_answer(mine, p_answer);
     update runs set state = p_state, error = p_error, due_at = null,
       context = null, request_tools = null, request_options = null,
       input_tokens = case when p_answer is null then input_tokens else p_input_tokens end,
@@ -118,6 +118,7 @@ begin
     end if;
     update approvals set state = 'cancelled', decided_at = clock_timestamp()
     where run_id = mine.id and state = 'pending';
+    perform count_usage(mine, p_input_tokens + p_output_tokens, p_cost, p_models);
   elsif mine.state <> p_state then
     perform refuse('RJ412', 'the run is over');
   end if;
