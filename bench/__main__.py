@@ -9,6 +9,7 @@ import logging
 import os
 import subprocess
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import structlog
 
 from bench.figures import Figure
 from bench.goals import Verdict, goals_without_figure, judge
+from bench.peers.backends import figures as peer_figures
 from bench.servers import DIE_WITH_PARENT
 
 SCENARIOS = (
@@ -30,12 +32,15 @@ SCENARIOS = (
     "replay",
     "storm",
     "idle",
+    "faults",
     "slow",
     "density",
     "append",
     "admission",
     "growth",
 )
+WITH_PEERS = {"start", "first", "short_runs", "chats", "idle", "faults"}
+"""Scenarios that measure the peers, too, each with a function `measure(backend, *, full)`."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -46,9 +51,10 @@ class Report(msgspec.Struct, frozen=True):
     failed: list[str]
 
 
-def run_scenario(scenario: str, *, full: bool) -> tuple[list[Figure], bool]:
+def run_scenario(scenario: str, *, full: bool, with_peers: bool) -> tuple[list[Figure], bool]:
     """Run a scenario in a process. Returns its figures, and whether it has succeeded."""
-    command = [sys.executable, "-m", "bench", "--alone", *(["--full"] if full else []), scenario]
+    options = ["--alone", *(["--full"] if full else []), "--peers" if with_peers else "--no-peers"]
+    command = [sys.executable, "-m", "bench", *options, scenario]
     # Python stores bytecode by default. Without it, start times would include compilation.
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with subprocess.Popen([*DIE_WITH_PARENT, *command], stdout=subprocess.PIPE, env=variables) as process:  # noqa: S603
@@ -57,9 +63,10 @@ def run_scenario(scenario: str, *, full: bool) -> tuple[list[Figure], bool]:
 
 
 def print_figures(figures: list[Figure]) -> list[Verdict]:
-    """Print one line for each figure, with its goal. Returns the verdicts."""
+    """Print one line for each figure, with its goal; the backends beside each other. Returns the verdicts."""
+    titles = list(dict.fromkeys(figure.scenario for figure in figures))
     verdicts = []
-    for figure, verdict in judge(figures):
+    for figure, verdict in judge(sorted(figures, key=lambda figure: titles.index(figure.scenario))):
         title = f"{figure.scenario:46} {figure.server:10} {figure.measure:15}"
         line = f"{title} {figure.value:11,.2f} {figure.unit:12}"
         click.echo(f"{line} {verdict or ''}".rstrip())
@@ -67,11 +74,15 @@ def print_figures(figures: list[Figure]) -> list[Verdict]:
     return verdicts
 
 
-async def run_here(scenario: str, *, full: bool) -> None:
+async def run_here(scenario: str, *, full: bool, with_peers: bool) -> None:
     """Run a scenario in this process, and print one line of JSON for each figure."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    async for figure in import_module(f"bench.scenarios.{scenario}").figures(full=full):
+    module = import_module(f"bench.scenarios.{scenario}")
+    async for figure in module.figures(full=full):
         click.echo(msgspec.json.encode(figure))
+    if with_peers and scenario in WITH_PEERS:
+        async for figure in peer_figures(partial(module.measure, full=full)):
+            click.echo(msgspec.json.encode(figure))
 
 
 @click.command()
@@ -83,15 +94,24 @@ async def run_here(scenario: str, *, full: bool) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also write the figures to this file.",
 )
+@click.option(
+    "--peers/--no-peers",
+    "with_peers",
+    default=None,
+    help="Measure the peers, too. Default: if all scenarios are measured.",
+)
 @click.option("--alone", "is_alone", is_flag=True, hidden=True)
-def main(scenarios: tuple[str, ...], path: Path | None, *, full: bool, is_alone: bool) -> None:
+def main(
+    scenarios: tuple[str, ...], path: Path | None, *, full: bool, with_peers: bool | None, is_alone: bool
+) -> None:
     """Measure SCENARIOS, or all of them, and the baselines: aiohttp alone, and nats-py alone."""
     if is_alone:
-        asyncio.run(run_here(scenarios[0], full=full))
+        asyncio.run(run_here(scenarios[0], full=full, with_peers=bool(with_peers)))
         return
     report = Report([], [], [])
+    with_peers = with_peers if with_peers is not None else not scenarios
     for scenario in scenarios or SCENARIOS:
-        figures, succeeded = run_scenario(scenario, full=full)
+        figures, succeeded = run_scenario(scenario, full=full, with_peers=with_peers)
         report.figures.extend(figures)
         if succeeded:
             report.verdicts.extend(print_figures(figures))

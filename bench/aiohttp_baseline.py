@@ -20,7 +20,7 @@ _WORDS = re.compile(r"(\d+) every (\d+) ms")
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
-    """Stream the events that the agent `clock` would produce."""
+    """Stream the events of an answer with the text that the message asks for."""
     body: dict[str, Any] = msgspec.json.decode(await request.read())
     words = _WORDS.fullmatch(body["messages"][-1]["parts"][0]["text"])
     count, pause_ms = (int(words[1]), int(words[2])) if words else (1, 0)
@@ -29,7 +29,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     opening: list[Chunk] = [chunks.Start(message_id="m"), chunks.StartStep(), chunks.TextStart(id="t")]
     await response.write(record.encode_frames(map(chunks.encode, opening), prev=0, index=0))
     for index in range(count):
-        await asyncio.sleep(pause_ms / 1_000)
+        await asyncio.sleep(pause_ms / 1_000 if index else 0)
         delta = chunks.TextDelta(id="t", delta=str(time.monotonic_ns()))
         await response.write(record.encode_frames([chunks.encode(delta)], prev=index, index=index))
     await response.write(sse.DONE)

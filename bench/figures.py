@@ -36,6 +36,11 @@ def cpu_s(pid: int) -> float:
     return sum(_ticks(pid)[:2]) / _TICKS
 
 
+def memory_by_service_kb(pids: Mapping[str, int]) -> dict[str, float]:
+    """Proportional memory of each service's process and its children, in kilobytes."""
+    return {service: sum(map(shared_memory_kb, (pid, *descendants(pid)))) for service, pid in pids.items()}
+
+
 def cpu_by_service_s(pids: Mapping[str, int]) -> dict[str, float]:
     """CPU time of each service's process and its children, in seconds."""
     return {service: cpu_with_children_s(pid) for service, pid in pids.items()}
@@ -58,6 +63,19 @@ def _ticks(pid: int) -> list[int]:
     """User and system time of the process, then of its ended children, in clock ticks."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return [int(field) for field in fields[11:15]]
+
+
+def shared_memory_kb(pid: int) -> int:
+    """Memory of a process in kilobytes, of which pages that several processes share count in parts (PSS)."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The ids of a process's children, and of theirs."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        yield int(child)
+        yield from descendants(int(child))
 
 
 def memory_kb(pid: int) -> int:

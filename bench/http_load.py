@@ -15,8 +15,10 @@ import msgspec
 
 _TIMES = re.compile(rb'"delta": ?"([ \d]{9,})"')
 _CURSOR = re.compile(rb"id: ([0-9-]+)\n")
-_EVENT = b"\ndata: {"
+_EVENT = b"data: {"
+_RESET = b'"type":"reset-step"'
 _END = b"\n\n"
+OK = 200
 READ_TIMEOUT_S = 120.0
 
 
@@ -31,9 +33,12 @@ class StreamReader(asyncio.Protocol):
         self.events = 0
         self.first_s = 0.0
         self.first_token_s = 0.0
+        self.longest_silence_s = 0.0
         self.headers_s = 0.0
         self.last_s = 0.0
         self.latencies_s: list[float] = []
+        self.tokens_ns: list[int] = []
+        self.restarts = 0
         self.cursor = b""
         self.status = 0
         self.done = False
@@ -59,6 +64,8 @@ class StreamReader(asyncio.Protocol):
         if not self.status:
             self.status = int(data[9:12])
             self.headers_s = (now_ns - self._sent_ns) / 1e9
+            if self.status != OK:
+                self._check()
         received = self._rest + data
         cut = received.rfind(_END) + len(_END)
         if cut < len(_END):
@@ -67,18 +74,25 @@ class StreamReader(asyncio.Protocol):
         whole, self._rest = received[:cut], received[cut:]
         self.events += whole.count(_EVENT)
         if self._timed:
-            self.latencies_s += [
-                (now_ns - int(produced_ns)) / 1e9
-                for times in _TIMES.findall(whole)
-                for produced_ns in times.split()
-            ]
-        self.last_s = (now_ns - self._sent_ns) / 1e9
+            self._record_tokens(whole, now_ns)
+        last_s, self.last_s = self.last_s, (now_ns - self._sent_ns) / 1e9
+        self.longest_silence_s = max(self.longest_silence_s, self.last_s - last_s)
         self.first_token_s = self.first_token_s or (self.last_s if self.latencies_s else 0.0)
         self.first_s = self.first_s or (self.last_s if self.events else 0.0)
         if (at := whole.rfind(b"id: ")) >= 0 and (cursor := _CURSOR.match(whole, at)):
             self.cursor = cursor[1]
         self.done = self.done or b"data: [DONE]" in whole
         self._check()
+
+    def _record_tokens(self, whole: bytes, now_ns: int) -> None:
+        """`tokens_ns`: the tokens that the viewer shows; `reset-step` removes those before it."""
+        _, reset, after = whole.rpartition(_RESET)
+        if reset:
+            self.tokens_ns.clear()
+            self.restarts += 1
+        times_ns = [int(word) for words in _TIMES.findall(after) for word in words.split()]
+        self.tokens_ns += times_ns
+        self.latencies_s += [(now_ns - time_ns) / 1e9 for time_ns in times_ns]
 
     def connection_lost(self, _: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -90,7 +104,7 @@ class StreamReader(asyncio.Protocol):
             return
         if self.done or 0 < self._events_wanted <= self.events:
             self._finished.set_result(None)
-        elif self._lost:
+        elif self._lost or self.status not in {0, OK}:
             self._finished.set_exception(ConnectionError(f"status {self.status}, {self.events} events"))
 
     async def read(self, events: int = 0) -> "StreamReader":
@@ -107,7 +121,7 @@ class StreamReader(asyncio.Protocol):
         async with asyncio.timeout(READ_TIMEOUT_S):
             while not self.status and not self._lost:  # noqa: ASYNC110 - cheaper than an event for each of thousands
                 await asyncio.sleep(0.02)
-        if self.status != 200:  # noqa: PLR2004
+        if self.status != OK:
             raise ConnectionError(f"status {self.status}")
 
     def close(self) -> None:
@@ -132,10 +146,12 @@ async def send(base: str, request: bytes, *, timed: bool = True) -> StreamReader
     return reader
 
 
-def chat_request(text: str, agent: str = "clock") -> bytes:
-    """The request that sends a message to a new session."""
+def chat_request(text: str, agent: str = "clock", session: str = "") -> bytes:
+    """The request that sends a message to a session, by default a new one."""
     message = {"id": uuid.uuid4().hex, "role": "user", "parts": [{"type": "text", "text": text}]}
-    body = msgspec.json.encode({"id": uuid.uuid4().hex, "messages": [message], "trigger": "submit-message"})
+    body = msgspec.json.encode(
+        {"id": session or uuid.uuid4().hex, "messages": [message], "trigger": "submit-message"}
+    )
     head = (
         "POST /api/chat HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         f"x-agent-id: {agent}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -154,7 +170,7 @@ def resume_request(session: str, cursor: bytes = b"") -> bytes:
 async def wait_for_agent(base: str, text: str, agent: str = "clock") -> None:
     """Send the message until it is answered."""
     status = 0
-    while status != 200:  # noqa: PLR2004
+    while status != OK:
         stream = await send(base, chat_request(text, agent))
         try:
             await stream.wait_for_status()

@@ -1,7 +1,7 @@
 """A model provider with OpenAI's protocol, whose tokens contain the times at which they are sent.
 
-`python -m bench.provider PORT`. The message `N every M ms` asks for N tokens, M milliseconds apart. Any other
-message gets `TOKENS` tokens, `RATE` per second.
+`python -m bench.provider PORT`. The message `N every M ms` asks for N tokens, M milliseconds apart, the first
+at once. Any other message gets `TOKENS` tokens, `RATE` per second.
 """
 
 import asyncio
@@ -50,8 +50,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
         clock = asyncio.get_running_loop().time
         due_s = clock()
         for _ in range(tokens):
-            due_s += pause_s
             await asyncio.sleep(max(0.0, due_s - clock()))
+            due_s += pause_s
             await response.write(b"%b%d%b" % (_BEFORE_TIME, time.monotonic_ns(), _AFTER_TIME))
         await response.write(_END)
     return response
@@ -61,4 +61,4 @@ app = web.Application()
 app.add_routes([web.post("/v1/chat/completions", completions)])
 
 if __name__ == "__main__":
-    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, shutdown_timeout=0)

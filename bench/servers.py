@@ -7,9 +7,10 @@ import socket
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Literal
 
 import aiohttp
 import msgspec
@@ -22,7 +23,7 @@ from rejoin_protocol.errors import RejoinError
 
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 30.0
-CONCURRENT_RUNS = 256
+CONCURRENT_RUNS = 2_000
 DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 """The start of a command whose process the kernel kills when its parent dies."""
 
@@ -35,11 +36,25 @@ class Running(msgspec.Struct, frozen=True):
 
 
 class Backend(msgspec.Struct, frozen=True):
-    """A complete chat backend: its name in the table, its base URL, and its process ids by service."""
+    """A complete chat backend whose answers come from `bench.provider`.
+
+    name: Its name in the table.
+    base: Its base URL.
+    pids: Its process ids by service.
+    worker: The service that asks the provider.
+    run_standby: Starts a second process of that service. Yields the URL at which viewers then ask.
+    resume: How a viewer goes on whose connection was cut: behind its cursor, with a replay of the answer, or
+        not at all.
+    started_s: When its first process was started, as `time.monotonic` says it.
+    """
 
     name: str
     base: str
     pids: dict[str, int]
+    worker: str = ""
+    run_standby: Callable[[], AbstractAsyncContextManager[str]] | None = None
+    resume: Literal["cursor", "replay"] | None = None
+    started_s: float = 0.0
 
 
 def free_port() -> int:
@@ -51,10 +66,10 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def run_python(*arguments: str, stderr: int | None = None) -> AsyncIterator[Process]:
-    """Run Python with arguments. At the end it gets SIGTERM."""
+async def run_process(*command: str, stderr: int | None = None) -> AsyncIterator[Process]:
+    """Run a command. At the end it gets SIGTERM."""
     child = await asyncio.create_subprocess_exec(
-        *DIE_WITH_PARENT, sys.executable, *arguments, stdin=PIPE, stdout=PIPE, stderr=stderr
+        *DIE_WITH_PARENT, *command, stdin=PIPE, stdout=PIPE, stderr=stderr
     )
     try:
         yield child
@@ -67,6 +82,11 @@ async def run_python(*arguments: str, stderr: int | None = None) -> AsyncIterato
         except TimeoutError:
             child.kill()
             raise
+
+
+def run_python(*arguments: str, stderr: int | None = None) -> AbstractAsyncContextManager[Process]:
+    """Run Python with arguments. At the end it gets SIGTERM."""
+    return run_process(sys.executable, *arguments, stderr=stderr)
 
 
 @contextmanager
@@ -114,7 +134,7 @@ async def run_gateway(servers: Servers) -> AsyncIterator[Running]:
         servers, "rejoin", "gateway", port=port, allow_anonymous=True, default_agent="clock", **GENEROUS_RATES
     ) as child:
         base = f"http://127.0.0.1:{port}"
-        await _wait_until_ready(f"{base}/health/ready", child)
+        await wait_until_ready(f"{base}/health/ready", child)
         yield Running(base, child.pid)
 
 
@@ -126,32 +146,31 @@ async def run_runner(servers: Servers, agents: str, **settings: object) -> Async
 
 
 @asynccontextmanager
-async def run_rejoin(agents: str, **settings: object) -> AsyncIterator[Backend]:
-    """All processes of Rejoin, one of each; `settings` are the runner's."""
+async def run_rejoin(provider: Running) -> AsyncIterator[Backend]:
+    """All processes of Rejoin, one of each."""
+    settings = {
+        "model_base_url": f"{provider.base}/v1",
+        "max_concurrent_runs": CONCURRENT_RUNS,
+        "drain_grace_s": 0,
+    }
     async with (
         run_infrastructure() as servers,
         run_gateway(servers) as gateway,
-        run_runner(servers, agents, **settings) as runner,
+        run_runner(servers, "bench.agents:chats", **settings) as runner,
     ):
+
+        @asynccontextmanager
+        async def run_standby() -> AsyncIterator[str]:
+            async with run_runner(servers, "bench.agents:chats", **settings):
+                yield gateway.base
+
         pids = {
             "gateway": gateway.pid,
             "runner": runner,
             "broker": servers.nats.pid,
             "database": servers.postgres.pid,
         }
-        yield Backend("rejoin", gateway.base, pids)
-
-
-@asynccontextmanager
-async def run_rejoin_with_provider() -> AsyncIterator[Backend]:
-    """The same, with agents that ask `bench.provider`, in a process of its own that does not count."""
-    async with (
-        run_baseline("bench.provider") as provider,
-        run_rejoin(
-            "bench.agents:chats", model_base_url=f"{provider.base}/v1", max_concurrent_runs=CONCURRENT_RUNS
-        ) as backend,
-    ):
-        yield backend
+        yield Backend("rejoin", gateway.base, pids, "runner", run_standby, "cursor")
 
 
 @asynccontextmanager
@@ -160,8 +179,13 @@ async def run_baseline(module: str = "bench.aiohttp_baseline") -> AsyncIterator[
     port = free_port()
     async with run_python("-m", module, str(port)) as child:
         base = f"http://127.0.0.1:{port}"
-        await _wait_until_ready(base, child)
+        await wait_until_ready(base, child)
         yield Running(base, child.pid)
+
+
+def run_provider() -> AbstractAsyncContextManager[Running]:
+    """`bench.provider`, whose CPU time does not count."""
+    return run_baseline("bench.provider")
 
 
 @asynccontextmanager
@@ -177,7 +201,7 @@ async def run_dev(data_dir: Path) -> AsyncIterator[float]:
         yield clock() - started_at
 
 
-async def _wait_until_ready(url: str, server: Process) -> None:
+async def wait_until_ready(url: str, server: Process) -> None:
     """Wait until the URL answers with a status other than 503. Raises `RejoinError` if the server ends."""
     async with asyncio.timeout(READY_TIMEOUT_S), aiohttp.ClientSession() as http:
         while True:

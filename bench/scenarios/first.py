@@ -4,7 +4,7 @@ Measured one at a time, beside 50 chats, and for 50 clients that send the next m
 answer. The last saturate two cores: their figures contain the time in a queue. `bare` knows no provider.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from bench import http_load, servers
@@ -33,17 +33,21 @@ LOADS = (
 
 async def figures(*, full: bool) -> AsyncIterator[Figure]:
     """The figures of this scenario."""
-    async with servers.run_rejoin_with_provider() as rejoin, servers.run_baseline() as bare:
-        backends = [rejoin, Backend("bare", bare.base, {})]
-        for backend in backends:
-            await http_load.wait_for_agent(backend.base, TEXT, "chat")
-        async for figure in measure(backends, LOADS, 1_000 if full else 300):
+    async with (
+        servers.run_provider() as provider,
+        servers.run_rejoin(provider) as rejoin,
+        servers.run_baseline() as bare,
+    ):
+        async for figure in measure(rejoin, Backend("bare", bare.base, {}), full=full):
             yield figure
 
 
-async def measure(backends: Sequence[Backend], loads: Sequence[Load], total: int) -> AsyncIterator[Figure]:
-    """Send `total` messages to each backend, the backends in turn."""
-    for load in loads:
+async def measure(*backends: Backend, full: bool) -> AsyncIterator[Figure]:
+    """Measure the backends in turn."""
+    total = 1_000 if full else 300
+    for backend in backends:
+        await http_load.wait_for_agent(backend.base, TEXT, "chat")
+    for load in LOADS:
         for backend in backends:
             warm = [TEXT] * 2 * load.concurrency
             await http_load.send_chats(backend.base, warm, concurrency=load.concurrency, agent="chat")

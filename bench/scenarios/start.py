@@ -6,8 +6,9 @@ The fastest of several starts counts, because other load can only slow a start d
 import time
 from collections.abc import AsyncIterator
 
-from bench import servers
-from bench.figures import Figure
+from bench import http_load, servers
+from bench.figures import Figure, memory_by_service_kb
+from bench.servers import Backend
 
 WARM_STARTS = 3
 
@@ -37,3 +38,11 @@ async def _fastest(times: int, *arguments: str) -> float:
             await child.communicate()
         durations_s.append(time.monotonic() - began)
     return min(durations_s)
+
+
+async def measure(backend: Backend, *, full: bool) -> AsyncIterator[Figure]:  # noqa: ARG001
+    """A peer, whose packages are installed: until the end of its first answer, and its memory then."""
+    await http_load.wait_for_agent(backend.base, "1 every 0 ms")
+    yield Figure("start", "first answer", backend.name, time.monotonic() - backend.started_s, "s")
+    memory_kb = sum(memory_by_service_kb(backend.pids).values())
+    yield Figure("base memory", backend.name, "memory", memory_kb / 1024, "MB")

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from bench import http_load, nats_baseline, run_logs, servers
+from bench.figures import cpu_by_service_s, memory_by_service_kb
 from bench.scenarios.first import TEXT
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
@@ -26,6 +27,21 @@ async def test_gateway_runner_and_baseline_answer_alike() -> None:
             [reader] = await http_load.send_chats(base, ["3 every 1 ms"], concurrency=1)
             assert reader.done
             assert len(reader.latencies_s) == 3
+
+
+async def test_an_answer_of_the_provider_reaches_the_client_and_costs_something_in_each_process() -> None:
+    async with servers.run_provider() as provider, servers.run_rejoin(provider) as backend:
+        await http_load.wait_for_agent(backend.base, "1 every 0 ms", "chat")
+        before = cpu_by_service_s(backend.pids)
+        for agent in ("chat", "chat-unpaced"):
+            readers = await http_load.send_chats(
+                backend.base, ["3 every 1 ms"] * 50, concurrency=10, agent=agent
+            )
+            assert all(reader.done and len(set(reader.tokens_ns)) == 3 for reader in readers)
+            assert all(reader.first_s <= reader.first_token_s <= reader.last_s for reader in readers)
+        after = cpu_by_service_s(backend.pids)
+        assert all(after[service] > before[service] for service in backend.pids)
+        assert all(memory_by_service_kb(backend.pids).values())
 
 
 async def test_a_written_log_reaches_the_stream_and_the_baseline() -> None:
