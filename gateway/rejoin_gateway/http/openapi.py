@@ -102,8 +102,8 @@ RETRY = {
         "schema": {"type": "integer", "minimum": 1},
     }
 }
-TEXT = {"type": "string"}
-CHALLENGE = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": TEXT}}
+STRING = {"type": "string"}
+CHALLENGE = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": STRING}}
 TEXT_MEANING = (
     "The answer's text as it grows, without reasoning and tools, for a client whose `Accept` is `text/plain` "
     "and nothing else. Of a typed answer, its JSON. A failure breaks the connection, or is a 500 with its "
@@ -422,7 +422,7 @@ def _responses(route: Route) -> dict[str, Any]:
 
 
 def _success(kind: Any, headers: Mapping[str, str]) -> dict[str, Any]:
-    kinds, named = _as_sequence(kind), {name: (meaning, TEXT) for name, meaning in headers.items()}
+    kinds, named = _as_sequence(kind), {name: (meaning, STRING) for name, meaning in headers.items()}
     response: dict[str, Any] = {"description": "Success." if kinds else "Success, without a body."}
     content: dict[str, Any] = {}
     schemas = [_schema(item) for item in kinds if _is_json(item)]
