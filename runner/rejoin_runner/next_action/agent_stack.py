@@ -75,6 +75,11 @@ class AgentFrame:
         """Steps of the present agent."""
         self.calls: dict[CallId, ToolCall] = {}
         """The calls of the last step, in the model's order."""
+        self._before = self._progress
+
+    @property
+    def _progress(self) -> tuple[str | None, str | None, int, int, dict[CallId, ToolCall]]:
+        return self.agent, self.successor, self.steps, self.steps_since_handoff, self.calls
 
     @property
     def is_delegated(self) -> bool:
@@ -83,11 +88,16 @@ class AgentFrame:
 
     def begin_step(self) -> None:
         """Count a step, and make the successor the agent."""
+        self._before = self._progress
         if self.successor is not None:
             self.agent, self.successor, self.steps_since_handoff = self.successor, None, 0
         self.steps += 1
         self.steps_since_handoff += 1
         self.calls = {}
+
+    def take_step_back(self) -> None:
+        """The step that has just begun is another frame's."""
+        self.agent, self.successor, self.steps, self.steps_since_handoff, self.calls = self._before
 
 
 class AgentStack:
@@ -165,8 +175,7 @@ class AgentStack:
         current = self._last_step.call
         if origin is None or (current is not None and current.id == origin.call):
             return
-        self._last_step.steps -= 1
-        self._last_step.steps_since_handoff -= 1
+        self._last_step.take_step_back()
         if origin.call not in self._delegated:
             self._delegated[origin.call] = AgentFrame(ToolCall(origin.call, DELEGATE + origin.agent, None))
         self._last_step = self._delegated[origin.call]

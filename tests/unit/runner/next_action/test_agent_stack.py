@@ -137,6 +137,16 @@ def test_a_handoff_inside_a_frame_stays_inside() -> None:
 
 # What a stored message is written again as: outputs stand right behind their calls there.
 
+
+def test_a_finished_delegation_leaves_the_next_step_to_its_caller() -> None:
+    """Live and restored: the caller's last step has made the call, whose output its model has not read."""
+    asked, found = called("c1", "delegate_to_research", task=""), step(text("Found."), by=RESEARCH)
+    for log in ([step(asked), found, output("c1")], [step(asked, output("c1")), found, found]):
+        state = state_of(START, *log)
+        assert stack(state) == [(None, None, 1)]
+        assert (list(state.calls), state.open_calls) == (["c1"], [])
+
+
 FINISHED_FIRST = [
     START,
     TWO,
