@@ -9,7 +9,12 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from rejoin.cli.api_keys import KeyCommands, NewKey
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
+from rejoin_adapters.postgres.runs import run_store
+from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.events import chunks
+from rejoin_protocol.ids import TenantId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.tools.tool_context import RunContext, ToolContext
@@ -207,3 +212,24 @@ async def test_a_gateway_with_keys_does_not_warn(system: LocalSystem) -> None:
     with capture_logs() as entries:
         await system.gateway(context_encryption_keys=KEYS)
     assert not [entry for entry in entries if entry["event"] == "context_keys_missing"]
+
+
+async def test_two_users_with_a_session_of_the_same_name_each_have_their_context(
+    system: LocalSystem,
+) -> None:
+    made = Agent(name=system.agent, model=SingleCallModel("whoami", {}), tools=[whoami], context=Tenant)
+    await system.runner([made], context_encryption_keys=KEYS)
+    base = await system.gateway(
+        context_encryption_keys=KEYS, allow_anonymous=False, api_key_pepper="a pepper of some length"
+    )
+    session = system.fresh("s")
+    async with await run_store.open_run_store(system.database_url, pool_max=1) as store:
+        issuer = KeyCommands(PostgresApiKeys(store.database), TenantId("default"), b"a pepper of some length")
+        keys = [await issuer.create(NewKey(scopes=(Scope.CHAT,), user=user)) for user in ("ann", "ben")]
+    for key, name in zip(keys, ("hers", "his"), strict=True):
+        credential = f"Bearer {key}"
+        for more in ({"tenant_id": name}, {}):
+            answer = await post(
+                system, f"{base}/api/chat", system.chat(session, "hi"), authorization=credential, **more
+            )
+            assert output(answer) == f"{name} 1"
