@@ -241,8 +241,8 @@ class Database:
     context. `transaction_settings`: behind a pooler in transaction mode, the statements that set PostgreSQL
     settings for each transaction, which then takes five round trips; otherwise None.
 
-    asyncpg's pool creates, counts and repairs connections. A working connection is kept here between two
-    statements, unless another caller waits for one: releasing and acquiring it costs more than a statement.
+    asyncpg's pool creates and repairs connections. A working connection is kept here between two statements:
+    releasing and acquiring it costs more than a statement.
     """
 
     def __init__(
@@ -255,8 +255,10 @@ class Database:
         self._pool = pool
         self._acquire_timeout_s = acquire_timeout_s
         self._transaction_settings = transaction_settings
+        self._slots = asyncio.Semaphore(pool.get_max_size())
+        """Who has one finds a connection in `_idle`, or room for one in the pool."""
         self._idle: list[_Connection] = []
-        self._waiting = 0
+        self._closing = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -332,26 +334,33 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[_Connection]:
-        """An idle connection, or else one of the pool. It is kept for the next statement if the block ends
-        well and nobody waits for one.
+        """An idle connection, or else one of the pool; waits while all are in use. It is kept for the next
+        statement if the block ends well.
         """
-        connection = self._idle.pop() if self._idle else await self._acquire()
-        keep = False
+        await self._take_slot()
         try:
-            yield connection
-            keep = not self._waiting
+            connection = self._idle.pop() if self._idle else await self._acquire()
+            keep = False
+            try:
+                yield connection
+                keep = not self._closing
+            finally:
+                if keep:
+                    self._idle.append(connection)
+                else:
+                    await self._pool.release(connection)
         finally:
-            if keep:
-                self._idle.append(connection)
-            else:
-                await self._pool.release(connection)
+            self._slots.release()
+
+    async def _take_slot(self) -> None:
+        if self._slots.locked():
+            async with asyncio.timeout(self._acquire_timeout_s):
+                await self._slots.acquire()
+        else:
+            await self._slots.acquire()
 
     async def _acquire(self) -> "_Connection":
-        self._waiting += 1
-        try:
-            return await self._pool.acquire(timeout=self._acquire_timeout_s)
-        finally:
-            self._waiting -= 1
+        return await self._pool.acquire(timeout=self._acquire_timeout_s)
 
     async def _release_idle(self) -> None:
         while self._idle:
@@ -359,7 +368,7 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections; running statements get `CLOSE_TIMEOUT_S` to end."""
-        self._waiting += 1  # so that no connection is kept any more
+        self._closing = True
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._release_idle()

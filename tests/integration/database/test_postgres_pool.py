@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -227,6 +228,38 @@ async def test_a_pool_without_a_free_connection_is_unavailable(migrated: str) ->
         await blocker.close()
         await wait_until(lambda: not_unavailable(store.ping()))
         assert await chat.texts() == ["one"]
+
+
+async def test_statements_that_wait_for_a_connection_get_it_without_the_pool(
+    migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncpg's pool takes more time to release and acquire a connection than the driver for a statement."""
+    acquired, acquire = 0, asyncpg.Pool.acquire
+
+    def counting(*args: Any, **options: Any) -> Any:
+        nonlocal acquired
+        acquired += 1
+        return acquire(*args, **options)
+
+    monkeypatch.setattr(asyncpg.Pool, "acquire", counting)
+    async with await open_run_store(migrated, pool_max=3) as store:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(50):
+                group.create_task(store.ping())
+        assert acquired == 3
+
+
+async def test_who_stops_waiting_for_a_connection_leaves_it_to_the_others(migrated: str) -> None:
+    async with await open_database(migrated, pool_max=1) as database:
+        await database.fetch_text("select 'open'")
+        working = asyncio.create_task(database.fetch_text("select 'done' from pg_sleep(0.2)"))
+        waiting = [asyncio.create_task(database.fetch_text("select 'next'")) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        assert await working == "done"
+        waiting[1].cancel()  # in the moment in which it may have got its turn
+        assert await waiting[2] == "next"
+        assert await database.fetch_text("select 'later'") == "later"
 
 
 async def test_connecting_waits_for_the_server_and_logs_it(migrated: str) -> None:
