@@ -19,7 +19,6 @@ from rejoin_adapters.jetstream.setup import StreamSettings
 from rejoin_adapters.memory.broker.run_queue import MemoryRunQueue
 from rejoin_adapters.ports.run_queue import Delivery, RunQueue
 from rejoin_protocol.broker import subjects
-from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.run_request import RunRequest
 
@@ -384,18 +383,6 @@ async def test_a_consumer_that_was_removed_is_made_again(
         await connection.call_api(f"$JS.API.CONSUMER.DELETE.{subjects.REQUESTS}.{subjects.consumer(agent)}")
         await queue.publish(request := fresh(agent))
         assert (await waiting).request == request
-
-
-async def test_an_ack_that_the_broker_did_not_hear_is_not_taken_for_one(
-    connection: NatsConnection, agent: AgentName
-) -> None:
-    queue = JetStreamRunQueue(connection, StreamSettings())
-    await queue.publish(fresh(agent))
-    async with queue.pull(agent) as following:
-        delivery = await arrival(following)
-        await connection.call_api(f"$JS.API.CONSUMER.DELETE.{subjects.REQUESTS}.{subjects.consumer(agent)}")
-        with pytest.raises(Unavailable):
-            await delivery.ack()
 
 
 async def test_a_delivery_says_how_often_the_request_was_delivered(queues: Queues, agent: AgentName) -> None:

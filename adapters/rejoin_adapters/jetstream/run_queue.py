@@ -32,6 +32,7 @@ PULL_RETRY_S = 1.0
 """Pause after a pull request that could not be sent or was rejected."""
 QUEUED_ALREADY = STORE_REFUSED
 """The stream holds at most one message for each turn of a run."""
+ACK = b"+ACK"
 NO_MESSAGES = {"404", "408"}
 """Status of a pull that brings nothing now, or nothing more: not an error."""
 
@@ -55,8 +56,8 @@ class JetStreamDelivery:
         return (datetime.now(UTC) - self._published_at).total_seconds() if is_first else None
 
     async def ack(self) -> None:
-        """See `Delivery`. Waits for the broker's confirmation: a lost ack would repeat the turn."""
-        await self._connection.request(self.receipt, b"+ACK")
+        """See `Delivery`. Does not wait for the broker."""
+        await self._connection.send(self.receipt, ACK)
 
     async def nak(self, delay_s: float = 0) -> None:
         """See `Delivery`."""

@@ -42,7 +42,9 @@ class Delivery(Protocol):
         ...
 
     async def ack(self) -> None:
-        """Remove the request from the queue."""
+        """Remove the request from the queue. If the queue does not hear it, it delivers the request again,
+        and the next claim finds that the turn is over.
+        """
         ...
 
     async def nak(self, delay_s: float = 0) -> None:
