@@ -43,6 +43,7 @@ TRACE, CAUSE = "traceparent", "rejoin-cause"
 USER_HASH_CHARS = 32
 _w3c = TraceContextTextMapPropagator()
 _SHARED = context.create_key("rejoin-shared-attributes")
+_UNSEEN = nullcontext(trace.INVALID_SPAN)
 
 type Value = str | bool | int | float | Sequence[str]
 
@@ -109,9 +110,11 @@ def span(
     parent, links = None, []
     if within is not None:
         parent = _w3c.extract(within, Context())
-        if CAUSE in within:
-            cause = trace.get_current_span(_w3c.extract({TRACE: within[CAUSE]}, Context()))
-            links = [Link(cause.get_span_context())] if _is_valid(cause) else []
+    if _is_untraced() and not _is_valid(trace.get_current_span(parent)):
+        return _UNSEEN  # an open stream would hold contexts that say nothing
+    if within is not None and CAUSE in within:
+        cause = trace.get_current_span(_w3c.extract({TRACE: within[CAUSE]}, Context()))
+        links = [Link(cause.get_span_context())] if _is_valid(cause) else []
     own_attributes = {f"rejoin.{key}": value for key, value in own.items()}
     new_span = trace.get_tracer(NAME).start_span(
         name,
@@ -122,8 +125,6 @@ def span(
         record_exception=False,
         set_status_on_exception=False,
     )
-    if not (_is_valid(new_span) or _is_valid(trace.get_current_span())):
-        return nullcontext(new_span)  # nothing is traced; each open stream would hold what says nothing
     return _within(new_span, shared, expected)
 
 
@@ -145,7 +146,15 @@ def _within(
 
 def start_span(name: str, kind: SpanKind, attributes: Mapping[str, Value]) -> Span:
     """A child of the current span that does not become the current one. The caller ends it."""
+    if _is_untraced():
+        return trace.INVALID_SPAN
     return trace.get_tracer(NAME).start_span(name, kind=kind, attributes={**_shared(), **attributes})
+
+
+def _is_untraced() -> bool:
+    """Whether nothing here is part of a trace, and no span would be one: the process has no SDK."""
+    no_sdk = isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    return no_sdk and not _is_valid(trace.get_current_span())
 
 
 def _is_valid(span: Span) -> bool:
