@@ -117,6 +117,8 @@ class AgentStack:
     def stack(self) -> list[AgentFrame]:
         """The frames that have work left, the conversation first. The last one is active, the others wait."""
         stack = [self._root]
+        if not self._delegated:  # as in most runs, and each event asks
+            return stack
         while (call := self._first_delegate_call(stack[-1])) is not None and call.id in self._delegated:
             stack.append(self._delegated[call.id])
         return stack

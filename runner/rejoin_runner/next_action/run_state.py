@@ -52,6 +52,8 @@ class StepPhase(Enum):
 EARLY_ENDS: tuple[FinishReason, ...] = ("length", "content-filter")
 """Reasons for which a model ends an answer that is not whole."""
 OPEN = frozenset({StepPhase.EMPTY, StepPhase.PARTIAL, StepPhase.GENERATED})
+DELTAS = frozenset({chunks.TextDelta, chunks.ReasoningDelta, chunks.ToolInputDelta})
+"""Events that change the message and nothing else of a run, but that its step is begun."""
 
 
 class RunState:
@@ -190,6 +192,10 @@ class RunState:
         self.audiences[audience] += 1
         if self.phase is Phase.SUSPENDED:
             self.phase = Phase.RUNNING
+        if type(chunk) in DELTAS:  # most events: asking each rule below takes as long as the fold
+            if self.step is StepPhase.EMPTY:
+                self.step = StepPhase.PARTIAL
+            return
         self._apply_to_run(chunk)
         self._apply_to_parts(chunk)
         self._apply_to_calls(chunk)

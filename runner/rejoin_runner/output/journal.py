@@ -7,7 +7,7 @@ full. Now and then a copy of the stored records goes to a segment; no append wai
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -42,6 +42,14 @@ GROWING = (
     chunks.Custom,
 )
 """The events that make an answer longer. The events that end an answer are emitted whatever its size."""
+AUDIENCES: Mapping[type[Chunk], Audience] = {
+    chunks.ResetStep: Audience.RESETS,
+    chunks.ToolApprovalResponse: Audience.V7,
+    chunks.SteeringMessage: Audience.V7,
+    chunks.Custom: Audience.V7,
+    chunks.ReasoningFile: Audience.V7,
+}
+"""The clients that know the type of an event, if not all do."""
 
 
 class EventTooLarge(RejoinError):
@@ -108,8 +116,9 @@ class Journal:
         if isinstance(chunk, GROWING) and self.is_full(len(event)):
             raise EventTooLarge(f"the answer is too large: it has at most {ANSWER_BYTES_MAX} bytes")
         if audience is Audience.ALL:
-            audience = _audience_of(chunk)
-        await self._has_room.wait()
+            audience = AUDIENCES.get(type(chunk), Audience.ALL)
+        if not self._has_room.is_set():
+            await self._has_room.wait()
         refuse_if_abandoned()
         # The state changes when the event is queued, not when it is stored: the next decision must not wait
         # for the broker. A crash loses both, and the next attempt decides from the log.
@@ -225,16 +234,3 @@ class Journal:
         if len(self._queue) < QUEUED_EVENTS_MAX:
             self._has_room.set()
         return events, audience, mark
-
-
-def _audience_of(chunk: Chunk) -> Audience:
-    """The clients that know the type of an event."""
-    match chunk:
-        case chunks.ResetStep():
-            return Audience.RESETS
-        case chunks.ToolApprovalResponse() | chunks.SteeringMessage():
-            return Audience.V7
-        case chunks.Custom() | chunks.ReasoningFile():
-            return Audience.V7
-        case _:
-            return Audience.ALL
