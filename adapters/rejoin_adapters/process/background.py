@@ -1,7 +1,7 @@
 """Background tasks for the time of a block. The only form of concurrency here besides `asyncio.TaskGroup`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from contextvars import Context
 from types import TracebackType
@@ -9,18 +9,20 @@ from typing import Any, Self
 
 import msgspec
 
+type Work = Coroutine[Any, Any, None]
+
 
 @asynccontextmanager
-async def run_alongside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `work` during the block. It is cancelled at the end of the block; if it fails, the block is
-    cancelled.
+async def run_alongside(*work: Work) -> AsyncIterator[Callable[[Work], None]]:
+    """Run `work` during the block, and what the block adds with the function that it gets. It is cancelled at
+    the end of the block; if it fails, the block is cancelled.
 
     A single exception is raised as it is, not in a group: the caller need not know of the tasks.
     """
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in work]
-            yield
+            yield lambda added: tasks.append(group.create_task(added))
             for task in tasks:
                 task.cancel()
     except BaseExceptionGroup as errors:

@@ -69,23 +69,24 @@ def is_bounded_work(context: Context | None) -> bool:
 async def run_bounded(
     work: Coroutine[Any, Any, None],
     tasks: DetachedTasks,
-    interrupted: asyncio.Event,
+    interrupted: asyncio.Future[None],
     deadline_s: float | None,
     grace_s: float = GRACE_S,
 ) -> WorkEnd:
-    """Run the work until it ends, `interrupted` is set, or the loop's clock reaches `deadline_s`. Raises what
-    the work raises. Abandoned work stays among `tasks`.
+    """Run the work until it ends, `interrupted` is done, or the loop's clock reaches `deadline_s`. Raises
+    what the work raises. Abandoned work stays among `tasks`.
 
     If this call itself is cancelled, because the runner drains or has lost the run, it waits for the work:
     another runner may start the same calls again, and must not do so while they still run here.
     """
     loop = asyncio.get_running_loop()
     context, scope = _open_scope()
-    task, watch = tasks.start(work, context), tasks.start(_wait(interrupted))
+    task = tasks.start(work, context)
     timeout_s = None if deadline_s is None else max(0.0, deadline_s - loop.time())
+    ends: list[asyncio.Future[Any]] = [task, interrupted]
     try:
-        await asyncio.wait([task, watch], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        end = WorkEnd.DONE if task.done() else WorkEnd.INTERRUPTED if watch.done() else WorkEnd.LATE
+        await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        end = WorkEnd.DONE if task.done() else WorkEnd.INTERRUPTED if interrupted.done() else WorkEnd.LATE
         if not task.done():
             task.cancel()
             await asyncio.wait([task], timeout=grace_s)
@@ -93,8 +94,6 @@ async def run_bounded(
         task.cancel()
         await asyncio.wait([task])
         raise
-    finally:
-        watch.cancel()
     if not task.done():
         scope.abandon()
     elif not task.cancelled():
@@ -129,7 +128,3 @@ def _open_scope() -> tuple[Context, _Scope]:
     context, scope = copy_context(), _Scope(_scope.get())
     context.run(_scope.set, scope)
     return context, scope
-
-
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()

@@ -44,6 +44,8 @@ RUN_ERROR_CHARS_MAX = 16_384
 DETAIL_BYTES_MAX = 65_536
 """The size of one value in an operation."""
 
+log = structlog.get_logger("rejoin.run")
+
 
 class Attempt:
     """One attempt at one run."""
@@ -91,7 +93,7 @@ class Attempt:
         self._request_tools = {tool.name: to_client_tool(tool) for tool in claim.request_tools}
         self._team = team
         self._first_agent = agent_stack.current_agent(claim.history, team.head.name, team.members)
-        self.log = structlog.get_logger("rejoin.run")
+        self.log = log
 
     @property
     def agent(self) -> Agent:

@@ -57,7 +57,7 @@ class RunExecutor:
         self,
         attempt: Attempt,
         *,
-        interrupted: asyncio.Event,
+        interrupted: asyncio.Future[None],
         draining: asyncio.Event,
         leaves_after_progress: bool = False,
         status_model: Model | None = None,
@@ -85,8 +85,6 @@ class RunExecutor:
         """The run is handed over before its next model call once it has made so much progress."""
         timeout_s = attempt.head.timeout_s
         self._deadline_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
-        if claim.run.interrupted:
-            interrupted.set()
 
     async def execute(self) -> Sequence[RunRequest]:
         """Carry out the turn until the run ends or is suspended. Returns the requests to publish then.
@@ -117,7 +115,7 @@ class RunExecutor:
 
     def _next_action(self) -> decide.Action:
         inputs = msgspec.structs.replace(
-            self._inputs, interrupted=self._interrupted.is_set(), steering=self._steering
+            self._inputs, interrupted=self._interrupted.done(), steering=self._steering
         )
         action = decide.next_action(self._state, inputs, self._policy())
         self._attempt.log.debug("action", action=type(action).__name__)

@@ -95,8 +95,8 @@ class DeliveryExecutor:
         to its ack wait. On cancellation the run is requeued at once. Raises nothing else.
         """
         request = delivery.request
+        structlog.contextvars.bind_contextvars(run=request.run, turn=request.turn)
         with (
-            structlog.contextvars.bound_contextvars(run=request.run, turn=request.turn),
             instrumentation.attempt(delivery),
             self._leases.open(delivery, free_slot) as lease,
         ):
@@ -167,6 +167,8 @@ class DeliveryExecutor:
             await delivery.ack()
             return
         run = lease.run = claim.run
+        if run.interrupted:
+            lease.interrupt()
         structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
         log.info("run_claimed", history_bytes=claim.history_bytes, history_cut=claim.history_cut)
         self._metrics.run_claimed(run.agent, delivery.age_s)
@@ -184,13 +186,13 @@ class DeliveryExecutor:
         failure = executor.TOO_MANY_ATTEMPTS if failed >= self._limits.attempts_max else ""
         if isinstance(suspicion, str):
             failure = suspicion
-        async with run_alongside(lease.wait_until_lost()), self._with_history(claim) as claim:
+        async with run_alongside(lease.wait_until_lost()) as add, self._with_history(claim) as claim:
             await self._signals.before_takeover(claim)
             journal = await self._take_over(claim, state)
-            async with run_alongside(journal.run()):
-                for request in await self._carry_out(claim, state, journal, lease.interrupted, failure):
-                    with tracing.detached():  # another user's request caused the next turn
-                        await self._ports.queue.publish(request)
+            add(journal.run())
+            for request in await self._carry_out(claim, state, journal, lease.interrupted, failure):
+                with tracing.detached():  # another user's request caused the next turn
+                    await self._ports.queue.publish(request)
         # Last: a crash before this line makes the broker deliver the request again. The claim then finds that
         # the turn is over, and the sweep publishes what was not published.
         await delivery.ack()
@@ -256,7 +258,7 @@ class DeliveryExecutor:
             await self._ports.queue.publish(next_request)
 
     async def _carry_out(
-        self, claim: Claim, state: RunState, journal: Journal, interrupted: asyncio.Event, failure: str
+        self, claim: Claim, state: RunState, journal: Journal, interrupted: asyncio.Future[None], failure: str
     ) -> Sequence[RunRequest]:
         served = self._served[claim.run.agent]
         team, files, tenant = self._teams[claim.run.agent], self._ports.files, claim.run.owner.tenant

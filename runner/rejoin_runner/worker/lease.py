@@ -18,7 +18,8 @@ from rejoin_protocol.ids import RunId
 class RunLease:
     """One execution of one run, from its delivery to its end. `run` is None until the run is claimed.
 
-    A lease takes messages before the claim too: a message may overtake the claim's answer.
+    A lease takes messages before the claim too: a message may overtake the claim's answer. It belongs to the
+    event loop in which it is made.
     """
 
     def __init__(self, delivery: Delivery, free_slot: Callable[[], None] = lambda: None) -> None:
@@ -30,7 +31,8 @@ class RunLease:
         """Those of the run, without progress, that ended by an error of their own before this execution. As
         long as they are not known, the earlier deliveries.
         """
-        self.interrupted = asyncio.Event()
+        self.interrupted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the user has interrupted the run."""
         self._newest_attempt = 0
         self._given_up = False
         self._superseded = asyncio.Event()
@@ -39,10 +41,15 @@ class RunLease:
         """Take a control message about the run."""
         match message:
             case Interrupt():
-                self.interrupted.set()
+                self.interrupt()
             case Supersede(attempt):
                 self._newest_attempt = max(self._newest_attempt, attempt)
                 self._superseded.set()
+
+    def interrupt(self) -> None:
+        """The user has interrupted the run. A second call has no effect."""
+        if not self.interrupted.done():
+            self.interrupted.set_result(None)
 
     def lose(self) -> None:
         """The run was given up: another runner takes it."""

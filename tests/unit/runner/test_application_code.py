@@ -76,7 +76,7 @@ async def test_a_task_that_bounded_work_starts_does_not_end_the_loop(fault: type
     try:
         async with DetachedTasks() as tasks:
             with pytest.raises(ExceptionGroup) as caught:
-                await run_bounded(work(), tasks, asyncio.Event(), None)
+                await run_bounded(work(), tasks, loop.create_future(), None)
     finally:
         loop.set_task_factory(None)
     assert isinstance(caught.value.exceptions[0], ApplicationGaveUp)

@@ -37,8 +37,8 @@ async def test_work_that_ignores_its_timeout_is_abandoned() -> None:
 
 
 async def test_work_within_work_that_was_abandoned_writes_nothing_either() -> None:
-    inner, interrupted = Stubborn(), asyncio.Event()
-    interrupted.set()
+    inner, interrupted = Stubborn(), asyncio.get_running_loop().create_future()
+    interrupted.set_result(None)
     async with DetachedTasks() as tasks:
         outer = run_in_time(inner(), tasks, 60.0)
         await run_bounded(outer, tasks, interrupted, None, grace_s=0.01)

@@ -65,7 +65,8 @@ class Backend:
 
     def __init__(self) -> None:
         self.store, self.log = MemoryRunStore(), MemoryRunLog()
-        self.interrupted, self.draining = asyncio.Event(), asyncio.Event()
+        self.interrupted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.draining = asyncio.Event()
         self.request = RunRequest(AgentName("head"), RunId("run_1"), 0)
 
     async def admit(self) -> None:
@@ -268,7 +269,7 @@ async def test_an_interrupt_stops_a_tool_and_gives_its_call_a_result(backend: Ba
     async with backend.attempt(head) as executor, asyncio.TaskGroup() as group:
         group.create_task(executor.execute())
         await started.wait()
-        backend.interrupted.set()
+        backend.interrupted.set_result(None)
     state = await backend.state()
     assert (state.aborted, state.all_open_calls) == (True, [])
     assert [part["errorText"] for part in state.message["parts"] if "errorText" in part] == [INTERRUPTED]
