@@ -154,6 +154,13 @@ class Journal:
         """
         await self._all_stored.wait()
 
+    async def begin_append(self) -> None:
+        """Let what is queued be sent now, unless an append is in flight: what the caller computes next, and
+        each other task that is ready, would delay it.
+        """
+        for _ in range(2):  # the first turn of the loop is `run`'s, the second one the connection's
+            await asyncio.sleep(0)
+
     async def run(self) -> None:
         """Append what is queued, until cancelled."""
         while True:

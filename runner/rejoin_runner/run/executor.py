@@ -201,6 +201,7 @@ class RunExecutor:
     async def _start_message(self) -> None:
         attempt, session, agent = self._attempt, self._run.session, self._attempt.head.name
         await self._emit_start()
+        await self._journal.begin_append()  # before the model's request is built
         await attempt.emit_operation("agent_initializing", sessionId=session, agentId=agent)
         await attempt.emit_operation("agent_ready", sessionId=session, agentId=agent)
         await attempt.emit_operation("agent_thinking", agent=agent, iteration=1)

@@ -16,6 +16,7 @@ from aiohttp import web
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import live_feed, nats_connection
 from rejoin_adapters.jetstream.log_tail import open_log_tail
+from rejoin_adapters.jetstream.nats_client import NatsClient
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import ACK
@@ -165,6 +166,38 @@ async def test_a_fast_model_is_written_in_few_messages(system: LocalSystem, coun
     assert counted["write"] <= counted["request run.*.log"]
     await wait_until(lambda: counted[ACKNOWLEDGED], "the end of the run")
     assert counted["select claim_run"] == counted["select end_run"] == 1
+
+
+class Watches:
+    """A model that keeps what the broker was sent before it was asked."""
+
+    def __init__(self, sent: bytearray) -> None:
+        self._sent = sent
+        self.sent_before = b""
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `Model`."""
+        assert request.step == 0
+        self.sent_before = bytes(self._sent)
+        yield Done("stop")
+
+
+async def test_the_first_event_leaves_before_the_models_request_is_built(
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, write = bytearray(), NatsClient._write_buffer
+
+    def writing(client: NatsClient) -> None:
+        sent.extend(b"".join(client._pending))
+        write(client)
+
+    monkeypatch.setattr(NatsClient, "_write_buffer", writing)
+    base, model = await system.gateway(), Watches(sent)
+    await system.runner([Agent(name=system.agent, model=model)])
+    answer = await system.post(base, system.chat(system.fresh("s"), "go"))
+    assert answer.complete
+    assert b'"type":"start"' in model.sent_before
+    assert b'"type":"start-step"' not in model.sent_before
 
 
 async def written(runs: JetStreamRunLog, run: RunId, messages: int) -> None:
