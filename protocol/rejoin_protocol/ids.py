@@ -20,6 +20,7 @@ CallId = NewType("CallId", str)
 _AGENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_CROCKFORD_PAIRS = tuple(first + second for first in _CROCKFORD for second in _CROCKFORD)
 _ANSWER = re.compile(rf"msg_([{_CROCKFORD}]{{26}})")
 _SHARD = re.compile(rf"run_[{_CROCKFORD}]{{26}}-([1-9][0-9]{{0,2}})")
 _TIME_CHARS = 10
@@ -99,7 +100,7 @@ def agent_name(text: str) -> AgentName:
 def ulid(time_ms: int, randomness: bytes) -> str:
     """A ULID: 26 characters that sort by time; 48 bits of milliseconds, 80 random bits."""
     number = (time_ms << 80) | int.from_bytes(randomness[:RANDOM_BYTES])
-    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -5, -5))
+    return "".join([_CROCKFORD_PAIRS[(number >> shift) & 1023] for shift in range(120, -10, -10)])
 
 
 def run_created_ms(run: RunId) -> int:

@@ -77,8 +77,10 @@ def hide_only(value: Any) -> None:
     """`hide`, and stop hiding earlier values: the next request of a connection may come from another
     user.
     """
-    _hidden.set(())
-    hide(value)
+    if _hidden.get():
+        _hidden.set(())
+    if value is not None:
+        hide(value)
 
 
 def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -36,7 +36,7 @@ async def finish_changes(request: web.Request, handler: Handler) -> web.StreamRe
     request_body.keep_arrived(request)
     task = changes.start(_call_handler(request, handler))
     try:
-        await asyncio.wait([task])
+        outcome = await asyncio.shield(task)
     except asyncio.CancelledError:  # aiohttp cancels the handler of a client that has left
         if request.get(RESPONDING):
             task.cancel()
@@ -44,7 +44,7 @@ async def finish_changes(request: web.Request, handler: Handler) -> web.StreamRe
         else:
             request[CLIENT_LEFT] = True
         raise
-    return task.result().get()
+    return outcome.get()
 
 
 async def _call_handler(request: web.Request, handler: Handler) -> web.StreamResponse:
