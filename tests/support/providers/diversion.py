@@ -6,6 +6,7 @@ import aiohttp
 import httpx2
 from yarl import URL
 
+from rejoin_runner.models.providers.http_transport import provider_tls
 from rejoin_runner.models.providers.provider import ProviderConnections
 
 
@@ -26,7 +27,9 @@ class Diverted(ProviderConnections):
     @override
     def open(self) -> httpx2.AsyncClient:
         if self._client is None:
-            self._client = httpx2.AsyncClient(event_hooks={"request": [self._lead_library]}, timeout=30.0)
+            self._client = httpx2.AsyncClient(
+                event_hooks={"request": [self._lead_library]}, timeout=30.0, verify=provider_tls()
+            )
         return self._client
 
     async def _lead(

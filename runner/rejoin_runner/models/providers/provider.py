@@ -67,15 +67,14 @@ class ProviderConnections:
         """The session for chat completions, created on first use: it belongs to the loop that runs then."""
         if self._session is None:
             import aiohttp
-            import httpx2
 
-            from rejoin_runner.models.providers.http_transport import IDLE_CONNECTION_S
+            from rejoin_runner.models.providers.http_transport import IDLE_CONNECTION_S, provider_tls
 
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=self._connections_max,
                     keepalive_timeout=IDLE_CONNECTION_S,
-                    ssl=httpx2.create_ssl_context(),
+                    ssl=provider_tls(),
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),  # the requests of all tenants would share them
                 timeout=aiohttp.ClientTimeout(
