@@ -11,10 +11,12 @@ from hypothesis import HealthCheck, settings
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.postgres import migrate
+from rejoin_adapters.postgres.runs import run_store
 from rejoin_runner.models.providers.provider import ProviderConnections
 from tests.support.providers.server import FakeProvider
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import RecordMeasurement
+from tests.support.system.warm_databases import WarmDatabases
 
 pytest_plugins = ("tests.support.file_times",)
 
@@ -116,7 +118,12 @@ async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
         async with nats_connection.connect(running.nats_url, "tests") as connection:
             await setup.declare_streams(connection, setup.StreamSettings())
         await migrate.migrate(running.database_url)
-        yield running
+        warm = WarmDatabases(running.database_url)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run_store, "open_database", warm.open)
+            patch.setattr(migrate, "check_schema", warm.check_schema)
+            yield running
+        await warm.close()
 
 
 @pytest.fixture(scope="session")
