@@ -23,10 +23,10 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.run import instrumentation
+from tests.support.system.forked_python import ROOT
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.nats_cluster import cluster
 from tests.support.system.observation import wait_until
-from tests.support.system.processes import ROOT
 
 CALLER = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 

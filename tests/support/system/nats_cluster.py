@@ -17,7 +17,8 @@ from rejoin_adapters.embedded.server import ServerOptions
 from rejoin_protocol.broker import broker_permissions
 from rejoin_protocol.broker.broker_permissions import BrokerPermissions
 from rejoin_protocol.broker.subjects import BrokerNames
-from tests.support.system.processes import HOST, ROOT, free_ports
+from tests.support.system.forked_python import ROOT
+from tests.support.system.processes import HOST, free_ports
 
 CONFIG = ROOT / "deploy" / "nats.conf"
 ROLES = ("admin", "gateway", "runner")

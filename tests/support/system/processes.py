@@ -7,19 +7,19 @@ import asyncio
 import os
 import secrets
 import socket
-import sys
 import tomllib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, Self
 
 import psutil
 
+from tests.support.system.forked_python import ROOT, Fork, fork_server
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
-ROOT = Path(__file__).parents[3]
 HOST = "127.0.0.1"
 START_S = 90.0
 
@@ -67,7 +67,7 @@ def _created(path: str) -> int:
 class Command:
     """A `rejoin` command: its output, its child processes, its end."""
 
-    def __init__(self, process: asyncio.subprocess.Process, logs: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | Fork, logs: Path) -> None:
         self._process = process
         self._logs = logs
 
@@ -86,17 +86,21 @@ class Command:
         `module`: the package that is run. `script`: an installed `rejoin` to run instead.
         """
         kept = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
-        process = await asyncio.create_subprocess_exec(
-            *((script,) if script else (sys.executable, "-m", module)),
-            *arguments,
-            cwd=cwd,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=(out := _created(f"{logs}.out")),
-            stderr=(err := _created(f"{logs}.err")),
-            env=kept | dict(variables or {}),
-        )
-        os.close(out)
-        os.close(err)
+        env = kept | dict(variables or {})
+        out, err = _created(f"{logs}.out"), _created(f"{logs}.err")
+        try:
+            if script:
+                stdin = asyncio.subprocess.DEVNULL
+                process: asyncio.subprocess.Process | Fork = await asyncio.create_subprocess_exec(
+                    script, *arguments, cwd=cwd, stdin=stdin, stdout=out, stderr=err, env=env
+                )
+            else:
+                process = await fork_server().fork(
+                    module, arguments, cwd=cwd, variables=env, stdout=out, stderr=err
+                )
+        finally:
+            os.close(out)
+            os.close(err)
         return cls(process, logs)
 
     async def __aenter__(self) -> Self:
@@ -158,16 +162,12 @@ class Command:
 
 async def run_rejoin(system: LocalSystem, *arguments: str, **variables: str) -> tuple[int, str, str]:
     """Run a command to its end. Returns its exit code, stdout and stderr."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "rejoin", *arguments),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=os.environ | system.variables(**variables),
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    with TemporaryDirectory() as folder:
+        command = await Command.start(
+            Path(folder, "command"), *arguments, variables=os.environ | system.variables(**variables)
+        )
+        async with command:
+            return await command.end(), command.out, command.err
 
 
 def _is(process: psutil.Process, part: Part) -> bool:
