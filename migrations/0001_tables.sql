@@ -5,14 +5,16 @@
 -- Every row belongs to a tenant. Messages and inputs are `json`, not `jsonb`: that keeps the order of keys and
 -- \u0000. Free text (errors, reasons) is a JSON string for the same reason: `text` cannot contain a NUL.
 --
--- Primary keys are created last. Of two indexes with the same estimated cost, which on an empty database all have,
--- the planner uses the newer one, and a connection keeps its plan until the table is analyzed.
+-- The indexes that find the fewest rows are created last, and primary keys behind them. Of two indexes with the same
+-- estimated cost, which on an empty database all have, the planner uses the newer one, and a connection keeps its plan until
+-- the table is analyzed.
 
 -- Every row belongs to a tenant. Messages and inputs are `json`, not `jsonb`: that keeps the order of keys and
 -- \u0000. Free text (errors, reasons) is a JSON string for the same reason: `text` cannot contain a NUL.
 --
--- Primary keys are created last. Of two indexes with the same estimated cost, which on an empty database all have,
--- the planner uses the newer one, and a connection keeps its plan until the table is analyzed.
+-- The indexes that find the fewest rows are created last, and primary keys behind them. Of two indexes with the same
+-- estimated cost, which on an empty database all have, the planner uses the newer one, and a connection keeps its plan until
+-- the table is analyzed.
 create table tenants (
   id text primary key,
   -- store_types.Limits. Limits that it does not name are those of the services' settings.
@@ -78,13 +80,20 @@ create table messages (
 
 alter table messages add primary key (tenant_id, session_id, id);
 
+-- Domains, because PostgreSQL keeps the checks of a domain in memory and reads those of a table anew for each statement.
+create domain run_state as text constraint runs_state_check
+  check (value in ('queued', 'running', 'suspended', 'completed', 'failed', 'cancelled'));
+create domain run_trigger as text constraint runs_trigger_check check (value in ('submit', 'regenerate'));
+create domain run_operation_set as text constraint runs_operation_set_check
+  check (value in ('none', 'lifecycle', 'progress'));
+
 create table runs (
   id text not null,
   tenant_id text not null,
   session_id text not null,
   user_id text,  -- the session's
   agent text not null,
-  trigger text not null check (trigger in ('submit', 'regenerate')),
+  trigger run_trigger not null,
   user_message_id text not null,
   answer_id text not null,
   -- Identify a repeated request: its idempotency key, the message that it named, and the digest of its content.
@@ -95,8 +104,7 @@ create table runs (
   position bigint not null,
   -- The order of admission over all sessions.
   number bigint not null generated always as identity,
-  state text not null default 'queued'
-    check (state in ('queued', 'running', 'suspended', 'completed', 'failed', 'cancelled')),
+  state run_state not null default 'queued',
   -- Whether it may execute: it is first in its session and has a place among its tenant's runs.
   ready boolean not null,
   turn integer not null default 0,
@@ -121,7 +129,7 @@ create table runs (
   context bytea,  -- sealed
   -- Which operations its streams have: those of the API that started it (record.OperationSet). A client that counts
   -- events continues on any route, with the count of what the first response sent.
-  operation_set text not null default 'none' check (operation_set in ('none', 'lifecycle', 'progress')),
+  operation_set run_operation_set not null default 'none',
   -- The client tools that its request has brought, as JSON, and what the request sets for this run alone: instructions,
   -- sampling, the form of the answer. They are gone when the run has ended.
   request_tools json,
@@ -138,7 +146,6 @@ create table runs (
   updated_at timestamptz not null default clock_timestamp(),
   started_at timestamptz,
   ended_at timestamptz,
-  unique (tenant_id, session_id, position),
   foreign key (tenant_id, session_id) references sessions on delete cascade,
   constraint ended_is_terminal check ((ended_at is not null) = (state in ('completed', 'failed', 'cancelled'))),
   constraint waiting_is_queued check (ready or state = 'queued'),
@@ -150,14 +157,6 @@ create table runs (
   constraint steering_waits check (steers is null or (state = 'queued' and not ready))
 );
 
--- Runs of one session never overlap.
-create unique index runs_one_at_a_time on runs (tenant_id, session_id)
-  where ready and state in ('queued', 'running');
-create index runs_busy on runs (tenant_id, session_id, position) where state in ('queued', 'running');
-create index runs_waiting on runs (tenant_id, number) where state = 'queued' and not ready;
-create index runs_due on runs (due_at) where due_at is not null;
-create unique index runs_by_key on runs (tenant_id, session_id, key) where key is not null;
-create index runs_steering on runs (steers, position) where steers is not null;
 -- Lists of runs, the last admitted first: ids sort by time. Without those of a rare state, an agent or a user, whoever
 -- looks for the newest failed run, or for the runs of somebody who has few, reads all runs of the tenant.
 create index runs_of_tenant on runs (tenant_id, id desc);
@@ -166,6 +165,15 @@ create index runs_suspended on runs (tenant_id, id desc) where state = 'suspende
 create index runs_cancelled on runs (tenant_id, id desc) where state = 'cancelled';
 create index runs_of_agent on runs (tenant_id, agent, id desc);
 create index runs_of_user on runs (tenant_id, user_id, id desc) where user_id is not null;
+alter table runs add unique (tenant_id, session_id, position);
+create index runs_steering on runs (steers, position) where steers is not null;
+create unique index runs_by_key on runs (tenant_id, session_id, key) where key is not null;
+create index runs_due on runs (due_at) where due_at is not null;
+create index runs_waiting on runs (tenant_id, number) where state = 'queued' and not ready;
+create index runs_busy on runs (tenant_id, session_id, position) where state in ('queued', 'running');
+-- Runs of one session never overlap.
+create unique index runs_one_at_a_time on runs (tenant_id, session_id)
+  where ready and state in ('queued', 'running');
 alter table runs add primary key (id);
 
 -- The attempts of a run that ended without a word of their runner: its process died or its event loop was blocked. A
@@ -222,13 +230,13 @@ create table approvals (
   constraint decided_is_not_pending check ((state = 'pending') = (decided_at is null))
 );
 
-create index approvals_of_run on approvals (run_id, number);
 -- A reply to a call may name the call alone.
 create index approvals_of_call on approvals (tenant_id, call_id, number);
 create index approvals_pending on approvals (tenant_id, session_id, number) where state = 'pending';
 -- All calls of a tenant that wait for somebody, in the order in which they were asked.
 create index approvals_waiting on approvals (tenant_id, number) where state = 'pending';
 create index approvals_expiring on approvals (expires_at) where state = 'pending' and expires_at is not null;
+create index approvals_of_run on approvals (run_id, number);
 
 create table artifacts (
   tenant_id text not null,
@@ -265,3 +273,4 @@ create index api_keys_of_tenant on api_keys (tenant_id, created_at);
 -- migrate:down
 
 drop table api_keys, artifacts, approvals, run_failures, run_losses, runs, messages, sessions, tenants;
+drop domain run_operation_set, run_trigger, run_state;

@@ -54,7 +54,7 @@ begin
   if mine.state = 'running' then
     is_steered := record_steering(p_run, p_logged);
     perform store_answer(mine, p_answer);
-    waits := exists (select from approvals where run_id = mine.id and state = 'pending');
+    waits := exists (select from approvals where run_id = mine.id and decided_at is null);
     update runs set
       state = case when waits then 'suspended' else state end,
       -- If this turn has no approvals, the call is a repetition: the first one has continued the run.
@@ -116,8 +116,9 @@ begin
     if is_steered then
       perform settle_steering(mine);
     end if;
+    -- Not `state = 'pending'`: with it, the planner may look through the index of all that are pending.
     update approvals set state = 'cancelled', decided_at = clock_timestamp()
-    where run_id = mine.id and state = 'pending';
+    where run_id = mine.id and decided_at is null;
     perform count_usage(mine, p_input_tokens + p_output_tokens, p_cost, p_models);
   elsif mine.state <> p_state then
     perform refuse('RJ412', 'the run is over');

@@ -176,7 +176,8 @@ returns json language sql as $$
     'number', d.number, 'endpoint', e.id, 'tenant', e.tenant_id, 'url', coalesce(d.url, e.url), 'attempt', d.attempts,
     'by_request', d.url is not null,
     'payload', d.payload, 'secret', bytes_json(e.secret),
-    'old_secret', case when e.old_secret_until > statement_timestamp() then bytes_json(e.old_secret) end)), '[]')
+    'old_secret', case when e.old_secret_until > statement_timestamp() then bytes_json(e.old_secret) end)
+    order by d.number), '[]')
   from taken d join webhook_endpoints e on e.id = d.endpoint_id
 $$;
 

@@ -191,6 +191,25 @@ async def test_a_run_is_never_half_in_a_state(database: Connection, assignment: 
         await database.execute(f"update runs set {assignment}")  # noqa: S608
 
 
+@pytest.mark.parametrize(
+    ("condition", "index"),
+    [
+        ("ready and state in ('queued', 'running')", "runs_one_at_a_time"),
+        ("state = 'queued' and not taken", "runs_busy"),
+        ("state = 'queued' and not ready", "runs_waiting"),
+        ("session_id = 's' and state in ('queued', 'running')", "runs_busy"),
+        ("session_id = 's' and position < 9 and ended_at is null", "runs_tenant_id_session_id_position_key"),
+    ],
+)
+async def test_the_busy_runs_of_a_tenant_are_found_among_few_also_by_plans_for_empty_tables(
+    database: Connection, condition: str, index: str
+) -> None:
+    """A connection keeps such a plan until the tables are analyzed, and would read all runs of the tenant."""
+    await database.execute("set local enable_seqscan = off")
+    query = f"explain select from runs where tenant_id = 't' and {condition}"
+    assert f" {index} " in "".join([row[0] for row in await database.fetch(query)])
+
+
 async def test_two_runs_of_a_session_are_never_ready_at_once(database: Connection) -> None:
     await store_run(database, State.RUNNING)
     with pytest.raises(asyncpg.UniqueViolationError, match="runs_one_at_a_time"):
