@@ -32,7 +32,7 @@ class Goal(msgspec.Struct, frozen=True):
     """A limit for the figures whose title starts with `scenario`: a maximum, or with `least` a minimum.
 
     The limit applies to the figure itself, to its ratio to another figure (`per`), or to its difference from
-    another figure (`over`).
+    another figure (`over`). `before`: the figure when the goal was set, on two shared cores.
     """
 
     scenario: str
@@ -42,6 +42,7 @@ class Goal(msgspec.Struct, frozen=True):
     least: bool = False
     per: Reference | None = None
     over: Reference | None = None
+    before: float | None = None
 
     def applies_to(self, figure: Figure) -> bool:
         """Whether the goal applies to a figure."""
@@ -55,6 +56,8 @@ class Goal(msgspec.Struct, frozen=True):
             value, words = value / self.per.value(figure, figures), f"{self.limit:g} times {self.per}"
         elif self.over is not None:
             value, words = value - self.over.value(figure, figures), f"{words} over {self.over}"
+        if self.before is not None:
+            words = f"{words}, before {self.before:g}"
         met = value >= self.limit if self.least else value <= self.limit
         return Verdict(
             figure.scenario, figure.measure, value, f"at {'least' if self.least else 'most'} {words}", met
@@ -78,25 +81,25 @@ _BARE, _NATS, _FEW = Reference("bare"), Reference("nats"), Reference("few")
 GOALS = (
     Goal("start", "rejoin dev", "warm", 2.0),
     Goal("start", "import", "rejoin_gateway.app", 0.6),
-    Goal("first event, 1 at once", "rejoin", "p50", 3.0),
-    Goal("first token, 1 at once", "rejoin", "p50", 5.0),
+    Goal("first event, 1 at once", "rejoin", "p50", 3.0, before=6.5),
+    Goal("first token, 1 at once", "rejoin", "p50", 5.0, before=9.75),
     Goal("first event, 50 under way", "rejoin", "p50", 10.0, over=_BARE),
-    Goal("first event, 50 at once", "rejoin", "p50", 70.0),
+    Goal("first event, 50 at once", "rejoin", "p50", 70.0, before=114),
     Goal("first event", "rejoin", "p99", 5.0, per=Reference("rejoin", "p50")),
-    Goal("short runs", "rejoin", "rate", 300.0, least=True),
-    Goal("short runs", "rejoin", "CPU", 5.0),
-    Goal("chats, 10,", "rejoin", "CPU", 0.45),
-    Goal("chats, 50,", "rejoin", "CPU", 0.30),
-    Goal("chats, 200,", "rejoin", "CPU", 0.15),
-    Goal("chats, 200, unpaced", "rejoin", "age p99", 15.0),
-    Goal("chats, 50, default pacing", "rejoin", "age p50", 25.0),
+    Goal("short runs", "rejoin", "rate", 300.0, least=True, before=174),
+    Goal("short runs", "rejoin", "CPU", 5.0, before=9.0),
+    Goal("chats, 10,", "rejoin", "CPU", 0.45, before=0.75),
+    Goal("chats, 50,", "rejoin", "CPU", 0.30, before=0.43),
+    Goal("chats, 200,", "rejoin", "CPU", 0.15, before=0.217),
+    Goal("chats, 200, unpaced", "rejoin", "age p99", 15.0, before=47),
+    Goal("chats, 50, default pacing", "rejoin", "age p50", 25.0, before=55),
     Goal("live latency", "rejoin", "p99", 3.0, per=_NATS),
     Goal("live throughput", "rejoin", "rate", 0.6, least=True, per=_BARE),
     Goal("replay", "rejoin", "rate", 0.8, least=True, per=_NATS),
     Goal("reconnect storm", "rejoin", "all caught up", 2.0, per=Reference("nats", "all read")),
-    Goal("open streams", "rejoin", "memory", 90.0),
-    Goal("open streams", "rejoin", "memory gateway", 20.0),
-    Goal("open streams", "rejoin", "CPU", 0.02),
+    Goal("open streams", "rejoin", "memory", 90.0, before=169),
+    Goal("open streams", "rejoin", "memory gateway", 20.0, before=26),
+    Goal("open streams", "rejoin", "CPU", 0.02, before=0.12),
     Goal("cut streams", "rejoin", "lost", 0.0),
     Goal("cut streams", "rejoin", "doubled", 0.0),
     Goal("kill -9", "rejoin", "viewers right", 10.0, least=True),
@@ -104,6 +107,7 @@ GOALS = (
     Goal("slow client", "rejoin", "missing events", 0.0),
     Goal("density, provider", "rejoin", "runs", 2.0, least=True, per=Reference("library")),
     Goal("log append, 200 runs", "rejoin", "rate", 0.7, least=True, per=_NATS),
+    Goal("admission", "rejoin", "rate", 800.0, least=True, before=410),
     Goal("growth", "rejoin", "first event p50", 1.3, per=_FEW),
     Goal("growth", "rejoin", "history p50", 1.3, per=_FEW),
     Goal("growth", "rejoin", "replay p50", 1.3, per=_FEW),

@@ -42,7 +42,7 @@ class Backend(msgspec.Struct, frozen=True):
     base: Its base URL.
     pids: Its process ids by service.
     worker: The service that asks the provider.
-    run_standby: Starts a second process of that service. Yields the URL at which viewers then ask.
+    run_standby: Starts a second process of that service. Yields the server that viewers then ask.
     resume: How a viewer goes on whose connection was cut: behind its cursor, with a replay of the answer, or
         not at all.
     started_s: When its first process was started, as `time.monotonic` says it.
@@ -52,7 +52,7 @@ class Backend(msgspec.Struct, frozen=True):
     base: str
     pids: dict[str, int]
     worker: str = ""
-    run_standby: Callable[[], AbstractAsyncContextManager[str]] | None = None
+    run_standby: Callable[[], AbstractAsyncContextManager[Running]] | None = None
     resume: Literal["cursor", "replay"] | None = None
     started_s: float = 0.0
 
@@ -160,9 +160,9 @@ async def run_rejoin(provider: Running) -> AsyncIterator[Backend]:
     ):
 
         @asynccontextmanager
-        async def run_standby() -> AsyncIterator[str]:
+        async def run_standby() -> AsyncIterator[Running]:
             async with run_runner(servers, "bench.agents:chats", **settings):
-                yield gateway.base
+                yield gateway
 
         pids = {
             "gateway": gateway.pid,

@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import click
 
@@ -32,24 +33,10 @@ async def run_ai_sdk(provider: Running) -> AsyncIterator[Backend]:
     node, module = find("node"), await install_ai_sdk()
     started_s = time.monotonic()
     async with _run_redis() as redis:
-
-        @asynccontextmanager
-        async def run_server() -> AsyncIterator[Running]:
-            port = free_port()
-            command = (node, str(module), str(port), f"{provider.base}/v1", redis.base)
-            async with _run_server(port, *command) as server:
-                yield server
-
+        run_server = partial(_run_server, node, str(module), f"{provider.base}/v1", redis.base)
         async with run_server() as server:
-            yield Backend(
-                "ai-sdk",
-                server.base,
-                {"node": server.pid, "redis": redis.pid},
-                "node",
-                _base_of(run_server),
-                "replay",
-                started_s,
-            )
+            pids = {"node": server.pid, "redis": redis.pid}
+            yield Backend("ai-sdk", server.base, pids, "node", run_server, "replay", started_s)
 
 
 @asynccontextmanager
@@ -57,24 +44,11 @@ async def run_pydantic_ai(provider: Running) -> AsyncIterator[Backend]:
     """pydantic-ai's server. Raises `NotInstalled`."""
     python = await install_pydantic_ai()
     started_s = time.monotonic()
-
-    @asynccontextmanager
-    async def run_server() -> AsyncIterator[Running]:
-        port = free_port()
-        command = (str(python), str(HERE / "pydantic_ai_server.py"), str(port), f"{provider.base}/v1")
-        async with _run_server(port, *command) as server:
-            yield server
-
+    script = str(HERE / "pydantic_ai_server.py")
+    run_server = partial(_run_server, str(python), script, f"{provider.base}/v1")
     async with run_server() as server:
-        yield Backend(
-            "pydantic-ai",
-            server.base,
-            {"uvicorn": server.pid},
-            "uvicorn",
-            _base_of(run_server),
-            None,
-            started_s,
-        )
+        pids = {"uvicorn": server.pid}
+        yield Backend("pydantic-ai", server.base, pids, "uvicorn", run_server, None, started_s)
 
 
 PEERS: dict[str, Callable[[Running], AbstractAsyncContextManager[Backend]]] = {
@@ -83,20 +57,11 @@ PEERS: dict[str, Callable[[Running], AbstractAsyncContextManager[Backend]]] = {
 }
 
 
-def _base_of(
-    run_server: Callable[[], AbstractAsyncContextManager[Running]],
-) -> Callable[[], AbstractAsyncContextManager[str]]:
-    @asynccontextmanager
-    async def run() -> AsyncIterator[str]:
-        async with run_server() as server:
-            yield server.base
-
-    return run
-
-
 @asynccontextmanager
-async def _run_server(port: int, *command: str) -> AsyncIterator[Running]:
-    async with run_process(*command) as child:
+async def _run_server(program: str, script: str, *arguments: str) -> AsyncIterator[Running]:
+    """A script whose first argument is its port."""
+    port = free_port()
+    async with run_process(program, script, str(port), *arguments) as child:
         base = f"http://127.0.0.1:{port}"
         await wait_until_ready(base, child)
         yield Running(base, child.pid)

@@ -99,14 +99,14 @@ async def _kill(backend: Backend) -> tuple[list[float], int]:
     ]
     for stream in streams:
         await stream.read(events=10)
-    async with backend.run_standby() as base:
+    async with backend.run_standby() as standby:
         await asyncio.sleep(2)  # a standby says nothing when it is ready
         if any(stream.done for stream in streams):
             raise AssertionError("an answer ended before the kill")
         os.kill(backend.pids[backend.worker], signal.SIGKILL)
         async with asyncio.TaskGroup() as group:
             views = [
-                group.create_task(_view_after_kill(base, session, stream))
+                group.create_task(_view_after_kill(standby.base, session, stream))
                 for session, stream in zip(sessions, streams, strict=True)
             ]
         results = [view.result() for view in views]

@@ -32,6 +32,11 @@ def test_a_difference_is_what_it_takes_more_than_the_baseline() -> None:
     assert one.goal == "at most 10 ms over bare"
 
 
+def test_the_figure_when_the_goal_was_set_stands_beside_it() -> None:
+    [one] = verdicts(Figure("short runs", "rejoin", "CPU", 4.5, "ms/run"))
+    assert str(one) == "4.50, at most 5 ms/run, before 9: met"
+
+
 def test_growth_is_measured_in_what_few_runs_take() -> None:
     few = Figure("growth, 10,000 runs stored", "few", "replay p50", 10.0, "ms")
     many = Figure("growth, 10,000 runs stored", "rejoin", "replay p50", 14.0, "ms")
