@@ -18,9 +18,10 @@ from bench.servers import Backend
 
 AGENT = "chat-unpaced"
 STREAMS, AT_ONCE, CUTS = 60, 20, 3
-ANSWERS = ((1, 200), (5, 200), (20, 100))
+ANSWERS = ((1, 600), (5, 300), (20, 100))
 """Milliseconds between two tokens, and the number of tokens."""
 VIEWERS, KILLED_TOKENS = 10, 400
+NO_CONTENT = 204
 READ_S_MAX, SILENCE_S_MAX, RETRY_S = 30.0, 10.0, 0.5
 
 
@@ -36,38 +37,44 @@ async def measure(backend: Backend, *, full: bool) -> AsyncIterator[Figure]:
     await http_load.wait_for_agent(backend.base, "1 every 0 ms", AGENT)
     if backend.resume is not None:
         for pause_ms, tokens in ANSWERS:
-            lost, doubled = await _cut_streams(backend, pause_ms, tokens, STREAMS * (10 if full else 1))
+            views = await _cut_streams(backend, pause_ms, tokens, STREAMS * (10 if full else 1))
             title = f"cut streams, {pause_ms} ms"
-            yield Figure(title, backend.name, "lost", lost, "tokens")
+            yield Figure(
+                title, backend.name, "lost", sum(tokens - len(set(view)) for view in views), "tokens"
+            )
+            doubled = sum(len(view) - len(set(view)) for view in views)
             yield Figure(title, backend.name, "doubled", doubled, "tokens")
+            yield Figure(title, backend.name, "viewers", len(views), "")
     silences_s, right = await _kill(backend)
     for name, silence_s in (("p50", percentile(silences_s, 0.5)), ("max", max(silences_s))):
         yield Figure("kill -9", backend.name, f"silence {name}", silence_s, "s")
     yield Figure("kill -9", backend.name, "viewers right", right, f"of {VIEWERS}")
 
 
-async def _cut_streams(backend: Backend, pause_ms: int, tokens: int, count: int) -> tuple[int, int]:
-    """The tokens that all viewers together lost, and those that they show twice."""
+async def _cut_streams(backend: Backend, pause_ms: int, tokens: int, count: int) -> list[list[int]]:
+    """The tokens that each viewer shows. Those are left out for whom a replay came too late."""
     slots, chance = asyncio.Semaphore(AT_ONCE), random.Random(1)  # noqa: S311 - the same cuts in each run
     pause_s_max = pause_ms * tokens / 1_000 / (2 * CUTS)
 
-    async def view(cuts_s: Sequence[float]) -> tuple[int, int]:
+    async def view(cuts_s: Sequence[float]) -> list[int] | None:
         async with slots:
-            shown = await _view_with_cuts(backend, f"{tokens} every {pause_ms} ms", cuts_s)
-            return tokens - len(set(shown)), len(shown) - len(set(shown))
+            return await _view_with_cuts(backend, f"{tokens} every {pause_ms} ms", cuts_s)
 
     async with asyncio.TaskGroup() as group:
         views = [
             group.create_task(view([chance.uniform(0, pause_s_max) for _ in range(CUTS)]))
             for _ in range(count)
         ]
-    results = [view.result() for view in views]
-    return sum(lost for lost, _ in results), sum(doubled for _, doubled in results)
+    return [shown for view in views if (shown := view.result()) is not None]
 
 
-async def _view_with_cuts(backend: Backend, text: str, cuts_s: Iterable[float]) -> list[int]:
-    """The tokens that a viewer shows whose connection is cut after each of these times with events."""
-    session, shown = uuid4().hex, []
+async def _view_with_cuts(backend: Backend, text: str, cuts_s: Iterable[float]) -> list[int] | None:
+    """The tokens that a viewer shows whose connection is cut after each of these times with events.
+
+    None if the backend only replays answers that are being written, and this one has ended.
+    """
+    session = uuid4().hex
+    shown: list[int] = []
     stream = await http_load.send(backend.base, http_load.chat_request(text, AGENT, session))
     try:
         for cut_s in cuts_s:
@@ -82,7 +89,9 @@ async def _view_with_cuts(backend: Backend, text: str, cuts_s: Iterable[float]) 
         async with asyncio.timeout(READ_S_MAX):
             await stream.read()
     except (ConnectionError, TimeoutError):
-        pass  # what was shown until then counts
+        if backend.resume == "replay" and stream.status == NO_CONTENT:
+            return None
+        # otherwise what was shown until then counts
     stream.close()
     return shown + stream.tokens_ns
 
