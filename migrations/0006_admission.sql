@@ -231,16 +231,19 @@ begin
 end
 $$;
 
--- store_types.Regenerate. A message that is a part of an answer, or waits to be one, is no message to answer again.
+-- store_types.Regenerate. A message that is a part of an answer, or waits to be one, is no message to answer again. p_kept:
+-- finished steps of another answer with which the new one begins; null: none. They are stored as the message of a suspension
+-- from which the run goes on: its runner writes its log from that message, as when a log has expired.
 create function regenerate_run(
   p_tenant text, p_user text, p_session text, p_agent text, p_run text, p_answer text, p_key text,
   p_when_busy text, p_context bytea, p_remember boolean,
   p_operation_set text, p_tools json, p_options json, p_trace text,
-  p_target text
+  p_target text, p_kept json
 ) returns json
 language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   request_bytes bigint := coalesce(octet_length(p_tools::text), 0) + coalesce(octet_length(p_options::text), 0);
+  kept_bytes bigint := coalesce(octet_length(p_kept::text), 0);
   home record;
   target messages;
   asked messages;
@@ -281,15 +284,18 @@ begin
   perform apply_when_busy(p_tenant, p_session, p_when_busy, coalesce(keep_to, asked.position) + 1);
   update messages set run_id = p_run
   where tenant_id = p_tenant and session_id = p_session and id = asked.id;
-  taken := take_positions(p_tenant, p_session, 1, request_bytes, p_context, p_remember);
-  if request_bytes > 0 then
+  taken := take_positions(p_tenant, p_session, 1, request_bytes + kept_bytes, p_context, p_remember);
+  if request_bytes + kept_bytes > 0 then
     perform check_session_size(p_tenant, taken.total, 'messages, tools and options');
   end if;
-  insert into messages (tenant_id, session_id, id, position, role, run_id)
-  values (p_tenant, p_session, p_answer, taken.first, 'assistant', p_run);
+  insert into messages (tenant_id, session_id, id, position, role, body, run_id)
+  values (p_tenant, p_session, p_answer, taken.first, 'assistant', p_kept, p_run);
   made := add_run(
     p_tenant, home.user_id, p_session, p_agent, p_run, p_answer, taken.first, 'regenerate', asked.id, p_key, p_target,
     null, p_context, p_operation_set, p_tools, p_options, p_trace, false);
+  if p_kept is not null then
+    update runs set turn = 1 where id = p_run returning * into made;
+  end if;
   return admitted_json(made, p_run, p_when_busy);
 end
 $$;

@@ -52,8 +52,8 @@ $$;
 
 -- store_types.Claim, or null if the request is out of date. `history`: the newest messages that fit; larger ones than
 -- p_inline_max are read later, from `history_from` on. `answer` and `approvals` can exist only if an earlier attempt has
--- stored them. `waiting`: the earlier answers whose runs have not ended. Their open questions may still be answered.
--- `steering`: the messages that steer the run, whether its log has them or not.
+-- stored them; an answer also if the run begins with kept steps. `waiting`: the earlier answers whose runs have not ended.
+-- Their open questions may still be answered. `steering`: the messages that steer the run, whether its log has them or not.
 create function claim_run(
   p_run text, p_turn integer, p_runner text, p_messages_max bigint, p_bytes_max bigint, p_inline_max bigint
 ) returns json
@@ -89,7 +89,7 @@ begin
     'history_cut', cut is not null,
     'history_bytes', bytes,
     'history_from', case when bytes > p_inline_max then first end,
-    'answer', case when mine.attempt > 1 then (
+    'answer', case when mine.attempt > 1 or mine.turn > 0 then (
       select body from messages
       where tenant_id = mine.tenant_id and session_id = mine.session_id and id = mine.answer_id
         and run_id = mine.id and role = 'assistant') end,

@@ -91,10 +91,12 @@ class Submit(msgspec.Struct, frozen=True):
 
 class Regenerate(msgspec.Struct, frozen=True):
     """Answer again: drop the messages behind `target`, and `target` itself if it is an assistant message.
-    None is the last answer.
+    None is the last answer. `kept`: finished steps of another answer, with which the new one begins; their
+    calls have their results.
     """
 
     target: MessageId | None = None
+    kept: MessageDict | None = None
 
 
 class WhenBusy(StrEnum):

@@ -46,7 +46,14 @@ from rejoin_adapters.webhook_endpoints import WebhookEndpoints
 from rejoin_gateway.agent_cache import CachedAgentRegistry
 from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, health, prompts, webhooks
 from rejoin_gateway.api.ag_ui import agent_runs
-from rejoin_gateway.api.console import approvals, overview, run_list, session_list, usage_report
+from rejoin_gateway.api.console import (
+    approvals,
+    overview,
+    run_list,
+    run_replay,
+    session_list,
+    usage_report,
+)
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
 from rejoin_gateway.api.parts import parts_chat, threads, tokens
@@ -113,6 +120,7 @@ ROUTE_MODULES = (
     audit,
     webhooks,
     run_list,
+    run_replay,
     usage_report,
     approvals,
     overview,

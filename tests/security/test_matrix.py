@@ -103,6 +103,7 @@ EXAMPLES: dict[str, Example] = {
     "GET /api/webhooks/{id}/deliveries": Example(tenants=True, id="webhook"),
     "POST /api/webhooks/{id}/replay": Example(tenants=True, id="webhook"),
     "GET /api/runs": Example(lists=True),
+    "POST /api/runs/{run}/replay": HERE,
     "GET /api/usage": Example(tenants=True),
     "GET /api/approvals": Example(lists=True),
     "GET /api/sessions": Example(lists=True),

@@ -16,10 +16,12 @@ import structlog
 from rejoin_adapters.ports.files import FileStore, OpenFile
 from rejoin_adapters.store_types import Owner
 from rejoin_gateway.core import message_input
+from rejoin_gateway.core.message_input import ImportedTurn
 from rejoin_gateway.core.remote_fetch import RemoteFetcher
 from rejoin_gateway.images.image_pool import ImagePool
 from rejoin_protocol import file_formats, file_ids
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.limits import FILES_BYTES_MAX, FILES_MAX, IMPORTED_FILES_MAX
@@ -246,3 +248,24 @@ def _flatten(faults: BaseExceptionGroup[RejoinError]) -> Iterator[RejoinError]:
             yield from _flatten(fault)
         else:
             yield fault
+
+
+def file_parts(turn: ImportedTurn) -> list[tuple[str, Part]]:
+    """The turn's file parts, each after the JSON pointer of its place in the request."""
+    parts = zip(turn.places, turn.message["parts"], strict=True)
+    return [(place, part) for place, part in parts if part["type"] == "file"]
+
+
+def with_files(message: MessageDict, files: Sequence[Part]) -> MessageDict:
+    """The message with its file parts replaced by `files`, in order."""
+    rest = iter(files)
+    return message | {"parts": [next(rest) if part["type"] == "file" else part for part in message["parts"]]}
+
+
+def without_files(turns: Sequence[ImportedTurn]) -> list[ImportedTurn]:
+    """The turns without their file parts. Turns with nothing else are left out."""
+    return [
+        ImportedTurn(turn.message | {"parts": parts}, [""] * len(parts))
+        for turn in turns
+        if (parts := [part for part in turn.message["parts"] if part["type"] != "file"])
+    ]

@@ -143,12 +143,15 @@ class Backend(msgspec.Struct, frozen=True):
         time_ms = int(self.now().timestamp() * 1000)
         run = ids.new_run_id(time_ms, self.random_bytes(ids.RANDOM_BYTES), self.broker.shards)
         await self.log.expect(run)  # the broker learns it while the database works
+        answer = ids.new_message_id(time_ms, self.random_bytes(ids.RANDOM_BYTES))
+        if isinstance(ask, Regenerate) and ask.kept is not None:
+            ask = msgspec.structs.replace(ask, kept={**ask.kept, "id": answer})
         admission = Admission(
             owner,
             session,
             agent,
             run,
-            ids.new_message_id(time_ms, self.random_bytes(ids.RANDOM_BYTES)),
+            answer,
             ask,
             when_busy=when_busy,
             key=key,

@@ -35,9 +35,8 @@ from rejoin_adapters.store_types import (
 from rejoin_adapters.usage_types import SessionUsage
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_context
-from rejoin_gateway.core.attachments import ReceivedFile
+from rejoin_gateway.core.attachments import ReceivedFile, file_parts, with_files, without_files
 from rejoin_gateway.core.backend import Backend, Steered, steered_run
-from rejoin_gateway.core.message_files import file_parts, with_files, without_files
 from rejoin_gateway.core.message_input import ImportedTurn
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart, FromTurn, Position, in_turn
 from rejoin_gateway.streaming.replay import Replay

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.store_types import Decision
+from rejoin_adapters.store_types import Decision, Regenerate
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import ApprovalId, RunId
 from rejoin_protocol.lifecycle import State
@@ -51,6 +51,25 @@ async def test_a_claim_brings_what_is_needed_to_go_on(chat: Chat) -> None:
 async def test_a_first_claim_has_no_answer_and_no_approvals(chat: Chat) -> None:
     claim = await chat.claim(await chat.send("one"))
     assert (claim.answer, list(claim.approvals)) == (None, [])
+
+
+async def test_a_new_run_begins_with_steps_that_were_kept(chat: Chat) -> None:
+    """As if it went on from a suspension: its first claim has them as the answer so far."""
+    await chat.complete("one", "first")
+    kept = {"id": "msg_kept", "role": "assistant", "parts": [{"type": "text", "text": "half"}]}
+    made = (await chat.admit(Regenerate(kept=kept), key="again")).run
+    assert (made.turn, made.attempt, made.state, made.ready) == (1, 0, State.QUEUED, True)
+    again = await chat.admit(Regenerate(kept=kept), key="again")
+    assert (again.created, again.run) == (False, made)
+    assert await chat.store.find_message(DEFAULT, chat.id, made.answer) is None  # its stream has all of it
+    claim = await chat.claim(made)
+    assert (claim.run.turn, claim.run.attempt, claim.answer) == (1, 1, kept)
+    assert [text_of(message) for message in claim.history] == ["one"]
+    assert list(claim.approvals) == []
+    await chat.end(claim.run, "whole")
+    found = await chat.store.find_message(DEFAULT, chat.id, made.answer)
+    assert found is not None
+    assert text_of(found.message) == "whole"
 
 
 async def test_a_stale_request_claims_nothing(chat: Chat) -> None:

@@ -214,6 +214,30 @@ async def test_a_gateway_with_keys_does_not_warn(system: LocalSystem) -> None:
     assert not [entry for entry in entries if entry["event"] == "context_keys_missing"]
 
 
+async def test_a_replayed_run_has_the_context_of_its_session_or_the_one_it_is_given(
+    system: LocalSystem,
+) -> None:
+    base = await started(system)
+
+    async def replayed(first: Answer, **body: Any) -> Answer:
+        url = f"{base}/api/runs/{first.headers['x-workflow-run-id']}/replay"
+        made = await post(system, url, body)
+        if made.status != 201:
+            return made
+        return await system.get(f"{base}/run/api/executions/{made.json['runId']}/stream")
+
+    kept = await post(
+        system, f"{base}/api/chat", system.chat(system.fresh("s"), "hi"), tenant_id="acme", seats="7"
+    )
+    assert output(await replayed(kept)) == "acme 7"
+    assert output(await replayed(kept, context={"tenant_id": "other"})) == "other 1"
+    url = f"{base}/api/agents/{system.agent}/{system.fresh('s')}"
+    once = await post(system, url, {"message": "hi", "context": {"tenant_id": "acme"}})
+    refused = await replayed(once)
+    assert (refused.status, refused.json["errors"][0]["pointer"]) == (400, "/context/tenant_id")
+    assert output(await replayed(once, context={"tenant_id": "acme"})) == "acme 1"
+
+
 async def test_two_users_with_a_session_of_the_same_name_each_have_their_context(
     system: LocalSystem,
 ) -> None:

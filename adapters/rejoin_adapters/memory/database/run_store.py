@@ -66,9 +66,9 @@ class MemoryRunStore(MemoryRunQueries):
             case Submit() as submit:
                 asked: Asked = "submit", submit.user_message.message["id"], submit.user_message.digest
                 run = self._known(admission, asked) or self._submit(admission, submit, asked)
-            case Regenerate(target):
+            case Regenerate(target, kept):
                 asked = "regenerate", target, None
-                run = self._known(admission, asked) or self._regenerate(admission, target, asked)
+                run = self._known(admission, asked) or self._regenerate(admission, target, kept, asked)
         created = run.row.id == admission.run
         before = self.database.session_of(run).ready
         ours = created and admission.when_busy is WhenBusy.INTERRUPT and before is not run
@@ -166,7 +166,9 @@ class MemoryRunStore(MemoryRunQueries):
                 session.place(turn["id"], turn["role"], msgspec.json.encode(turn))
         return session
 
-    def _regenerate(self, admission: Admission, target: MessageId | None, asked: Asked) -> RunRow:
+    def _regenerate(
+        self, admission: Admission, target: MessageId | None, kept: MessageDict | None, asked: Asked
+    ) -> RunRow:
         session = self.database.find_session(admission.owner, admission.session)
         named = session.message(target) if session is not None and target is not None else None
         hidden = named is not None and named.role == "user" and named.body is None
@@ -179,10 +181,15 @@ class MemoryRunStore(MemoryRunQueries):
             raise NotFound("there is no message to answer again")
         self.database.check_limits(admission.owner.tenant, session.user)
         start = users[-1].position + 1 if named is None else end
-        if measure_request(admission.request_tools, admission.request_options):
-            self._check_size(admission, session, 0, start)
+        kept_bytes = 0 if kept is None else len(msgspec.json.encode(kept))
+        if kept_bytes or measure_request(admission.request_tools, admission.request_options):
+            self._check_size(admission, session, kept_bytes, start)
         session.apply_when_busy(admission.when_busy, start)
-        return self._add(admission, session, users[-1], asked)
+        run = self._add(admission, session, users[-1], asked)
+        if kept is not None:
+            session.store_answer(run, kept)
+            run.change(turn=1)
+        return run
 
     def _check_size(
         self, admission: Admission, session: SessionRow, message_bytes: int, end: int | None

@@ -83,14 +83,15 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
         match admission.action:
             case Submit() as submit:
                 return await self._submit(admission, submit)
-            case Regenerate(target):
+            case Regenerate(target, kept):
                 return await self.database.fetch_json(
                     Admitted,
                     "select regenerate_run("
                     "  $1, $2, session_key($1, $2, $3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
-                    "  $15)",
+                    "  $15, $16)",
                     *_arguments(admission),
                     target,
+                    json_or_null(kept),
                 )
 
     async def _submit(self, admission: Admission, submit: Submit) -> Admitted:
