@@ -48,6 +48,7 @@ from rejoin_gateway.api import agent_chat, aisdk, audit, chat_dispatch, files, h
 from rejoin_gateway.api.ag_ui import agent_runs
 from rejoin_gateway.api.console import (
     approvals,
+    model_calls,
     overview,
     run_list,
     run_replay,
@@ -121,6 +122,7 @@ ROUTE_MODULES = (
     webhooks,
     run_list,
     run_replay,
+    model_calls,
     usage_report,
     approvals,
     overview,

@@ -94,12 +94,14 @@ async def open_worker(
         store = await stack.enter_async_context(await _open_store(settings))
         sealer, metrics = _build_sealer(settings), RunnerMetrics()
         sender = await stack.enter_async_context(_open_sender(settings, store.database, sealer, metrics))
+        run_log = JetStreamRunLog(write, write)
         yield Worker(
             process_name(),
             served,
             WorkerPorts(
                 store=store,
-                run_log=JetStreamRunLog(write, write),
+                run_log=run_log,
+                model_calls=_open_call_log(settings, run_log),
                 queue=JetStreamRunQueue(queue, _stream_settings(settings)),
                 control=NatsRunControl(queue),
                 registry=JetStreamAgentRegistry(queue),
@@ -131,6 +133,13 @@ async def _open_prices(settings: RunnerSettings, agents: Sequence[Agent]) -> Pri
     if any(isinstance(one.model, str) for head in agents for one in collect_agents(head).values()):
         await prices.load()
     return prices
+
+
+def _open_call_log(settings: RunnerSettings, run_log: JetStreamRunLog) -> JetStreamRunLog | None:
+    if not settings.record_model_calls:
+        return None
+    log.warning("model_calls_recorded", encrypted=bool(settings.context_encryption_keys))
+    return run_log
 
 
 def _stream_settings(settings: RunnerSettings) -> setup.StreamSettings:

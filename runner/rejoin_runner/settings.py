@@ -52,6 +52,10 @@ class RunnerSettings(LimitSettings, frozen=True, kw_only=True):
     """Prices of models in US dollars for a million tokens, as JSON, in place of the known ones:
     `{"openai:gpt-5": {"input": 1.25, "cached_input": 0.125, "output": 10}}`.
     """
+    record_model_calls: bool = False
+    """Record the body of each request to a model and the raw answer, for the inspector. The records hold what
+    users and tools say: see [recorded model calls](console.md#recorded-model-calls).
+    """
     context_encryption_keys: str | None = None
     """The keys that encrypt request contexts, `id:base64,…`: the same as the gateways'."""
     webhook_timeout_s: float = 15.0

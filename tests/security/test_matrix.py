@@ -104,6 +104,7 @@ EXAMPLES: dict[str, Example] = {
     "POST /api/webhooks/{id}/replay": Example(tenants=True, id="webhook"),
     "GET /api/runs": Example(lists=True),
     "POST /api/runs/{run}/replay": HERE,
+    "GET /api/runs/{run}/model-calls": HERE,
     "GET /api/usage": Example(tenants=True),
     "GET /api/approvals": Example(lists=True),
     "GET /api/sessions": Example(lists=True),

@@ -80,7 +80,12 @@ def _log_config(names: BrokerNames, shard: int, retention_s: float) -> dict[str,
     stream, records = names.log_stream(shard), names.log_subjects(shard)
     return {
         "name": stream,
-        "subjects": [records, names.segments_subjects(shard), names.probe(stream, "*")],
+        "subjects": [
+            records,
+            names.segments_subjects(shard),
+            names.model_calls_subjects(shard),
+            names.probe(stream, "*"),
+        ],
         "allow_msg_ttl": True,
         "retention": "limits",
         "max_msgs_per_subject": RUN_MESSAGES_MAX,

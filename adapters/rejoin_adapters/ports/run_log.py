@@ -20,6 +20,15 @@ class LogPage(msgspec.Struct, frozen=True):
     times: Sequence[str] = ()
 
 
+class StoredCalls(msgspec.Struct, frozen=True):
+    """A page of a run's recorded calls of models, as they are stored. `next`: the `after` of the following
+    page; 0 on the last one.
+    """
+
+    calls: Sequence[bytes]
+    next: int
+
+
 class LiveSubscription(Protocol):
     """The new records of a run as they are appended, in order. Records may be missing; `lost` says so."""
 
@@ -70,6 +79,14 @@ class RunLog(Protocol):
         """
         ...
 
+    async def add_model_call(self, run: RunId, stored: bytes) -> None:
+        """Store a recorded call of a model beside the log. Does not wait, and does not report a failure."""
+        ...
+
+    async def model_calls(self, run: RunId, *, after: int) -> StoredCalls:
+        """Read the recorded calls of models behind sequence `after`, oldest first."""
+        ...
+
     async def has_records_after(self, run: RunId, *, after: int) -> bool:
         """Whether the log has records behind sequence `after`. May miss the newest ones for a moment."""
         ...
@@ -83,7 +100,9 @@ class RunLog(Protocol):
         ...
 
     async def purge(self, run: RunId) -> None:
-        """Delete all records of a run, and their segments. A runner that still appends is fenced by it."""
+        """Delete all records of a run, their segments and its recorded calls of models. A runner that still
+        appends is fenced by it.
+        """
         ...
 
     async def expect(self, run: RunId) -> None:

@@ -46,6 +46,8 @@ from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, ApprovalId, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
+from rejoin_protocol.log import model_call
+from rejoin_protocol.log.model_call import RecordedCall
 from rejoin_protocol.log.record import OperationSet, View
 from rejoin_protocol.request_options import RequestOptions
 from rejoin_protocol.request_tools import RequestTool
@@ -65,6 +67,16 @@ class Steered(msgspec.Struct, frozen=True):
 
     run: Run
     message: MessageId
+
+
+class ModelCallPage(msgspec.Struct, frozen=True):
+    """Recorded calls of models, oldest first. `unreadable`: calls that this gateway's keys do not decrypt.
+    `next`: the `after` of the following page; 0 on the last one.
+    """
+
+    calls: Sequence[RecordedCall]
+    unreadable: int
+    next: int
 
 
 def steered_run(message: MessageId, run: Run) -> RunId | None:
@@ -230,6 +242,13 @@ class Backend(msgspec.Struct, frozen=True):
             messages = with_answers(messages, await self.store.answered_calls(owner, session))
         urls = self.file_urls
         return messages if urls is None else [urls.with_urls(message, owner.tenant) for message in messages]
+
+    async def model_calls(self, run: Run, *, after: int) -> ModelCallPage:
+        """A page of the recorded calls of a run's models behind sequence `after`."""
+        page = await self.log.model_calls(run.id, after=after)
+        found = [model_call.unpack(one, self.sealer, run.owner.tenant, run.id) for one in page.calls]
+        calls = [call for call in found if call is not None]
+        return ModelCallPage(calls, len(found) - len(calls), page.next)
 
     async def given_answers(self, run: Run) -> list[bytes]:
         """The events of answers that a run was given while it waits for others, as JSON."""

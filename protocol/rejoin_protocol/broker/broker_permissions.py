@@ -88,6 +88,7 @@ class BrokerPermissions:
             *shared,
             *(_as_it_is(names.log_subjects(shard)) for shard in shards),
             *(_as_it_is(names.segments_subjects(shard)) for shard in shards),
+            *(_as_it_is(names.model_calls_subjects(shard)) for shard in shards),
             _as_it_is(names.agents_subjects),
             # Of deleted runs; NATS has no permissions for single runs.
             *(_api(f"STREAM.PURGE.{log}") for log in logs),

@@ -18,7 +18,9 @@ REQUESTS = "REQUESTS"
 acknowledged.
 """
 LOG = "LOG"
-"""The logs of all runs, `run.<run>.log`, republished to `live.<run>`, and segments, `run.<run>.segments`."""
+"""The logs of all runs, `run.<run>.log`, republished to `live.<run>`, segments, `run.<run>.segments`, and
+recorded calls of models, `run.<run>.calls`.
+"""
 AGENTS = "AGENTS"
 """Key-value bucket: the registry of agents."""
 FILES = "FILES"
@@ -164,8 +166,16 @@ class BrokerNames(msgspec.Struct, frozen=True):
         """Filter of a shard's segments."""
         return self._sharded("run", shard, "*.segments")
 
+    def model_calls(self, run: RunId) -> str:
+        """Subject of a run's recorded calls of models."""
+        return self._sharded("run", shard_of(run), f"{run}.calls")
+
+    def model_calls_subjects(self, shard: int = 0) -> str:
+        """Filter of a shard's recorded calls of models."""
+        return self._sharded("run", shard, "*.calls")
+
     def run_messages(self, run: RunId) -> str:
-        """Filter of all messages of a run: records and segments."""
+        """Filter of all messages of a run: records, segments, recorded calls of models."""
         return self._sharded("run", shard_of(run), f"{run}.*")
 
     def live(self, run: RunId) -> str:

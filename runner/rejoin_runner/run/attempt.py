@@ -4,7 +4,7 @@ Decides nothing and orders nothing: `executor` starts and ends the run, `model_s
 `tool_calls` requests approvals and runs tools; each works on an `Attempt`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from rejoin_adapters.process.background import DetachedTasks
 from rejoin_adapters.store_types import Claim
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.log.model_call import RecordedCall
 from rejoin_protocol.log.record import Audience
 from rejoin_protocol.money import to_usd
 from rejoin_runner.agent.agent import Agent
@@ -44,6 +45,8 @@ RUN_ERROR_CHARS_MAX = 16_384
 DETAIL_BYTES_MAX = 65_536
 """The size of one value in an operation."""
 
+type StoreCall = Callable[[RecordedCall], Coroutine[Any, Any, None]]
+
 log = structlog.get_logger("rejoin.run")
 
 
@@ -64,6 +67,7 @@ class Attempt:
         files: FileStore | None = None,
         metrics: RunnerMetrics,
         prices: Prices | None = None,
+        store_call: StoreCall | None = None,
         now_ms: Callable[[], int],
     ) -> None:
         self.claim = claim
@@ -80,6 +84,8 @@ class Attempt:
         self.artifacts = artifacts
         self.files = files
         self.metrics = metrics
+        self.store_call = store_call
+        """Records a call of a model. None: calls are not recorded."""
         self._prices = prices or Prices({})
         self.writer = EventWriter(journal, team.head.text_interval_s)
         self.now_ms = now_ms

@@ -33,13 +33,14 @@ from rejoin_protocol.limits import ANSWER_BYTES_MAX, TOOL_INPUT_BYTES_MAX
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, MessageChunk, RunInput, run_loop
 from rejoin_runner.application_code import ApplicationGaveUp, RunningCode, application_code
+from rejoin_runner.models.call_recording import recording
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, Usage, UsageMeter
 from rejoin_runner.next_action import agent_stack
 from rejoin_runner.next_action.run_state import EARLY_ENDS, early_end_of
 from rejoin_runner.output.bounded_work import WorkAbandoned
 from rejoin_runner.output.journal import EventTooLarge
 from rejoin_runner.output.typed_answer import OutputText, UnfitAnswer
-from rejoin_runner.run import delegation, instrumentation, run_inputs
+from rejoin_runner.run import delegation, instrumentation, model_calls, run_inputs
 from rejoin_runner.run.attempt import DEADLINE, Attempt, clip_error
 from rejoin_runner.run.call_output import LoggedCallOutput
 from rejoin_runner.run.context_fitting import fit_context_window
@@ -66,7 +67,7 @@ async def generate(attempt: Attempt) -> None:
     timeout_s = attempt.agent.step_timeout_s
     try:
         async with asyncio.timeout(timeout_s):
-            with application_code(_code_of(attempt)):
+            with application_code(_code_of(attempt)), recording(model_calls.reporter(attempt)):
                 await _respond(attempt)
     except TimeoutError:  # the step's own: `_respond` converts a model's TimeoutError
         await _fail(attempt, DEADLINE, f"The model took longer than {timeout_s:g} seconds.")

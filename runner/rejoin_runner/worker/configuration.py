@@ -101,7 +101,9 @@ class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
     run_counts: RunCounts | None = None
     """Deletes old usage."""
     sealer: Sealer | None = None
-    """Decrypts the context of a request."""
+    """Decrypts the context of a request, and encrypts recorded calls of models."""
+    model_calls: RunLog | None = None
+    """Where calls of models are recorded. None: they are not recorded."""
     prices: Prices | None = None
     """None: the runner knows the prices of the package alone."""
     reports: ProcessReports | None = None

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from rejoin_adapters.jetstream.live_feed import LiveReader
-from rejoin_adapters.jetstream.run_log import LOG_READ_BYTES_MAX, PAGE_RECORDS
-from rejoin_adapters.ports.run_log import LogPage
+from rejoin_adapters.jetstream.run_log import LOG_READ_BYTES_MAX, PAGE_CALLS, PAGE_RECORDS
+from rejoin_adapters.ports.run_log import LogPage, StoredCalls
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log import segment
@@ -19,6 +19,7 @@ class MemoryRunLog:
         self._owners: list[RunId | None] = []
         self._records: dict[RunId, list[Record]] = {}
         self._segments: dict[RunId, list[bytes]] = {}
+        self._model_calls: dict[RunId, list[tuple[int, bytes]]] = {}
         self._readers: dict[RunId, set[LiveReader]] = {}
 
     async def append(self, run: RunId, head: Head, payload: bytes) -> int:
@@ -55,6 +56,17 @@ class MemoryRunLog:
         self._owners.append(None)
         self._segments.setdefault(run, []).append(segment.pack(records))
 
+    async def add_model_call(self, run: RunId, stored: bytes) -> None:
+        """See `RunLog`."""
+        self._owners.append(None)
+        self._model_calls.setdefault(run, []).append((len(self._owners), stored))
+
+    async def model_calls(self, run: RunId, *, after: int) -> StoredCalls:
+        """See `RunLog`."""
+        calls = [call for call in self._model_calls.get(run, ()) if call[0] > after]
+        page = calls[:PAGE_CALLS]
+        return StoredCalls([stored for _, stored in page], page[-1][0] if len(calls) > len(page) else 0)
+
     async def has_records_after(self, run: RunId, *, after: int) -> bool:
         """See `RunLog`."""
         return any(record.seq > after for record in self._records.get(run, ()))
@@ -71,6 +83,7 @@ class MemoryRunLog:
     async def purge(self, run: RunId) -> None:
         """See `RunLog`."""
         self._segments.pop(run, None)
+        self._model_calls.pop(run, None)
         for record in self._records.pop(run, ()):
             self._owners[record.seq - 1] = None
 

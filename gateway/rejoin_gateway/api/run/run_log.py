@@ -15,17 +15,15 @@ from rejoin_adapters.ports.run_log import LogPage
 from rejoin_adapters.store_types import Approval
 from rejoin_gateway.api.run.executions import find_execution
 from rejoin_gateway.api.shared.lookup import summary_in_path
-from rejoin_gateway.api.shared.paging import parse_limit
+from rejoin_gateway.api.shared.paging import ENTRY_NUMBER_DIGITS_MAX, parse_after, parse_limit
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc
-from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Audience, Mark, Record, split_events
 
 RECORDS_MAX = 256
-_SEQUENCE_DIGITS_MAX = 18
 _RESPONSE = b'{"type":"tool-approval-response"'
 
 
@@ -101,7 +99,7 @@ async def get_log(request: web.Request) -> web.StreamResponse:
     """A page of the run's records behind a sequence."""
     summary, session = await find_execution(request)
     run = summary.run
-    after, limit = _parse_after(request), parse_limit(request, RECORDS_MAX, RECORDS_MAX)
+    after, limit = parse_after(request), parse_limit(request, RECORDS_MAX, RECORDS_MAX)
     page = await session.read_log(run, after=after, records_max=limit)
     answers = await session.backend.given_answers(run)
     decided = await session.backend.approvals(run, _decided_in([*_events_of(page), *answers]))
@@ -163,13 +161,6 @@ def _to_batch(record: Record, time: str) -> LogBatch:
     return LogBatch(record.seq, head.attempt, head.turn, head.audience, head.mark, time, events)
 
 
-def _parse_after(request: web.Request) -> int:
-    text = request.query.get("after", "0")
-    if not (text.isascii() and text.isdigit() and len(text) <= _SEQUENCE_DIGITS_MAX):
-        raise Invalid(f"after is not a whole number: {text[:64]!r}")
-    return int(text)
-
-
 ROUTES = (
     Route(
         "GET",
@@ -185,7 +176,7 @@ ROUTES = (
             query={
                 "after": (
                     "The `next` of the page before; without it the log is read from its start.",
-                    Annotated[int, Meta(ge=0, lt=10**_SEQUENCE_DIGITS_MAX)],
+                    Annotated[int, Meta(ge=0, lt=10**ENTRY_NUMBER_DIGITS_MAX)],
                 ),
                 "limit": ("Records on the page, at most.", Annotated[int, Meta(ge=1, le=RECORDS_MAX)]),
             },

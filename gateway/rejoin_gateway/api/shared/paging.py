@@ -45,6 +45,14 @@ def parse_before_number(request: web.Request) -> int | None:
     return int(text)
 
 
+def parse_after(request: web.Request) -> int:
+    """The query parameter `after` of pages of a run's log: a sequence, 0 without it. Raises `Invalid`."""
+    text = request.query.get("after", "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= ENTRY_NUMBER_DIGITS_MAX):
+        raise Invalid(f"after is not a whole number: {text[:64]!r}")
+    return int(text)
+
+
 def parse_page(request: web.Request, limit: int) -> int:
     """The query parameter `page`: 1 if there is none. Raises `Invalid` beyond `NUMBERED_MAX` entries."""
     return _parse_number(request, "page", 1, max(1, NUMBERED_MAX // limit))

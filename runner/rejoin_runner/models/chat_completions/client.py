@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from rejoin_runner.models.call_recording import ReportedRequest
 from rejoin_runner.models.chat_completions.answer_reader import FAILED_REASONS, AnswerReader
 from rejoin_runner.models.chat_completions.chunk import decode_chunk
 from rejoin_runner.models.chat_completions.event_stream import EventStreamParser, EventTooLong
@@ -80,16 +81,17 @@ class ChatCompletions:
         """See `ModelWire`."""
         request = self._builder.declare_output(request)
         reader = AnswerReader(self._service, origin, request)
-        begun = False
+        begun, reported = False, ReportedRequest()
         with closing(Deadline(timeout_s)) as deadline:
             response: aiohttp.ClientResponse | None = None
             try:
                 with deadline:
-                    response = await self._send(api_key, request, turns)
+                    response = await self._send(api_key, request, turns, reported)
                 parser, is_done = EventStreamParser(), False
                 while not is_done:
                     with deadline:
                         data = await response.content.readany()
+                    reported.received(data)
                     is_done = not data
                     for event in parser.feed(data):
                         if event == _DONE:
@@ -103,6 +105,7 @@ class ChatCompletions:
                 if reader.finish_reason is None:
                     raise _translate_error(fault, begun=begun) from fault
             finally:
+                reported.end()
                 if response is not None:
                     await _release(response, reads_rest=reader.finish_reason is not None)
         if reader.finish_reason is None:
@@ -111,7 +114,7 @@ class ChatCompletions:
             yield item
 
     async def _send(
-        self, api_key: str, request: ModelRequest, turns: Sequence[Turn]
+        self, api_key: str, request: ModelRequest, turns: Sequence[Turn], reported: ReportedRequest
     ) -> aiohttp.ClientResponse:
         """The response, if it is an answer. Raises `ProviderFailure`, and what aiohttp raises."""
         try:
@@ -121,6 +124,7 @@ class ChatCompletions:
         is_bearer = self._service.key_header == "authorization"
         key = f"Bearer {api_key}" if is_bearer else api_key
         headers = {**self._headers, self._service.key_header: key}
+        reported.sent(str(self._url.with_query(None).with_user(None)), body)
         try:
             response = await self._open_session().post(
                 self._url, data=body, headers=headers, allow_redirects=False
@@ -129,10 +133,12 @@ class ChatCompletions:
             raise ProviderFailure(
                 "the request to the model provider cannot be sent", retryable=False
             ) from fault
+        reported.answered(response.status)
         if response.status == _OK:
             return response
         try:
             text = await response.content.read(_ERROR_BYTES_MAX)
+            reported.received(text)
         finally:
             response.close()
         raise status_failure(response.status, _parse_error(text), response.headers)

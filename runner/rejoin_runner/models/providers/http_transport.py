@@ -17,6 +17,8 @@ import aiohttp
 import httpx2
 from yarl import URL
 
+from rejoin_runner.models.call_recording import ReportedRequest, is_recording
+
 IDLE_CONNECTION_S = 5.0
 """Seconds after which an idle connection is closed: before a provider closes it."""
 
@@ -39,11 +41,17 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         assert isinstance(request.stream, httpx2.AsyncByteStream)  # noqa: S101
         body = b"".join([data async for data in request.stream])
         timeouts = request.extensions.get("timeout", {})
+        url, headers = URL(str(request.url), encoded=True), request.headers.multi_items()
+        reported = ReportedRequest()
+        reported.sent(str(url.with_query(None).with_user(None)), body)
+        if is_recording():  # a compressed answer could not be read
+            headers = [header for header in headers if header[0] != "accept-encoding"]
+            headers.append(("accept-encoding", "identity"))
         try:
             response = await self._open_session().request(
                 request.method,
-                URL(str(request.url), encoded=True),
-                headers=request.headers.multi_items(),
+                url,
+                headers=headers,
                 data=body or None,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
@@ -51,11 +59,13 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 ),
             )
         except (aiohttp.ClientError, OSError) as fault:
+            reported.end()
             raise _translate_error(fault) from fault
+        reported.answered(response.status)
         return httpx2.Response(
             response.status,
             headers=response.raw_headers,
-            stream=_Body(response),
+            stream=_Body(response, reported),
             extensions={"http_version": b"HTTP/1.1"},
         )
 
@@ -81,19 +91,22 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 
 
 class _Body(httpx2.AsyncByteStream):
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, reported: ReportedRequest) -> None:
         self._response = response
+        self._reported = reported
 
     @override
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for data in self._response.content.iter_any():
+                self._reported.received(data)
                 yield data
         except (aiohttp.ClientError, OSError) as fault:
             raise _translate_error(fault) from fault
 
     @override
     async def aclose(self) -> None:
+        self._reported.end()
         self._response.close()  # after the last byte the connection is already back in the pool
 
 

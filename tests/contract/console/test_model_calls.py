@@ -1,0 +1,59 @@
+"""`RunLog`, adapter and double: recorded calls of models are beside the log and go with it."""
+
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import PAGE_CALLS, JetStreamRunLog
+from rejoin_adapters.memory.broker.run_log import MemoryRunLog
+from rejoin_adapters.ports.run_log import RunLog
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.log.record import Head
+from tests.support.system.observation import wait_until
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "jetstream"])
+async def log(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[RunLog]:
+    if request.param == "memory":
+        yield MemoryRunLog()
+        return
+    async with nats_connection.connect(nats_url, "calls") as one:
+        yield JetStreamRunLog(one, one)
+
+
+def fresh() -> RunId:
+    return RunId(f"run_{secrets.token_hex(8)}")
+
+
+async def test_they_are_read_in_pages_and_go_with_the_log(log: RunLog) -> None:
+    """No reader of the log sees them."""
+    run, other = fresh(), fresh()
+    before = await log.append(run, Head(0, 1, 0, 1), b"one")
+    calls = [b"call %d" % number for number in range(2 * PAGE_CALLS + 3)]
+    for call in calls:
+        await log.add_model_call(run, call)
+    await log.add_model_call(other, b"of another run")
+    after = await log.append(run, Head(before, 1, 1, 1), b"two")
+
+    async def read() -> list[bytes]:
+        found, sequence, more = list[bytes](), 0, True
+        while more:
+            page = await log.model_calls(run, after=sequence)
+            assert len(page.calls) <= PAGE_CALLS
+            found += page.calls
+            sequence, more = page.next, page.next > 0
+        return found
+
+    async def is_stored() -> bool:
+        return len(await read()) == len(calls)
+
+    await wait_until(is_stored)
+    assert await read() == calls
+    assert [record.seq for record in (await log.read(run, after=0)).records] == [before, after]
+    assert await log.run_at(before + 1) is None
+    await log.purge(run)
+    assert await read() == []
+    assert (await log.model_calls(other, after=0)).calls == [b"of another run"]
