@@ -4,6 +4,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
@@ -16,10 +17,13 @@ from rejoin_protocol.ids import TenantId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import LoopOutput, RunInput
+from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.models.model import ModelName, ModelUsage
 from rejoin_runner.tools.tool_decorator import tool
 from tests.support.browser.browser_site import BrowserSite
 from tests.support.browser.chat_page import ChatPage, count_text
+from tests.support.providers.server import FakeProvider, ProviderReply, delta, text
+from tests.support.providers.server import call as provider_call
 from tests.support.system.local_system import LocalSystem
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -108,10 +112,10 @@ async def test_a_run_is_replayed_to_any_of_its_events(playground: ChatPage) -> N
     await place.fill("0")
     await expect(shown).to_have_count(0)
     await page.select_option("#speed", "0.25")
-    await page.get_by_role("button", name="Play").click()
+    await page.get_by_role("button", name="Play", exact=True).click()
     await expect(shown).to_have_text(re.compile(r"^1( \d+){0,10}$"))
     await expect(shown).to_have_text(count_text(12))
-    await expect(page.get_by_role("button", name="Play")).to_be_visible()
+    await expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()
 
 
 async def test_a_takeover_a_silence_and_a_step_taken_back_are_seen_while_it_runs(
@@ -169,6 +173,50 @@ async def test_the_cost_of_a_run_and_of_its_steps_is_shown(system: LocalSystem, 
         await expect(page.locator("#summary")).to_contain_text("Cost$0.0210")
         await expect(page.locator("#summary")).to_contain_text("Modelown:writer")
         assert "1000 tokens in, 2000 out, $0.0210" in await line(page, "Step 1")
+
+
+async def test_a_run_goes_on_again_from_a_step_and_its_models_requests_are_shown(
+    system: LocalSystem, browser: Browser
+) -> None:
+    async with FakeProvider() as provider:
+        demo = build_demo_agent("openai:test-model")
+        await system.runner(
+            [msgspec.structs.replace(demo, name=system.agent)],
+            model_base_url=provider.base_url,
+            model_api_key="k",
+            record_model_calls=True,
+        )
+        base, session = await system.gateway(), system.fresh("s")
+        arguments = provider_call(0, '{"city": "Oslo"}', name="weather", call_id="call_a")
+        provider.queue(ProviderReply([arguments, delta(finish="tool_calls")]), text("It is cold."))
+        run = (await system.post(base, system.chat(session, "Weather?"))).headers["x-workflow-run-id"]
+        async with await browser.new_context() as context:
+            page = await context.new_page()
+            await page.goto(f"{base}/inspect#{run}")
+            steps = page.locator("#timeline .step")
+            await expect(steps.locator(".call")).to_have_count(2)
+            await steps.nth(1).get_by_text("Request").click()
+            request = steps.nth(1).get_by_label("Request")
+            await expect(request).to_contain_text('"model": "test-model"')
+            await expect(request).to_contain_text("Weather?")
+            await steps.nth(1).get_by_text("Answer").click()
+            await expect(steps.nth(1).get_by_label("Answer")).to_contain_text("data: {")
+            await expect(steps.nth(1).get_by_role("button", name="Copy")).to_have_count(2)
+            provider.queue(text("It is warm."))
+            await page.get_by_role("button", name="Replay from step 2").click()
+            await expect(page.locator("#run")).not_to_have_text(run)
+            await expect(page.locator("#message .prose")).to_have_text("It is warm.")
+            await expect(page.locator("#message .tool")).to_have_count(1)
+            assert len(provider.requests) == 3
+            await page.set_viewport_size({"width": 390, "height": 740})
+            assert await page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+async def test_it_says_how_to_record_what_models_are_asked(playground: ChatPage) -> None:
+    await playground.say("count 3")
+    await playground.counted(3)
+    page = await inspected(playground)
+    await expect(page.locator("#recorded")).to_contain_text("REJOIN_RECORD_MODEL_CALLS=true")
 
 
 async def new_key(system: LocalSystem, user: str) -> str:

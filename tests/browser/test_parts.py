@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Literal
 
@@ -12,10 +12,11 @@ from msgspec import Meta
 from playwright.async_api import Browser, Page, expect
 
 from rejoin.testing import ScriptedModel, call, pause
-from rejoin_protocol.events.chunks import File, SourceDocument, SourceUrl
+from rejoin_protocol.events.chunks import File, SourceDocument, SourceUrl, TextDelta, TextEnd, TextStart
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import LoopOutput, RunInput
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, Usage
 from rejoin_runner.tools.client_tool import client_tool
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
@@ -114,6 +115,45 @@ async def test_data_components_artifacts_and_summaries_are_cards_and_a_status_pa
         assert (await saved.value).suggested_filename == "To Oslo.json"
         await page.keyboard.press("Escape")
         await expect(whole).to_have_count(0)
+
+
+class Trip(msgspec.Struct):
+    """What the agent returns."""
+
+    city: str
+    nights: int
+
+
+class GrowingTrip:
+    """A model that begins a typed answer, and ends it when the test says so."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        del request
+        yield TextStart(id="t")
+        yield TextDelta(id="t", delta='{"city": "<b>Oslo</b>", ')
+        await self.go_on.wait()
+        yield TextDelta(id="t", delta='"nights": 3}')
+        yield TextEnd(id="t")
+        yield Done("stop", Usage(1, 1))
+
+
+async def test_a_typed_answer_is_shown_while_it_grows(system: LocalSystem, opening: Opening) -> None:
+    model = GrowingTrip()
+    async with opening(Agent(name=system.agent, model=model, output=Trip, text_interval_s=0)) as page:
+        await say(page, "Plan")
+        answer = page.get_by_label("Typed answer")
+        await expect(answer).to_contain_text('"city": "<b>Oslo</b>"')
+        await expect(answer).not_to_contain_text("nights")
+        model.go_on.set()
+        await done(page)
+        await expect(answer).to_contain_text('"nights": 3')
+        await expect(answer).to_have_count(1)
+        await page.reload()
+        await expect(answer).to_contain_text('"nights": 3')
 
 
 async def test_sources_and_files_are_listed_with_what_they_are(system: LocalSystem, opening: Opening) -> None:

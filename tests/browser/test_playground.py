@@ -173,7 +173,7 @@ async def test_conversations_are_listed_opened_and_deleted(playground: ChatPage)
     await playground.counted(2)
     line = page.locator(f"#sessions li:has(a[href='#{playground.session}'])")
     await expect(line).to_contain_text("count 2")
-    await playground.button("New conversation").click()
+    await playground.button("New session").click()
     await expect(playground.messages).to_have_count(0)
     await expect(page.get_by_role("heading", name="Pull the plug.")).to_be_visible()
     await line.get_by_role("link").click()
@@ -213,7 +213,7 @@ async def test_a_narrow_page_has_all_of_it_within_its_width(playground: ChatPage
     for place in ("#stage", "#stage > header", "#foot", "#log"):
         wide = "(element) => element.scrollWidth - element.clientWidth"
         assert await page.locator(place).evaluate(wide) == 0, place
-    menu, new = playground.button("Menu"), playground.button("New conversation")
+    menu, new = playground.button("Menu"), playground.button("New session")
     await expect(new).to_be_hidden()
     ways: list[Callable[[], Awaitable[None]]] = [
         lambda: page.keyboard.press("Escape"),

@@ -5,6 +5,7 @@ The pages hold no data: they call the APIs with the visitor's own key. Their con
 only files and requests of this gateway.
 """
 
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -34,8 +35,18 @@ NAVIGATION = {
     "docs.html": ("/docs", "API docs"),
 }
 """The pages that every page leads to, in this order: file, path and name."""
-_LINKS = "<!-- pages -->"
-"""Where a page has the links to all pages."""
+_HEAD = """<meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">
+  <meta name="color-scheme" content="light dark">
+  <link rel="icon" href="/page/icon.svg">
+  <link rel="stylesheet" href="/page/style.css">
+  <script src="/page/theme.js"></script>"""
+_BRAND = """<a class="brand" href="/"><img src="/page/icon.svg" alt="" width="24" height="24">\
+<strong>Rejoin</strong></a>"""
+_COMMENT = re.compile(r"^[ \t]*(?://[^\n]*|/\*\*.*?\*/)$", re.MULTILINE | re.DOTALL)
+"""Lines of a script that are a comment: they are for whoever reads the source. Browsers get empty lines
+instead, so that the numbers of lines stay.
+"""
 _HTML = '<html lang="en">'
 _HTML_WITH_KILL_SWITCH = '<html lang="en" data-dev>'
 """Tells the page that there is a runner to kill."""
@@ -93,16 +104,24 @@ def page_response(request: web.Request, name: str) -> web.StreamResponse:
     if KILL in request.app:
         text = text.replace(_HTML, _HTML_WITH_KILL_SWITCH, 1)
     if name.endswith(".html"):
-        text = text.replace(_LINKS, _links(name), 1)
+        for marker, shared in (("head", _HEAD), ("brand", _BRAND), ("pages", _links(name))):
+            text = text.replace(f"<!-- {marker} -->", shared, 1)
+    if name.endswith(".js"):
+        text = _COMMENT.sub(_empty_lines, text)
     return web.Response(text=text, content_type=TYPES[name[name.rindex(".") :]], headers=PAGE_HEADERS)
+
+
+def _empty_lines(comment: re.Match[str]) -> str:
+    return "\n" * comment[0].count("\n")
 
 
 def _links(shown: str) -> str:
     """The links to all pages, that to the shown one marked as such."""
-    return "".join(
+    links = (
         f'<a href="{path}"{' aria-current="page"' if file == shown else ""}>{name}</a>'
         for file, (path, name) in NAVIGATION.items()
     )
+    return f'<nav class="pages" aria-label="Pages">{"".join(links)}</nav>'
 
 
 _PAGE = {200: "text/html"}

@@ -5,8 +5,13 @@ import json
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
+from rejoin_runner.tools.tool_context import ToolContext
+from rejoin_runner.tools.tool_decorator import tool
 from tests.support.browser.browser_site import BrowserSite
 from tests.support.browser.chat_page import ChatPage
+from tests.support.clients.api_families import Script
+from tests.support.models.agent_teams import Calls, scripted_agent
+from tests.support.system.local_system import LocalSystem
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -89,6 +94,28 @@ async def test_feedback_and_files_are_shown(
     async with page.expect_download() as download:
         await page.locator("#files-list").get_by_role("button", name="notes.txt").click()
     assert (await (await download.value).path()).read_bytes() == b"some notes"
+
+
+async def test_artifacts_are_listed_and_saved(context: BrowserContext, site: BrowserSite) -> None:
+    @tool
+    async def plan(ctx: ToolContext[None]) -> str:
+        """Plan a trip."""
+        await ctx.emit_artifact(type="trip", name="To <b>Oslo</b>", data={"city": "Oslo"}, preview=["city"])
+        return "planned"
+
+    async with LocalSystem(site.dev.nats_url, site.dev.database_url) as system:
+        lines: Script = {"go": [[Calls("plan")], ["Done."]]}
+        await system.runner([scripted_agent(system.agent, lines, tools=[plan])])
+        playground = await ChatPage.open(context, site, f"/playground?agent={system.agent}")
+        await playground.say("go")
+        await expect(playground.state).to_have_text("Complete")
+    page = await opened(context, site, f"#session={playground.session}&of={system.agent}")
+    listed = page.locator("#files-list li")
+    await expect(listed).to_have_text("To <b>Oslo</b> artifact")
+    async with page.expect_download() as download:
+        await listed.get_by_role("button").click()
+    saved = json.loads((await (await download.value).path()).read_text())
+    assert saved["data"] == {"city": "Oslo"}
 
 
 @pytest.mark.parametrize("width", [390, 1360])

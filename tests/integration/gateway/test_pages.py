@@ -4,6 +4,7 @@ routes that they use.
 
 import re
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,16 +12,19 @@ from aiohttp import web
 
 from rejoin_gateway import app as gateway_app
 from rejoin_gateway.settings import GatewaySettings
-from rejoin_gateway.ui import kill_switch
+from rejoin_gateway.ui import kill_switch, pages
 from rejoin_runner.demo import build_demo_agent
 from tests.support.system.local_system import Answer, LocalSystem
 
 BYTES_MAX = 120_000
+ALL_BYTES_MAX = 200_000
+LINES_MAX = 400
 REFERENCE = re.compile(r"""(?:src|href)\s*=\s*["'](/[^"'\s>]*)""")
 IMPORT = re.compile(r"""from '\./([\w.]+)'""")
 OUTSIDE = re.compile(
     r"""(?:src|href)=["'](?:https?:)?//|@import|url\(|innerHTML|outerHTML|\beval\(|insertAdjacent"""
 )
+STATIC = Path(pages.__file__).parent / "static"
 PAGES = ("/", "/playground", "/inspect", "/runs", "/approvals", "/sessions")
 TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 
@@ -51,6 +55,29 @@ async def test_a_page_needs_nothing_but_its_gateway(system: LocalSystem, path: s
         assert not OUTSIDE.search(file.raw.decode()), name
     assert not OUTSIDE.search(page.raw.decode())
     assert sum(len(file.raw) for file in files.values()) < BYTES_MAX
+
+
+async def test_all_pages_together_are_small(system: LocalSystem) -> None:
+    base, total = await system.gateway(), 0
+    for file in STATIC.iterdir():
+        assert len(file.read_text().split("\n")) <= LINES_MAX, file.name
+        if file.suffix == ".html":
+            total += file.stat().st_size
+            continue
+        served = (await system.get(f"{base}/page/{file.name}")).raw.decode()
+        total += len(served.encode())
+        assert served.count("\n") == file.read_text().count("\n"), "a fault would name another line"
+    assert 100_000 < total < ALL_BYTES_MAX
+
+
+async def test_browsers_get_scripts_without_their_comments(system: LocalSystem) -> None:
+    base = await system.gateway()
+    for file in STATIC.glob("*.js"):
+        served = (await system.get(f"{base}/page/{file.name}")).raw.decode()
+        code = [
+            line for line in file.read_text().split("\n") if not line.lstrip().startswith(("//", "/*", "*"))
+        ]
+        assert [line for line in served.split("\n") if line] == [line for line in code if line], file.name
 
 
 @pytest.mark.parametrize("path", PAGES)

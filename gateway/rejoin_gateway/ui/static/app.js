@@ -1,6 +1,6 @@
-// The playground: connects the page to the conversation whose id is the fragment of the address.
+// The playground: connects the page to the session whose id is the fragment of the address.
 
-import { Conversation, fresh } from './conversation.js';
+import { Session, fresh } from './session.js';
 import { $, arrange, h, iconButton, themeSwitch, write } from './dom.js';
 import { icon } from './icons.js';
 import { Messages } from './message.js';
@@ -15,7 +15,7 @@ const TITLE_CHARS_MAX = 60;
 const WAITS = { steer: 'The agent reads it at its next step.', enqueue: 'It is answered after this answer.' };
 const WORKS = ['streaming', 'reconnecting', 'waiting'];
 
-let conversation;
+let session;
 let agents = [];
 let files = []; // { filename, mediaType, url, size } of the message being written
 let editing = null;
@@ -24,10 +24,10 @@ let loaded = false; // the gateway has said which agents there are
 
 const messages = new Messages({
   inspect: (run) => `/inspect#${run}`,
-  waiting: (run) => conversation.pending(run),
-  decide: (run, part, decision) => conversation.decide(run, part, decision),
-  output: (run, part, given) => conversation.output(run, part, given),
-  regenerate: (message) => conversation.regenerate(message),
+  waiting: (run) => session.pending(run),
+  decide: (run, part, decision) => session.decide(run, part, decision),
+  output: (run, part, given) => session.output(run, part, given),
+  regenerate: (message) => session.regenerate(message),
   edit: (message) => {
     editing = message;
     $('field').value = message.parts.filter((part) => part.type === 'text').map((part) => part.text).join('\n');
@@ -35,11 +35,11 @@ const messages = new Messages({
     repaint();
   },
 });
-const side = new Side(() => conversation?.id, () => conversation.refresh());
+const side = new Side(() => session?.id, () => session.refresh());
 
-// ---- the conversation
+// ---- the session
 
-/** The conversation that the fragment of the address names, or undefined. */
+/** The session that the fragment of the address names, or undefined. */
 function namedByAddress() {
   try {
     return decodeURIComponent(location.hash.slice(1)) || undefined;
@@ -50,39 +50,39 @@ function namedByAddress() {
 
 function open() {
   const named = namedByAddress();
-  if (conversation && conversation.id === named) return;
-  conversation?.leave();
+  if (session && session.id === named) return;
+  session?.leave();
   editing = null;
-  conversation = new Conversation(named ?? fresh(), repaint);
-  conversation.context = savedContext(chosen());
+  session = new Session(named ?? fresh(), repaint);
+  session.context = savedContext(chosen());
   repaint();
   side.mark();
-  if (named) conversation.open();
+  if (named) session.open();
 }
 
 /** Whether a run works: a message can be sent to it, or for after it. */
-const canAdd = () => conversation.busy && !editing && WORKS.includes(conversation.live.state);
+const canAdd = () => session.busy && !editing && WORKS.includes(session.live.state);
 
 /** Send what is written. `whenBusy`: what becomes of it while a run works, `steer` or `enqueue`. */
 async function send(text, whenBusy = 'steer') {
   const content = text.trim();
-  if ((conversation.busy && !canAdd()) || (!content && !files.length)) return;
+  if ((session.busy && !canAdd()) || (!content && !files.length)) return;
   const parts = [...files.map(({ filename, mediaType, url }) => ({ type: 'file', filename, mediaType, url })), ...(content ? [{ type: 'text', text: content }] : [])];
   const edited = editing;
   const sentFiles = files;
   editing = null;
   files = [];
   $('field').value = '';
-  history.replaceState(null, '', `#${encodeURIComponent(conversation.id)}`);
+  history.replaceState(null, '', `#${encodeURIComponent(session.id)}`);
   $('scroll').scrollTop = $('scroll').scrollHeight;
-  if (conversation.busy) {
-    if (!(await conversation.add(parts, whenBusy))) [$('field').value, files] = [$('field').value || content, sentFiles];
+  if (session.busy) {
+    if (!(await session.add(parts, whenBusy))) [$('field').value, files] = [$('field').value || content, sentFiles];
     return;
   }
-  const done = edited ? conversation.edit(edited, content) : conversation.send(parts);
+  const done = edited ? session.edit(edited, content) : session.send(parts);
   setTimeout(() => side.look(), 400);
   await done;
-  if (conversation.fault && !conversation.messages.some((message) => message.role === 'user' && message.parts.some((part) => part.text === content))) {
+  if (session.fault && !session.messages.some((message) => message.role === 'user' && message.parts.some((part) => part.text === content))) {
     $('field').value ||= content; // the server refused the message
     files = sentFiles;
   }
@@ -99,20 +99,20 @@ function repaint() {
 }
 
 function paint() {
-  const { busy, fault, live } = conversation;
+  const { busy, fault, live } = session;
   const scroll = $('scroll');
   const low = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 120;
-  const shown = conversation.messages;
+  const shown = session.messages;
   const ids = shown.map(({ id }) => id);
-  const runOf = (at) => conversation.runs.get(ids[at]) ?? conversation.runs.get(ids[at + 1]) ?? '';
+  const runOf = (at) => session.runs.get(ids[at]) ?? session.runs.get(ids[at + 1]) ?? '';
   arrange($('log'), shown.map((message, at) => {
     const last = at === shown.length - 1;
     return messages.article(message, { busy: busy && last && message.role === 'assistant', last, idle: !busy, run: runOf(at) });
-  }).concat(conversation.waiting.map((message) =>
+  }).concat(session.waiting.map((message) =>
     messages.article({ ...message, id: `${message.id} waits`, parts: [...message.parts, { type: 'note', text: WAITS[message.whenBusy] }] }, { busy: true }))));
   $('intro').hidden = !loaded || shown.length > 0 || (busy && Boolean(location.hash));
-  const title = conversation.title.trim().slice(0, TITLE_CHARS_MAX);
-  write($('title'), title || 'New conversation');
+  const title = session.title.trim().slice(0, TITLE_CHARS_MAX);
+  write($('title'), title || 'New session');
   document.title = title ? `${title} · Rejoin` : 'Rejoin';
   write($('notice'), fault);
   if ($('agent').value !== wire.agent) paintAgents();
@@ -190,8 +190,8 @@ async function attach(list) {
 const chosen = () => agents.find(({ name }) => name === wire.agent);
 
 async function loadAgents() {
-  conversation.fault = '';
-  const found = await wire.json('/api/agents').catch((fault) => ((conversation.fault = fault.message), null));
+  session.fault = '';
+  const found = await wire.json('/api/agents').catch((fault) => ((session.fault = fault.message), null));
   agents = found ?? agents;
   loaded ||= found !== null;
   wire.agent ||= new URLSearchParams(location.search).get('agent') ?? agents[0]?.name ?? '';
@@ -203,7 +203,7 @@ function paintAgents() {
   const names = new Set([...agents.map(({ name }) => name), ...(wire.agent ? [wire.agent] : [])]);
   arrange($('agent'), [...names].map((name) => h('option', { value: name, textContent: name })));
   $('agent').value = wire.agent;
-  conversation.context = savedContext(chosen());
+  session.context = savedContext(chosen());
   settings.paint();
   paintIntro();
 }
@@ -223,13 +223,13 @@ function paintIntro() {
 }
 
 const settings = settingsDialog(chosen, () => {
-  conversation.context = savedContext(chosen()); // a message may be sent before the agents are loaded
-  loadAgents().then(() => (side.look(), conversation.messages.length || !location.hash || conversation.open()));
+  session.context = savedContext(chosen()); // a message may be sent before the agents are loaded
+  loadAgents().then(() => (side.look(), session.messages.length || !location.hash || session.open()));
 });
 $('give-context').onclick = settings.open;
 $('agent').onchange = () => {
   wire.agent = $('agent').value;
-  if (conversation.messages.length) location.hash = ''; // another agent needs another conversation
+  if (session.messages.length) location.hash = ''; // another agent needs another session
   history.replaceState(null, '', `?agent=${encodeURIComponent(wire.agent)}${location.hash}`);
   paintAgents();
   repaint();
@@ -257,7 +257,7 @@ $('stage').ondrop = (event) => {
   if (event.dataTransfer.files.length) attach(event.dataTransfer.files);
 };
 $('cut').onchange = () => (wire.cut = $('cut').checked);
-$('stop').onclick = () => (conversation.stop(), $('field').focus());
+$('stop').onclick = () => (session.stop(), $('field').focus());
 $('kill').onclick = () => wire.fetch('/dev/kill-runner', { method: 'POST' }).catch(() => {});
 $('plugs').onclick = () => {
   localStorage.setItem(PLUGS, $('plugs').getAttribute('aria-expanded') === 'true' ? '' : 'shown');
@@ -287,7 +287,7 @@ addEventListener('keydown', (event) => {
   const { key, ctrlKey, metaKey, shiftKey } = event;
   if (event.isComposing) return;
   if (key === 'Escape' && document.body.classList.contains('menu')) menu(false);
-  else if (key === 'Escape' && !$('stop').hidden && !document.querySelector('dialog[open]')) conversation.stop();
+  else if (key === 'Escape' && !$('stop').hidden && !document.querySelector('dialog[open]')) session.stop();
   else if (key === '/' && !isWriting(event)) $('field').focus();
   else if (key.toLowerCase() === 'o' && shiftKey && (ctrlKey || metaKey)) begin();
   else return;
@@ -295,14 +295,14 @@ addEventListener('keydown', (event) => {
 });
 
 document.querySelector('.skip').onclick = (event) => {
-  event.preventDefault(); // the fragment of the address is the conversation
+  event.preventDefault(); // the fragment of the address is the session
   $('field').focus();
 };
 wire.addEventListener('change', repaint);
 addEventListener('hashchange', open);
-document.addEventListener('visibilitychange', () => document.hidden || !location.hash || conversation.refresh());
+document.addEventListener('visibilitychange', () => document.hidden || !location.hash || session.refresh());
 
-// A link may name a conversation as `?session=`, too.
+// A link may name a session as `?session=`, too.
 const query = new URLSearchParams(location.search);
 const linked = query.get('session');
 query.delete('session');

@@ -1,8 +1,9 @@
 // The inbox: all calls of the tenant that wait for somebody, to decide them with a reason and with other arguments.
 
-import { addAgents, change, filters, moment, sessionLink, span, watch } from './console.js';
+import { addAgents, change, filters, firstPages, refusalLine, sessionLink, watch } from './console.js';
 import { $, arrange, h, Kept, write } from './dom.js';
 import { schemaForm } from './form.js';
+import { duration, shortTime } from './times.js';
 import { wire } from './wire.js';
 
 const PAGE = 50;
@@ -19,14 +20,7 @@ const idOf = ({ runId, approvalId }) => `${runId} ${approvalId}`;
 async function load() {
   const wanted = query();
   wanted.set('limit', PAGE);
-  const found = [];
-  let next = '';
-  for (let page = 0; page < pages && (next || !page); page += 1) {
-    if (next) wanted.set('before', next);
-    const answer = await wire.json(`/api/approvals?${wanted}`);
-    found.push(...answer.calls);
-    next = answer.next ?? '';
-  }
+  const [found, next] = await firstPages(pages, 'calls', wanted, (page) => wire.json(`/api/approvals?${page}`));
   calls = found;
   $('more').hidden = !next;
   paint();
@@ -46,10 +40,7 @@ function paint() {
   document.title = `${calls.length ? `(${calls.length}${$('more').hidden ? '' : '+'}) ` : ''}Approvals · Rejoin`;
 }
 
-function refusal(id, words) {
-  return h('span', { className: 'refusal' }, h('span', { textContent: words }),
-    h('button', { type: 'button', className: 'quiet', textContent: 'Dismiss', onclick: () => (refused.delete(id), paint()) }));
-}
+const refusal = (id, words) => refusalLine(words, () => (refused.delete(id), paint()));
 
 // ---- one call
 
@@ -61,8 +52,8 @@ function entry(call) {
   if (id === current) made.setAttribute('aria-current', 'true');
   const [heading] = made.children;
   const left = call.expiresAt ? Date.parse(call.expiresAt) - Date.now() : null;
-  const due = left === null ? '' : left > 0 ? `, denied in ${span(left)} if nobody decides` : ', expired';
-  write(heading.querySelector('.since'), `for ${span(Date.now() - Date.parse(call.since))}${due}`);
+  const due = left === null ? '' : left > 0 ? `, denied in ${duration(left)} if nobody decides` : ', expired';
+  write(heading.querySelector('.since'), `for ${duration(Date.now() - Date.parse(call.since))}${due}`);
   const box = made.querySelector('.said');
   const said = refused.get(id);
   if (said?.words !== box.dataset.words) {
@@ -76,7 +67,7 @@ function makeEntry(call, id) {
   const isAsked = call.kind === 'approval';
   const made = h('li', { className: isAsked ? 'asks' : '', tabIndex: -1 },
     h('header', {}, h('strong', { textContent: call.toolName }),
-      h('span', { className: 'small since', title: `since ${moment(call.since)}` }),
+      h('span', { className: 'small since', title: `since ${shortTime(call.since)}` }),
       h('a', { className: 'small', href: `/inspect#${call.runId}`, textContent: 'Inspect the run', 'aria-label': `Inspect the run that asks for ${call.toolName}` })),
     h('pre', { textContent: JSON.stringify(call.input, null, 2), tabIndex: 0, role: 'region', 'aria-label': `Arguments of ${call.toolName}` }),
     h('p', { className: 'facts small' },

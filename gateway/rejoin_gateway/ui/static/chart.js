@@ -1,5 +1,4 @@
-// Charts as SVG by a few lines: stacked bars over time, and a line. Each has a title, a description, and the same
-// figures as a table below it.
+// Stacked bars over time as SVG by a few lines, with a title, a description, and the same figures as a table below.
 
 import { h } from './dom.js';
 
@@ -7,7 +6,7 @@ const SVG = 'http://www.w3.org/2000/svg';
 const WIDTH = 600;
 const HEIGHT = 120;
 const FOOT = 16;
-export const COLORS = 6; // classes c0 … c5 in console.css
+export const COLORS = 6; // classes c0 … c5 in overview.css
 
 function s(tag, attributes = {}, ...children) {
   const element = document.createElementNS(SVG, tag);
@@ -17,7 +16,7 @@ function s(tag, attributes = {}, ...children) {
 }
 
 /** The next of 1, 2, 5, 10, 20 … that is not below a value. */
-export function roundUp(value) {
+function roundUp(value) {
   const ten = 10 ** Math.floor(Math.log10(value || 1));
   return [1, 2, 5, 10].map((step) => step * ten).find((bound) => bound >= value) ?? ten * 10;
 }
@@ -45,16 +44,6 @@ export function bars({ title, names, columns, format = String }) {
   const total = totals.reduce((sum, value) => sum + value, 0);
   const said = `${title}: ${format(total)} together, from ${columns[0]?.label ?? ''} to ${columns.at(-1)?.label ?? ''}.`;
   return figure(title, said, [grid(top, format), ...drawn, ...ends(columns.map(({ label }) => label))], legend(names), table(names, columns, format));
-}
-
-/** A line through `points`: `{ label, value }`. */
-export function line({ title, points, format = String }) {
-  const top = roundUp(Math.max(...points.map(({ value }) => value), 0));
-  const x = (at) => (points.length > 1 ? (at / (points.length - 1)) * WIDTH : WIDTH / 2);
-  const path = points.map(({ value }, at) => `${at ? 'L' : 'M'}${x(at).toFixed(1)} ${(HEIGHT - (value / top) * HEIGHT).toFixed(1)}`).join('');
-  const said = `${title}: now ${format(points.at(-1)?.value ?? 0)}, at most ${format(Math.max(...points.map(({ value }) => value), 0))}.`;
-  const columns = points.map(({ label, value }) => ({ label, values: [value] }));
-  return figure(title, said, [grid(top, format), s('path', { d: path, class: 'line' }), ...ends(points.map(({ label }) => label))], [], table([title], columns, format));
 }
 
 function grid(top, format) {

@@ -19,9 +19,9 @@ export async function compare(ids) {
     runs.forEach((run, at) => {
       const [, whose, timeline] = columns[at].children;
       write(whose, `${run.agent}, ${new Date(run.createdAt).toLocaleString()}`);
-      paintTimeline(timeline, run, null, whole);
+      paintTimeline(timeline, run, { whole });
     });
-    $('back').href = `/playground#${encodeURIComponent(runs[0].session)}`;
+    document.querySelector('.brand').href = `/playground#${encodeURIComponent(runs[0].session)}`;
   };
   await Promise.all(runs.map((run) => run.follow(paint)));
 }

@@ -1,10 +1,11 @@
-// What the console's pages share: looking again and again, the form for a key, times, filters in the address.
+// What the console's pages share: looking again and again, the form for a key, lists, filters in the address.
 
+import { refusal } from './answer.js';
 import { $, h, themeSwitch, write } from './dom.js';
+import { shortTime } from './times.js';
 import { wire } from './wire.js';
 
 const LOOK_MS = 3_000;
-const DAY_MS = 86_400_000;
 
 /**
  * Load and show a page's data: now, when the returned function is called, and every few seconds while the page is
@@ -50,22 +51,21 @@ function makeKeyForm(use) {
     ' to decide. It is kept in this browser. ', h('a', { href: '/playground', textContent: 'The playground' }), ' needs ', h('code', { textContent: 'chat' }), ' only.'));
 }
 
-/** Send a change. Returns its JSON; throws an error with the gateway's words. */
+/** Send a change. Returns its JSON; throws `Refused` with the gateway's words. */
 export async function change(path, body = {}, method = 'POST') {
   const response = await wire.fetch(path, { method, body: JSON.stringify(body), headers: { 'content-type': 'application/json' } });
-  const said = await response.json().catch(() => ({}));
-  if (response.ok) return said;
-  const { detail, message, error } = said;
-  const words = [detail, message, error?.message, error].find((one) => typeof one === 'string');
-  throw Object.assign(new Error(words ?? `The gateway answered ${response.status}.`), { status: response.status });
+  if (!response.ok) throw await refusal(response);
+  return response.json().catch(() => ({}));
 }
 
-/** What the gateway refused stays in an element until it is dismissed. Returns a function that adds words. */
-export const refusals = (element) => (words) => {
-  const made = h('span', { className: 'refusal' }, h('span', { textContent: words }),
-    h('button', { type: 'button', className: 'quiet', textContent: 'Dismiss', onclick: () => made.remove() }));
-  element.append(made);
-};
+/** What the gateway refused, until it is dismissed. */
+export function refusalLine(words, dismiss = () => made.remove()) {
+  const made = h('span', { className: 'refusal' }, h('span', { textContent: words }), h('button', { type: 'button', className: 'quiet', textContent: 'Dismiss', onclick: dismiss }));
+  return made;
+}
+
+/** Returns a function that adds such a line to an element. */
+export const refusals = (element) => (words) => element.append(refusalLine(words));
 
 /** Do something and look again; what the gateway refuses stays on the page until it is dismissed. */
 export const actions = (look, refuse) => async (work) => {
@@ -77,29 +77,20 @@ export const actions = (look, refuse) => async (work) => {
   }
 };
 
-// ---- times
-
-/** A moment in the reader's zone: the time alone if it is of today. */
-export function moment(iso) {
-  const at = new Date(iso);
-  const isToday = at.toDateString() === new Date().toDateString();
-  const hour = { hour: '2-digit', minute: '2-digit', second: '2-digit' };
-  const day = { month: 'short', day: 'numeric', ...(at.getFullYear() !== new Date().getFullYear() && { year: 'numeric' }) };
-  return isToday ? at.toLocaleTimeString([], hour) : at.toLocaleString([], { ...day, hour: '2-digit', minute: '2-digit' });
+/** The first pages of a list: its entries, and `next`, if there are more. `ask(query)` requests one page of `name`. */
+export async function firstPages(pages, name, wanted, ask) {
+  const found = [];
+  let next = '';
+  for (let page = 0; page < pages && (next || !page); page += 1) {
+    if (next) wanted.set('before', next);
+    const answer = await ask(wanted);
+    found.push(...answer[name]);
+    next = answer.next ?? '';
+  }
+  return [found, next];
 }
 
-export const time = (iso) => h('time', { dateTime: iso, textContent: moment(iso), title: new Date(iso).toLocaleString([], { dateStyle: 'full', timeStyle: 'long' }) });
-
-/** A span of time in one or two units; timeline.js has one for fractions of seconds. */
-export function span(ms) {
-  const s = Math.max(0, Math.round(ms / 1000));
-  const units = [[DAY_MS / 1000, 'd'], [3600, 'h'], [60, 'min'], [1, 's']];
-  const at = Math.max(0, units.findIndex(([size]) => s >= size));
-  if (s === 0) return 'now';
-  const [size, name] = units[at];
-  const rest = Math.floor((s % size) / (units[at + 1]?.[0] ?? 1));
-  return `${Math.floor(s / size)} ${name}${units[at + 1] && rest ? ` ${rest} ${units[at + 1][1]}` : ''}`;
-}
+export const time = (iso) => h('time', { dateTime: iso, textContent: shortTime(iso), title: new Date(iso).toLocaleString([], { dateStyle: 'full', timeStyle: 'long' }) });
 
 // ---- filters
 

@@ -19,6 +19,13 @@ export function h(tag, properties = {}, ...children) {
 export const iconButton = (name, label, properties = {}) =>
   h('button', { type: 'button', className: 'quiet bare', 'aria-label': label, title: label, ...properties }, icon(name));
 
+/** Save a blob as a file. */
+export function save(blob, name) {
+  const url = URL.createObjectURL(blob);
+  h('a', { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
 /** Make these the children of `parent`, in this order. Elements that stay keep focus, selection and open state. */
 export function arrange(parent, children) {
   children.forEach((child, at) => {

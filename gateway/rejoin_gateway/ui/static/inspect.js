@@ -1,11 +1,14 @@
 // The inspector: one run as a timeline, a replay and its stored events; or two runs, compared.
 
 import { compare } from './compare.js';
+import { change } from './console.js';
 import { $, arrange, h, Kept, themeSwitch, write } from './dom.js';
 import { Fold } from './fold.js';
 import { Messages } from './message.js';
+import { callElement, readCalls } from './model_calls.js';
 import { paintTimeline, Run } from './run.js';
-import { duration, facts, pause } from './timeline.js';
+import { facts, pause } from './timeline.js';
+import { duration } from './times.js';
 import { wire } from './wire.js';
 
 const RUN = /^(run_[A-Za-z0-9_-]{1,120})$/;
@@ -48,30 +51,59 @@ function inspect(id) {
   return mine.follow(async () => {
     if (!$('whose').textContent) paintOthers(mine);
     refresh();
-    if (!mine.isBusy) await paintFeedback(mine);
+    if (mine.isBusy) return;
+    await Promise.all([paintFeedback(mine), loadCalls(mine)]);
+    refresh();
   });
 }
 
 function refresh() {
   const end = at === Number($('place').max) && !timer;
-  $('back').href = `/playground#${encodeURIComponent(run.session)}`;
-  write($('whose'), `of ${run.agent}, in conversation ${run.session}, ${new Date(run.createdAt).toLocaleString()}`);
+  document.querySelector('.brand').href = `/playground#${encodeURIComponent(run.session)}`;
+  write($('whose'), `of ${run.agent}, in session ${run.session}, ${new Date(run.createdAt).toLocaleString()}`);
   arrange($('summary'), facts(run.list, run.records, run.state).map(([name, value]) => {
     const made = kept.get(`fact ${name}`, () => h('div', {}, h('dt', { textContent: name }), h('dd')));
     write(made.lastChild, value);
     return made;
   }));
-  paintTimeline($('timeline'), run, (count) => (stop(), show(count)));
+  paintTimeline($('timeline'), run, { choose: (count) => (stop(), show(count)), below });
   paintRaw();
   $('place').max = run.list.length;
   show(end ? run.list.length : at);
 }
 
-/** Offer the other runs of the conversation for a comparison. */
+/** Offer the other runs of the session for a comparison. */
 async function paintOthers({ id, session }) {
   const found = await wire.json(`/run/v1/conversations/${encodeURIComponent(session)}/executions`).catch(() => null);
   const others = (found?.executions ?? []).filter((one) => one.id !== id);
   arrange($('others'), others.map((one) => h('option', { value: one.id, label: `${one.state}, ${new Date(one.createdAt).toLocaleString()}` })));
+}
+
+// ---- steps
+
+let calls = []; // of models, as far as they were recorded
+
+async function loadCalls({ id }) {
+  const found = await readCalls(id).catch(() => null); // the key may lack the scope admin
+  calls = found?.calls ?? [];
+  const hidden = found?.unreadable ? `${found.unreadable} recorded calls of models cannot be decrypted with the keys of this gateway.` : '';
+  write($('recorded'), hidden || (found && !calls.length ? 'No call of a model was recorded: runners with REJOIN_RECORD_MODEL_CALLS=true record what a model over HTTP is asked and answers.' : ''));
+}
+
+/** What stands below a step: what its model was asked, and a new run from there. */
+function below({ kind, step }) {
+  if (kind !== 'step') return [];
+  const asked = calls.flatMap((call, at) => (call.step === step ? [kept.get(`call ${at}`, () => callElement(call))] : []));
+  return [kept.get(`step ${step}`, () => h('div', { className: 'again' }, h('button', { className: 'quiet', textContent: 'Replay from here', title: 'Go on from this step again, in a fork of the session. The steps before it stay as they are.', 'aria-label': `Replay from step ${step}`, onclick: () => replay(step) }))), ...asked];
+}
+
+async function replay(step) {
+  try {
+    const { runId } = await change(`/api/runs/${run.id}/replay`, { step });
+    location.assign(`/inspect?run=${runId}`);
+  } catch (fault) {
+    write($('notice'), fault.message);
+  }
 }
 
 // ---- the stored events
@@ -93,12 +125,12 @@ function rawRow({ cursor, at: time, sequence, attempt, audience, mark, chunk, nu
 
 // ---- feedback and client events
 
-/** Show what people think of this answer, and what clients report of its conversation, the newest first. */
+/** Show what people think of this answer, and what clients report of its session, the newest first. */
 async function paintFeedback({ session, answer }) {
   const query = `conversationId=${encodeURIComponent(session)}&limit=${REPORTS_MAX}`;
   const [given, reported] = await Promise.all(['feedback', 'events'].map((kind) => wire.json(`/run/v1/${kind}?${query}`)));
   const entries = (given?.data ?? []).map(({ type, details, messageId, createdAt }) => {
-    const about = messageId === answer ? 'this answer' : messageId ? 'another message' : 'the conversation';
+    const about = messageId === answer ? 'this answer' : messageId ? 'another message' : 'the session';
     return report(type === 'positive' ? '👍' : '👎', `${about}${details ? `: ${details}` : ''}`, createdAt);
   });
   const events = (reported?.data ?? []).map(({ type, metadata, messageId, createdAt }) =>

@@ -1,14 +1,12 @@
 // The overview: what runs and waits now, the runs of a window of time, errors, and the processes.
 
-import { bars, COLORS, line } from './chart.js';
-import { filters, moment, span, watch } from './console.js';
+import { bars, COLORS } from './chart.js';
+import { filters, watch } from './console.js';
 import { $, arrange, h, Kept, write } from './dom.js';
-import { duration } from './timeline.js';
-import { money } from './times.js';
+import { duration, money, shortTime } from './times.js';
 import { wire } from './wire.js';
 
 const LOOK_MS = 5_000;
-const POINTS_MAX = 360; // half an hour of looks
 const LONG_WAIT_S = 30;
 const LAG_S_HIGH = 0.1;
 const STATES = ['completed', 'suspended', 'failed', 'cancelled', 'running', 'queued']; // in the order of the colors
@@ -18,12 +16,9 @@ const MIB = 1024 * 1024;
 const kept = new Kept();
 const kinds = new Kept(); // of errors
 const rows = new Kept(); // of processes
-const waits = []; // how long the oldest queued run waited, at each look since the page was opened
 
 async function load() {
   const found = await wire.json(`/api/overview?${query()}`);
-  waits.push({ label: moment(found.at), value: oldest(found, 'queued') });
-  if (waits.length > POINTS_MAX) waits.shift();
   await loadUsage();
   paintNow(found);
   paintCharts(found);
@@ -43,7 +38,7 @@ const oldest = ({ unfinished }, state) => Math.max(0, ...unfinished.filter((one)
 function paintNow(found) {
   const { processes, queueWaitS, firstEventS, periods, takeovers } = found;
   const failed = sum(periods.filter(({ state }) => state === 'failed'), ({ runs }) => runs);
-  const since = (state, words) => (inState(found, state) ? `${words} ${span(oldest(found, state) * 1000)}` : '');
+  const since = (state, words) => (inState(found, state) ? `${words} ${duration(oldest(found, state) * 1000)}` : '');
   const link = (state, number) => h('a', { href: `/runs#state=${state}`, textContent: count(number) });
   const runners = processes.filter(({ kind }) => kind === 'runner');
   const tiles = [
@@ -78,7 +73,7 @@ function periodsOf({ since, at, periodS, periods }) {
   const first = zero + Math.floor((Date.parse(since) - zero) / width) * width;
   const starts = [];
   for (let start = first; start <= Date.parse(at); start += width) starts.push(start);
-  return starts.map((start) => ({ label: moment(new Date(start).toISOString()), rows: found.get(start) ?? [] }));
+  return starts.map((start) => ({ label: shortTime(new Date(start).toISOString()), rows: found.get(start) ?? [] }));
 }
 
 /** The agents with the most of something; all others are one. */
@@ -100,10 +95,9 @@ function paintCharts(found) {
   const isOf = (name) => (one) => (name === 'others' ? !agents.includes(one.agentId) : one.agentId === name);
   const byAgent = { title: 'Tokens by agent', names: agents, columns: columns.map(({ label, rows }) => ({ label, values: agents.map((name) => sum(rows.filter(isOf(name)), tokens)) })), format: count };
   const charts = [
-    ...(periods.length ? [chart('runs', bars, byState)] : []),
-    ...(agents.length ? [chart('tokens', bars, byAgent)] : []),
+    ...(periods.length ? [chart('runs', byState)] : []),
+    ...(agents.length ? [chart('tokens', byAgent)] : []),
     ...usage.map(usageChart),
-    ...(waits.length > 1 ? [chart('waits', line, { title: 'Age of the oldest queued run, since this page is open', points: [...waits], format: seconds })] : []),
   ];
   arrange($('charts'), charts);
 }
@@ -131,16 +125,16 @@ function usageChart({ key, since, until, usage: sums }) {
   for (let day = Date.parse(since); day <= Date.parse(until); day += 86_400_000) days.push(new Date(day).toISOString().slice(0, 10));
   const columns = days.map((day) => ({ label: day, values: names.map((name) => sum(named.filter((one) => one.day === day).filter(isOf(name)), of)) }));
   const title = `${isPriced ? 'Cost' : 'Tokens'} by day and ${key}`;
-  return chart(`usage ${key}`, bars, { title, names, columns, format: isPriced ? money : count });
+  return chart(`usage ${key}`, { title, names, columns, format: isPriced ? money : count });
 }
 
 const drawn = new Map(); // what each chart shows, and its element: open figures stay open while nothing changes
 
-function chart(key, draw, data) {
+function chart(key, data) {
   const text = JSON.stringify(data);
   const known = drawn.get(key);
   if (known?.text === text) return known.element;
-  const element = draw(data);
+  const element = bars(data);
   element.querySelector('details').open = known?.element.querySelector('details').open ?? false;
   drawn.set(key, { text, element });
   return element;
@@ -166,7 +160,7 @@ function paintProcesses(processes) {
     const made = rows.get(keyOf(one), () => h('tr', {}, ...Array.from({ length: 7 }, () => h('td'))));
     const full = one.loadMax === undefined ? `${one.load} streams` : `${one.load} of ${one.loadMax} runs`;
     const notes = [one.overload && `overloaded: ${one.overload}`, one.draining && 'draining'].filter(Boolean).join(', ');
-    const cells = [`${one.kind} ${one.id}`, one.version, [full, notes].filter(Boolean).join(', '), `${(one.lagS * 1000).toFixed(1)} ms`, `${Math.round(one.memoryBytes / MIB)} MiB`, span(Date.now() - Date.parse(one.startedAt)), (one.agents ?? []).join(', ')];
+    const cells = [`${one.kind} ${one.id}`, one.version, [full, notes].filter(Boolean).join(', '), `${(one.lagS * 1000).toFixed(1)} ms`, `${Math.round(one.memoryBytes / MIB)} MiB`, duration(Date.now() - Date.parse(one.startedAt)), (one.agents ?? []).join(', ')];
     cells.forEach((text, at) => write(made.cells[at], text));
     made.cells[2].classList.toggle('fault-text', Boolean(one.overload));
     made.cells[3].classList.toggle('fault-text', one.lagS > LAG_S_HIGH);

@@ -1,7 +1,7 @@
 // The product's own parts of an answer as cards: data, components, artifacts, summaries; and sources and files.
 
 import { codeBlock } from './code.js';
-import { h, iconButton } from './dom.js';
+import { h, iconButton, save } from './dom.js';
 import { icon } from './icons.js';
 import { SAFE } from './markdown.js';
 import { byteSize } from './times.js';
@@ -57,7 +57,7 @@ function facts(value) {
 const written = (value) => (typeof value === 'string' ? [value, 'text'] : [JSON.stringify(value, null, 2) ?? '', 'json']);
 
 /** A value as JSON, or a text as it is, folded. */
-function folded(value, name = 'JSON') {
+export function folded(value, name = 'JSON') {
   const [text, language] = written(value);
   const made = h('details', {}, h('summary', {}, `${name} `, small(byteSize(new Blob([text]).size))));
   // The code is made when somebody looks: an answer may have many of them.
@@ -82,22 +82,15 @@ async function openArtifact(id) {
   const { name = id, type, data, createdAt } = found;
   const [text, language] = written(data);
   const blob = new Blob([text]);
-  const save = iconButton('download', 'Download', { onclick: () => download(blob, `${name}.${language === 'text' ? 'txt' : 'json'}`) });
+  const button = iconButton('download', 'Download', { onclick: () => save(blob, `${name}.${language === 'text' ? 'txt' : 'json'}`) });
   const dialog = h('dialog', { className: 'viewer', 'aria-label': `Artifact ${name}` },
-    h('header', { className: 'row' }, h('h2', { textContent: name }), small(`${type}, ${byteSize(blob.size)}, ${new Date(createdAt).toLocaleString()}`), save,
+    h('header', { className: 'row' }, h('h2', { textContent: name }), small(`${type}, ${byteSize(blob.size)}, ${new Date(createdAt).toLocaleString()}`), button,
       iconButton('close', 'Close', { onclick: () => dialog.close() })),
     codeBlock(text.slice(0, ARTIFACT_CHARS_MAX), language, 'Content'),
     ...(text.length > ARTIFACT_CHARS_MAX ? [small('This is its beginning. Download it to read all of it.')] : []));
   dialog.onclose = () => dialog.remove();
   document.body.append(dialog);
   dialog.showModal();
-}
-
-/** Save a blob as a file. */
-function download(blob, name) {
-  const url = URL.createObjectURL(blob);
-  h('a', { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 0);
 }
 
 // ---- sources
@@ -127,8 +120,8 @@ export function file({ url, mediaType = '', filename }) {
   if (!url.startsWith('data:') && !url.includes('/api/files/')) return h('p', { className: 'file' }, outside(url, name)); // this page may not load it
   if (!isImage) {
     measure(url).then((bytes) => (size.textContent = bytes ? byteSize(bytes) : ''), () => {});
-    const save = iconButton('download', `Download ${name}`, { onclick: () => load(url).then((blob) => download(blob, name), (fault) => (size.textContent = fault.message)) });
-    return h('p', { className: 'file' }, icon('file'), name, size, save);
+    const button = iconButton('download', `Download ${name}`, { onclick: () => load(url).then((blob) => save(blob, name), (fault) => (size.textContent = fault.message)) });
+    return h('p', { className: 'file' }, icon('file'), name, size, button);
   }
   const image = h('img', { alt: name });
   load(url).then((blob) => ((size.textContent = byteSize(blob.size)), (image.src = URL.createObjectURL(blob))), () => image.remove());

@@ -1,7 +1,8 @@
 // One run's log, read page by page and followed while the run is active; and the lines of its timeline as elements.
 
 import { arrange, h } from './dom.js';
-import { drawnLength, duration, events, lines, scale } from './timeline.js';
+import { drawnLength, events, lines, scale } from './timeline.js';
+import { duration } from './times.js';
 import { wire } from './wire.js';
 
 const LOOK_MS = 1_000;
@@ -56,9 +57,9 @@ export class Run {
   }
 }
 
-/** Draw a run's timeline. `choose` is called with the number of events to the end of a chosen line. `whole`: the drawn
- * length of the longest timeline beside it. */
-export function paintTimeline(element, run, choose, whole = drawnLength(run.list)) {
+/** Draw a run's timeline. `choose` is called with the number of events to the end of a chosen line; `below(line)` returns
+ * what stands below a line. `whole`: the drawn length of the longest timeline beside it. */
+export function paintTimeline(element, run, { choose, below = () => [], whole = drawnLength(run.list) }) {
   const drawn = scale(run.list, whole);
   arrange(element, run.lines.map((line) => {
     const label = h('span', { className: 'label', textContent: line.label });
@@ -68,7 +69,7 @@ export function paintTimeline(element, run, choose, whole = drawnLength(run.list
     const row = choose ? h('button', { onclick: () => choose(line.last + 1) }) : h('div', { className: 'line' });
     row.append(label, detail, track, span);
     const kind = line.kind === 'tool' ? 'tool-line' : line.kind;
-    return h('li', { className: `${kind}${line.void ? ' void' : ''}` }, row);
+    return h('li', { className: `${kind}${line.void ? ' void' : ''}` }, row, ...below(line));
   }));
 }
 

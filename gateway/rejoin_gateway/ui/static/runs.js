@@ -1,11 +1,10 @@
 // The runs of a tenant: a list with filters that stay in the address, and what can be done with a run.
 
+import { refusal } from './answer.js';
 import { actions, addAgents, change, filters, refusals, sessionLink, time, watch } from './console.js';
-import { $, arrange, h, Kept, write } from './dom.js';
-import { replayRun, retry } from './replay.js';
+import { $, arrange, h, Kept, save, write } from './dom.js';
 import { RunPages } from './run_pages.js';
-import { duration } from './timeline.js';
-import { money } from './times.js';
+import { duration, money } from './times.js';
 import { wire } from './wire.js';
 
 const WAITING_MAX = 100;
@@ -98,11 +97,23 @@ function actionsOf(run) {
     const stop = button('Interrupt', 'End this run', () => change(`/run/api/executions/${run.id}/interrupt`));
     return run.state === 'suspended' ? [decide, stop] : [stop];
   }
-  const again = button('Replay', 'Send its message again in a fork of the session', () => replayRun(run).then((made) => {
-    location.href = `/sessions#session=${encodeURIComponent(made)}&of=${encodeURIComponent(run.agentId)}`;
+  const again = button('Replay', 'Answer its message again, in a fork of the session', () => change(`/api/runs/${run.id}/replay`).then(({ sessionId }) => {
+    location.href = `/sessions#session=${encodeURIComponent(sessionId)}&of=${encodeURIComponent(run.agentId)}`;
   }));
   if (run.state === 'completed') return [again];
   return [button('Retry', 'Answer the same message again, in this session', () => retry(run)), again];
+}
+
+/** Answer the last message of a session again, in its place. The answers of other messages would be lost: those are refused. */
+async function retry({ agentId, sessionId, messageId }) {
+  const history = await wire.json(`/api/agents/${encodeURIComponent(agentId)}/${encodeURIComponent(sessionId)}`);
+  const messages = history?.messages ?? [];
+  const last = messages.at(-1);
+  if (!last || (last.id !== messageId && last.role !== 'user')) throw new Error('Messages follow it, which a retry would delete: replay it instead.');
+  const body = { id: sessionId, trigger: 'regenerate-message', messages: [last], ...(last.id === messageId && { messageId }) };
+  const response = await wire.post('/api/chat', body, { 'x-agent-id': agentId })();
+  if (!response.ok) throw await refusal(response);
+  response.body?.cancel();
 }
 
 /** Save the runs that the filters name, the newest ones. */
@@ -115,9 +126,7 @@ async function exportRuns() {
     if (!before) break;
   }
   const file = new Blob([JSON.stringify({ filters: Object.fromEntries(query()), runs }, null, 2)], { type: 'application/json' });
-  const link = h('a', { href: URL.createObjectURL(file), download: 'runs.json' });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  save(file, 'runs.json');
 }
 
 /** How many calls wait for a decision; the inbox has them. */

@@ -1,9 +1,8 @@
-// The sessions of a tenant: find one by its name; read, rename, fork, replay and delete it.
+// The sessions of a tenant: find one by its name; read, rename, fork and delete it.
 
-import { actions, addAgents, change, filters, refusals, time, watch } from './console.js';
-import { $, arrange, h, Kept, write } from './dom.js';
+import { actions, addAgents, change, filters, firstPages, refusals, time, watch } from './console.js';
+import { $, arrange, h, Kept, save, write } from './dom.js';
 import { Messages } from './message.js';
-import { replay } from './replay.js';
 import { money } from './times.js';
 import { wire } from './wire.js';
 
@@ -28,14 +27,7 @@ async function load() {
   opened = shown = '';
   document.title = 'Sessions · Rejoin';
   wanted.set('limit', PAGE);
-  const found = [];
-  let next = '';
-  for (let page = 0; page < pages && (next || !page); page += 1) {
-    if (next) wanted.set('before', next);
-    const answer = await wire.json(`/api/sessions?${wanted}`);
-    found.push(...answer.sessions);
-    next = answer.next ?? '';
-  }
+  const [found, next] = await firstPages(pages, 'sessions', wanted, (page) => wire.json(`/api/sessions?${page}`));
   $('more').hidden = !next;
   write($('more'), wanted.get('text') ? 'Search further back' : 'Older ones');
   kept.retain(new Set(found.map(keyOf)));
@@ -104,8 +96,7 @@ function paintMessages(agent, session, list) {
     const article = messages.article(message);
     if (message.role !== 'user') return article;
     const again = kept.get(`again ${message.id}`, () => h('div', { className: 'again' },
-      h('button', { className: 'quiet', textContent: 'Fork before this', onclick: () => act(() => fork(session, message.id).then(({ thread }) => go(agent, thread.id))) }),
-      h('button', { className: 'quiet', textContent: 'Replay from here', title: 'Send this message again in a fork of the session', onclick: () => act(() => replay(agent, session, message).then((made) => go(agent, made))) })));
+      h('button', { className: 'quiet', textContent: 'Fork before this', onclick: () => act(() => fork(session, message.id).then(({ thread }) => go(agent, thread.id))) })));
     if (again.parentNode !== article) article.append(again);
     return article;
   }));
@@ -142,9 +133,7 @@ async function download(url, name) {
   const at = url.startsWith('data:') ? url : url.slice(Math.max(0, url.search(/\/(api\/files|run\/api)\//)));
   const response = await (at.startsWith('data:') ? fetch(at) : wire.fetch(at));
   if (!response.ok) throw new Error(`${name} cannot be read: the gateway answered ${response.status}.`);
-  const link = h('a', { href: URL.createObjectURL(await response.blob()), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  save(await response.blob(), name);
 }
 
 function rename(path, name) {

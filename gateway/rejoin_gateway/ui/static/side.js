@@ -1,4 +1,4 @@
-// The list of conversations by their first words, the last changed first.
+// The list of sessions by their first words, the last changed first.
 
 import { $, arrange, h, iconButton, Kept, write } from './dom.js';
 import { shortTime } from './times.js';
@@ -14,7 +14,7 @@ export class Side {
   #current;
   #onNews;
 
-  /** `current()` returns the shown id; `onNews` is called when that conversation was changed elsewhere. */
+  /** `current()` returns the shown id; `onNews` is called when that session was changed elsewhere. */
   constructor(current, onNews) {
     this.#current = current;
     this.#onNews = onNews;
@@ -49,7 +49,7 @@ export class Side {
     if (current) this.#compare(current);
   }
 
-  /** Highlight the conversation that is shown. */
+  /** Highlight the session that is shown. */
   mark() {
     const current = `#${encodeURIComponent(this.#current() ?? '')}`;
     for (const link of $('sessions').querySelectorAll('a')) {

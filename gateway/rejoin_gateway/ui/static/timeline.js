@@ -1,6 +1,6 @@
 // A run's log as a timeline: what happened when, for how long, and in which attempt. Pure.
 
-import { money } from './times.js';
+import { duration, money } from './times.js';
 
 const GAP_MS = 1_000; // shorter pauses are not shown
 const WAIT_MS_MAX = 3_000; // longer pauses are drawn with this length
@@ -19,7 +19,7 @@ export function events(records, createdAt) {
   ).map((event, number) => ({ ...event, number }));
 }
 
-/** Lines `{ kind, label, detail, from, to, first, last, state? }` in the order of their start. `decisions`: approval → who. */
+/** Lines `{ kind, label, detail, from, to, first, last, step? }` in the order of their start. `decisions`: approval → who. */
 export function lines(list, records, createdAt, decisions = new Map()) {
   const found = [];
   const open = new Map();
@@ -32,13 +32,15 @@ export function lines(list, records, createdAt, decisions = new Map()) {
   let step = 0;
   let spent = {};
   let previous;
+  let isGiven = false; // the log began with a message from elsewhere: with kept steps, or after it had expired
   for (const event of list) {
     if (previous) between(previous, event, found);
+    isGiven ||= event.mark === 'restored';
     const { chunk } = event;
     const part = /^(text|reasoning)-(start|delta|end)$/.exec(chunk.type);
     if (part) speak(part, event, open, begin);
     else if (chunk.toolCallId ?? chunk.approvalId) call(event, open, begin, decisions);
-    else if (chunk.type === 'start-step') begin('step', { kind: 'step', label: `Step ${(step += 1)}` }, event);
+    else if (chunk.type === 'start-step') begin('step', { kind: 'step', step: (step += 1), label: `Step ${step}` }, event);
     else if (chunk.type === 'finish-step') extend(open.get('step'), event);
     else if (chunk.type === 'message-metadata') spent = spend(open.get('step'), chunk.messageMetadata?.usage, spent);
     else if (chunk.type === 'reset-step') {
@@ -47,7 +49,10 @@ export function lines(list, records, createdAt, decisions = new Map()) {
       begin('reset', { kind: 'reset', label: 'Step taken back', detail: `attempt ${event.attempt} does it again` }, event);
     } else if (chunk.type === 'error') begin('error', { kind: 'error', label: 'Error', detail: chunk.errorText }, event);
     else if (chunk.type === 'abort') begin('abort', { kind: 'error', label: 'Interrupted', detail: chunk.reason ?? '' }, event);
-    else if (chunk.type === 'finish') begin('finish', { kind: 'mark', label: event.mark === 'suspended' ? 'Suspended' : 'Finished', detail: chunk.finishReason ?? '' }, event);
+    else if (chunk.type === 'finish' && isGiven) {
+      begin('finish', { kind: 'mark', label: 'Given to here', detail: 'kept from another run, or from before the log expired' }, event);
+      isGiven = false;
+    } else if (chunk.type === 'finish') begin('finish', { kind: 'mark', label: event.mark === 'suspended' ? 'Suspended' : 'Finished', detail: chunk.finishReason ?? '' }, event);
     previous = event;
   }
   return [...found, ...claims(list, records, createdAt)].sort((one, other) => one.from - other.from || one.first - other.first);
@@ -173,11 +178,4 @@ export function facts(list, records, state) {
     ['Events', String(list.length)],
     ['Attempts', resets ? `${attempts}, ${resets} taken back` : String(attempts)],
   ];
-}
-
-export function duration(span) {
-  if (span < 1_000) return `${Math.round(span)} ms`;
-  if (span < 60_000) return `${(span / 1_000).toFixed(1)} s`;
-  const minutes = Math.floor(span / 60_000);
-  return minutes < 60 ? `${minutes} min ${Math.round((span % 60_000) / 1_000)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }

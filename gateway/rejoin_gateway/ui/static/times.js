@@ -12,6 +12,16 @@ export function shortTime(iso, now = new Date()) {
   return time.toLocaleString([], { day: 'numeric', month: 'short', ...year, ...SHORT });
 }
 
+/** A span of ms in one or two units: `850 ms`, `1.2 s`, `3 min 5 s`, `2 d 4 h`. */
+export function duration(ms) {
+  if (ms < 1_000) return `${Math.round(Math.max(ms, 0))} ms`;
+  if (ms < 60_000) return `${(ms / 1_000).toFixed(1)} s`;
+  const units = [[DAY_MS, 'd'], [3_600_000, 'h'], [60_000, 'min'], [1_000, 's']];
+  const at = units.findIndex(([size]) => ms >= size);
+  const [[size, name], [part, below]] = units.slice(at);
+  return `${Math.floor(ms / size)} ${name} ${Math.floor((ms % size) / part)} ${below}`;
+}
+
 /** A size for people: `byteSize(2048)` is `2 KB`. */
 export function byteSize(bytes) {
   if (bytes < 1_024) return `${bytes} bytes`;

@@ -1,4 +1,4 @@
-// One conversation in this tab. The server holds the state: the stored messages, and the stream of the active run,
+// One session in this tab. The server holds the state: the stored messages, and the stream of the active run,
 // which is read from its start or, after a broken connection, from behind the last event.
 
 import { waitsForOutput } from './calls.js';
@@ -19,7 +19,7 @@ const ENDS = { abort: 'stopped', error: 'failed', finish: 'finished' };
 /** The state of a stream before its first event. `astray` counts events that came twice or out of order. */
 const newStream = () => ({ state: '', ended: '', run: '', cursor: '', breaks: 0, rewinds: 0, events: 0, astray: 0, tape: [] });
 
-export class Conversation {
+export class Session {
   messages = [];
   /** Message id → id of its run. */
   runs = new Map();
@@ -39,11 +39,11 @@ export class Conversation {
     this.id = id;
     this.#notify = notify;
     this.#channel = new BroadcastChannel('rejoin');
-    // Another tab has changed this conversation.
+    // Another tab has changed this session.
     this.#channel.onmessage = ({ data }) => data === this.id && this.refresh();
   }
 
-  /** Stop watching: another conversation is shown now. The run continues. */
+  /** Stop watching: another session is shown now. The run continues. */
   leave() {
     this.#signal.abort();
     this.#channel.close();
@@ -230,7 +230,7 @@ export class Conversation {
     this.#notify();
   }
 
-  /** Load the stored conversation and follow the active run, until no run is active. */
+  /** Load the stored session and follow the active run, until no run is active. */
   async #load() {
     for (;;) {
       const stored = await this.#stored();
