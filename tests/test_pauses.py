@@ -17,6 +17,7 @@ PAUSES = {
     "tests/integration/runner/test_output_pacing.py": "models' pauses: output is paced by time",
     "tests/integration/stops/test_left_requests.py": "a gateway that is slow to publish",
     "tests/integration/stops/test_stop_and_send.py": "a tool that ignores its cancellation",
+    "tests/integration/system/test_costs.py": "a model's pauses, and those between requests",
     "tests/security/tenants/test_all_attacks.py": "the poll of processes' memory",
     "tests/security/test_connections.py": "a client that sends slowly, and one that pauses between requests",
     "tests/security/test_full_disks.py": "a broker that could go on by itself, and does not",

@@ -7,16 +7,21 @@ The rules, for each part by itself:
 - A piece consists of whole words, each with the space before it. Whether a word is whole shows only when the
   next one begins. So the last word waits for that, for at most `WORD_SHARE` of an interval, and only if the
   model is so fast that it may come in this time; else waiting would add nothing but delay.
-- No text is older than `1 + WORD_SHARE` intervals when it is released.
+- Intervals end at ticks of the clock, `TICKS` in an interval; the one behind a piece that was released at
+  once is up to a tick longer. What is due at a tick, in all runs of the process, leaves in one write.
+- No text is older than `1 + WORD_SHARE + 1 / TICKS` intervals when it is released.
 
 Times are in seconds of any monotonic clock, and are arguments.
 """
 
+import math
 import re
 from collections.abc import Iterator
 
 WORD_SHARE = 5 / 8
 """25 ms of the default interval: a model with 50 tokens/s gets whole words, one with 30 is not delayed."""
+TICKS = 4
+"""Ticks in an interval."""
 WORD_CHARS_MAX = 128
 """A longer word is cut, for example a data URL. Scripts without spaces have their own rule below."""
 BUFFERED_CHARS_MAX = 16_384
@@ -25,6 +30,8 @@ ARRIVAL_S = 0.001
 """Texts that come within this time are counted as one arrival: a model's tokens may come in bundles."""
 GAP_WEIGHT = 0.25
 """Weight of the newest gap between arrivals in their mean."""
+ROUNDING = 1e-6
+"""Of a time, in ticks."""
 PAUSE_INTERVALS = 2
 """A gap of more intervals is a pause: how fast the model is shows anew."""
 _WHOLE_WORDS = re.compile(
@@ -41,6 +48,8 @@ class _BufferedPart:
 
     def __init__(self, now_s: float) -> None:
         self.text = ""
+        self.text_s = now_s
+        """When the first of it came."""
         self.next_s = now_s
         """When the next piece may be released."""
         self.word_s = 0.0
@@ -66,15 +75,19 @@ class TextPacer:
             return text
         part = self._parts.setdefault(id, _BufferedPart(now_s))
         self._count_arrival(part, now_s)
-        before = len(part.text)
+        before, due_s = len(part.text), now_s
+        if before:
+            due_s = min(due_s, self._part_due_s(part))
+        else:
+            part.text_s = now_s
         part.text += text
         end = _whole_words_end(part.text)
         if len(part.text) - len(part.text[end:].lstrip()) >= before:
             part.word_s = now_s
         if len(part.text) >= BUFFERED_CHARS_MAX:
-            return self._release(part, end, now_s)
+            return self._release(part, end, due_s, now_s)
         is_word_due = end < len(part.text) and self._word_due_s(part) <= now_s
-        return "" if now_s < part.next_s or is_word_due else self._release(part, end, now_s)
+        return "" if now_s < part.next_s or is_word_due else self._release(part, end, due_s, now_s)
 
     def due_s(self) -> float | None:
         """When `take_due` has something to release, if no text is added before; None if it has nothing."""
@@ -83,10 +96,10 @@ class TextPacer:
     def take_due(self, now_s: float) -> Iterator[tuple[str, str]]:
         """Release the text of each part that is due, as (part, text)."""
         for id, part in self._parts.items():
-            if part.text and self._part_due_s(part) <= now_s:
+            if part.text and (due_s := self._part_due_s(part)) <= now_s:
                 waits = now_s < self._word_due_s(part)
                 end = _whole_words_end(part.text) if waits else len(part.text)
-                yield id, self._release(part, end, now_s)
+                yield id, self._release(part, end, due_s, now_s)
 
     def wait_s(self, id: str, now_s: float) -> float:
         """How long the rest of a part must wait until its interval is over; 0 if nothing is buffered."""
@@ -115,18 +128,21 @@ class TextPacer:
             part.gap_s += GAP_WEIGHT * (gap_s - part.gap_s)
 
     def _part_due_s(self, part: _BufferedPart) -> float:
-        if _whole_words_end(part.text):
-            return part.next_s
-        return max(part.next_s, self._word_due_s(part))
+        is_whole = _whole_words_end(part.text) > 0
+        return max(part.next_s, part.text_s if is_whole else self._word_due_s(part))
 
     def _word_due_s(self, part: _BufferedPart) -> float:
         """When the last word waits no longer for its end."""
         return part.word_s + (self._word_s if part.gap_s <= self._word_s else 0)
 
-    def _release(self, part: _BufferedPart, end: int, now_s: float) -> str:
-        text, part.text = part.text[:end], part.text[end:]
+    def _release(self, part: _BufferedPart, end: int, due_s: float, now_s: float) -> str:
+        text, rest = part.text[:end], part.text[end:]
         if text:
-            part.next_s = now_s + self._interval_s
+            # From when it was due: timers are somewhat late, and that must not add up.
+            tick_s = self._interval_s / TICKS
+            begin_s = max(due_s, now_s - tick_s)
+            part.next_s = (math.ceil(begin_s / tick_s - ROUNDING) + TICKS) * tick_s
+            part.text, part.text_s = rest, part.word_s
         return text
 
 

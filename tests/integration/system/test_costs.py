@@ -30,7 +30,7 @@ from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.log import record, sse
 from rejoin_protocol.log.record import Head, Record
 from rejoin_protocol.log.segment import RECORDS, SegmentBuilder
-from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.agent import TEXT_INTERVAL_S, Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from tests.support.system.local_system import LocalSystem, read_frames
 from tests.support.system.observation import wait_until
@@ -42,6 +42,7 @@ HEARTBEAT_S = 0.5
 OVER = "select json_agg"
 ACKNOWLEDGED = "acknowledge"
 DELTAS = 2_000
+CHATS, TALK = 12, 100
 _ID = re.compile(r"run_\w+|demo-\w+")
 
 
@@ -198,6 +199,42 @@ async def test_the_first_event_leaves_before_the_models_request_is_built(
     assert answer.complete
     assert b'"type":"start"' in model.sent_before
     assert b'"type":"start-step"' not in model.sent_before
+
+
+class Talks:
+    """A model that writes a word every 10 ms."""
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `Model`."""
+        assert request.step == 0
+        yield TextStart(id="t")
+        for number in range(TALK):
+            yield TextDelta(id="t", delta=f" {number}")
+            await asyncio.sleep(0.01)
+        yield TextEnd(id="t")
+        yield Done("stop")
+
+
+async def test_the_texts_of_several_chats_leave_in_few_writes(
+    system: LocalSystem, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their intervals end at the same ticks, whenever the chats began."""
+    base, writes, write = await system.gateway(agent_cache_ttl_s=60), list[int](), NatsClient._write_buffer
+
+    def counting(client: NatsClient) -> None:
+        writes.append(sum(b".log " in message[:100] for message in client._pending))
+        write(client)
+
+    await system.runner([Agent(name=system.agent, model=Talks())])
+    monkeypatch.setattr(NatsClient, "_write_buffer", counting)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(CHATS):
+            group.create_task(system.post(base, system.chat(system.fresh("s"), "go")))
+            await asyncio.sleep(0.013)
+    appends = counted["request run.*.log"]
+    assert appends <= CHATS * (TALK * 0.01 / TEXT_INTERVAL_S * 1.5 + 12)
+    assert sum(writes) == appends
+    assert sum(1 for texts in writes if texts) <= appends * 0.6
 
 
 async def written(runs: JetStreamRunLog, run: RunId, messages: int) -> None:

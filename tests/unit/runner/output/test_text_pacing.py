@@ -11,20 +11,25 @@ from hypothesis import strategies as st
 from rejoin_runner.output.text_pacing import (
     ARRIVAL_S,
     BUFFERED_CHARS_MAX,
+    TICKS,
     WORD_CHARS_MAX,
     WORD_SHARE,
     TextPacer,
 )
 
 INTERVAL_S = 0.04
-WORD_S = INTERVAL_S * WORD_SHARE
-ROUNDING_S = 1e-9
+WORD_S, TICK_S = INTERVAL_S * WORD_SHARE, INTERVAL_S / TICKS
+ROUNDING_S = 1e-7
 
 type Timed = tuple[float, str]
 
 tokens = st.text(alphabet="ab .\n界", max_size=12)
-texts = st.lists(st.tuples(tokens, st.floats(0, 0.12)), max_size=40)
+FAST = [("a ", 0.01)] * 40
+"""After these the model counts as fast."""
 fast_texts = st.lists(st.tuples(tokens, st.floats(0, WORD_S - 2 * ARRIVAL_S)), max_size=40)
+texts = st.lists(st.tuples(tokens, st.floats(0, 0.12)), max_size=40) | fast_texts.map(
+    lambda rest: FAST + rest
+)
 
 
 def released(pieces: Sequence[tuple[str, float]], interval_s: float = INTERVAL_S) -> list[Timed]:
@@ -115,13 +120,12 @@ def test_pieces_are_an_interval_apart(pieces: list[tuple[str, float]]) -> None:
 @pytest.mark.feature("F19")
 @given(fast_texts)
 def test_the_pieces_of_a_fast_model_are_whole_words(pieces: list[tuple[str, float]]) -> None:
-    """A word is cut only where it takes longer than it may wait. First the model shows that it is fast."""
-    lead = [("a ", 0.01)] * 40
-    out, arrivals_s = released([*lead, *pieces]), arrivals([*lead, *pieces])
+    """A word is cut only where it takes longer than it may wait."""
+    out, arrivals_s = released(FAST + pieces), arrivals(FAST + pieces)
     text, cut = "".join(piece for _, piece in out), 0
     for at_s, piece in out[:-1]:
         cut += len(piece)
-        if at_s > arrivals_s[len(lead)] and not re.search(r"[\s界]$", piece) and not text[cut].isspace():
+        if at_s > arrivals_s[len(FAST)] and not re.search(r"[\s界]$", piece) and not text[cut].isspace():
             word = re.search(r"[^\s界]*$", text[:cut])
             assert word is not None
             assert at_s - arrivals_s[word.start()] >= WORD_S - ROUNDING_S, (piece, text[cut:])
@@ -129,9 +133,12 @@ def test_the_pieces_of_a_fast_model_are_whole_words(pieces: list[tuple[str, floa
 
 @given(texts)
 def test_no_text_is_old(pieces: list[tuple[str, float]]) -> None:
+    """Spaces do not count: one stays with the word behind it."""
     arrivals_s, taken = arrivals(pieces), 0
     for at_s, text in released(pieces):
-        assert at_s - arrivals_s[taken] <= INTERVAL_S + WORD_S + ROUNDING_S
+        if text.strip():
+            oldest_s = arrivals_s[taken + len(text) - len(text.lstrip())]
+            assert at_s - oldest_s <= INTERVAL_S + WORD_S + TICK_S + ROUNDING_S
         taken += len(text)
 
 
@@ -166,6 +173,30 @@ def test_a_large_text_does_not_wait_for_its_interval() -> None:
     pacer = TextPacer(INTERVAL_S)
     assert pacer.add("t", "a ", 0.0) == "a "
     assert pacer.add("t", "b " * BUFFERED_CHARS_MAX, 0.0) == "b " * BUFFERED_CHARS_MAX
+
+
+@given(st.floats(0, 1), st.floats(0, INTERVAL_S - ARRIVAL_S))
+def test_texts_that_began_at_different_times_are_due_at_ticks(begin_s: float, later_s: float) -> None:
+    """A late timer does not change that, and does not make the interval longer."""
+    pacer = TextPacer(INTERVAL_S)
+    assert pacer.add("t", "one ", begin_s) == "one "
+    assert pacer.add("t", "two ", begin_s + later_s) == ""
+    due_s = pacer.due_s()
+    assert due_s is not None
+    assert due_s / TICK_S == pytest.approx(round(due_s / TICK_S))
+    assert INTERVAL_S - ROUNDING_S <= due_s - begin_s <= INTERVAL_S + TICK_S + ROUNDING_S
+    assert list(pacer.take_due(due_s + 0.002)) == [("t", "two ")]
+    assert pacer.add("t", "three ", due_s + 0.003) == ""
+    assert pacer.due_s() == pytest.approx(due_s + INTERVAL_S)
+
+
+def test_pieces_behind_a_blocked_loop_are_not_sent_one_after_the_other() -> None:
+    pacer = TextPacer(INTERVAL_S)
+    assert pacer.add("t", "one ", 0.0) == "one "
+    assert pacer.add("t", "two ", 0.01) == ""
+    assert list(pacer.take_due(1.0)) == [("t", "two ")]
+    assert pacer.add("t", "three ", 1.001) == ""
+    assert pacer.due_s() == pytest.approx(1.0 - TICK_S + INTERVAL_S)
 
 
 def test_each_part_has_its_own_interval() -> None:
