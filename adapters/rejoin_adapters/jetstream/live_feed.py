@@ -219,12 +219,15 @@ class LiveFeeds:
         clock_s = asyncio.get_running_loop().time
         await self._drop_expected(clock_s())
         reader = LiveReader(EXPECTED_BYTES_MAX, is_whole=True)
-        self._expected[run] = reader, clock_s()
-        with suppress(Unavailable):  # whoever follows the run tries again, and reads its log
+        try:
             await self._add(run, tag, reader).subscribe(self._live, run)
-            return
-        self._expected.pop(run, None)
-        await self.leave(run, reader)
+        except Unavailable:  # whoever follows the run tries again, and reads its log
+            await self.leave(run, reader)
+        except BaseException:
+            await self.leave(run, reader)
+            raise
+        else:
+            self._expected[run] = reader, clock_s()
 
     async def _drop_expected(self, now_s: float) -> None:
         """Make room for one, and drop those that nobody has followed in time."""
