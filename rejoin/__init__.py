@@ -8,7 +8,7 @@ With the extra `runner`, to write agents: `Agent`, `tool`, `ToolContext` and the
 With the extra `gateway`, to serve sessions from an application: `connect`, `routes`, `asgi` and their types.
 """
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ if not TYPE_CHECKING:  # type checkers see the imports above, and report names t
     def __getattr__(name: str) -> Any:
         """Import a public name at its first use. Raises `AttributeError` for any other name."""
         if name == "__version__":
-            return metadata.version("rejoin")
+            return import_module("importlib.metadata").version("rejoin")
         if name not in _MODULE_OF:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(_MODULE_OF[name]), name)

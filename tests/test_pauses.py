@@ -36,7 +36,7 @@ PAUSES = {
     "tests/support/models/scripted_models.py": "models' pauses",
     "tests/support/providers/server.py": "pauses that a script asks for",
     "tests/support/system/observation.py": "the poll of `wait_until`",
-    "tests/unit/adapters/test_idle_pool.py": "the idle time of a simulated clock",
+    "tests/unit/adapters/process/test_idle_pool.py": "the idle time of a simulated clock",
     "tests/unit/runner/models/test_deadline.py": "calls that are too slow",
     "tests/unit/runner/worker/test_loop_watch.py": "the interval at which a thread looks at a blocked loop",
 }

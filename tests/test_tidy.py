@@ -28,18 +28,22 @@ ENTRY_POINTS = {
     "rejoin/cli/main.py",
     "rejoin/cli/options.py",
     "rejoin/dev/preload.py",
+    "rejoin/dev/prepare.py",
     "runner/rejoin_runner/__main__.py",
     "runner/rejoin_runner/tools/isolated_process.py",
 }
 """Only these may read the environment."""
 LATE_IMPORTS = {
+    "adapters/rejoin_adapters/embedded/postgres.py",
+    "protocol/rejoin_protocol/broker/nats_credentials.py",
+    "protocol/rejoin_protocol/security/sealing.py",
+    "rejoin/cli/options.py",
     "gateway/rejoin_gateway/auth/authenticator.py",
     "rejoin/cli/main.py",
     "gateway/rejoin_gateway/core/agent_context.py",
     "gateway/rejoin_gateway/core/tool_outputs.py",
     "gateway/rejoin_gateway/api/mcp/endpoint.py",
     "rejoin/dev/code_reload.py",
-    "rejoin/dev/launcher.py",
     "rejoin/pytest_plugin.py",
     "runner/rejoin_runner/app.py",
     "runner/rejoin_runner/models/chat_completions/request_body.py",

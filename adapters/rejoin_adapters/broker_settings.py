@@ -2,10 +2,10 @@
 
 import msgspec
 
-from rejoin_adapters.store_types import Count
 from rejoin_protocol.broker import broker_url, subjects
 from rejoin_protocol.broker.broker_url import BrokerUrl
 from rejoin_protocol.broker.subjects import BrokerNames
+from rejoin_protocol.limits import Count
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,8 +10,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from rejoin_adapters.broker_settings import BrokerSettings
-from rejoin_adapters.store_types import Count, Limits
-from rejoin_protocol.limits import MIB
+from rejoin_adapters.store_types import Limits
+from rejoin_protocol.limits import MIB, Count
 from rejoin_protocol.money import parse_usd
 
 GIB = 1024 * MIB

@@ -3,21 +3,19 @@
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta
 
 from rejoin_adapters.usage_types import RunUsage
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
+from rejoin_protocol.limits import Count
 from rejoin_protocol.log.record import OperationSet
 from rejoin_protocol.request_options import RequestOptions
 from rejoin_protocol.request_tools import RequestTool
 from rejoin_protocol.run_request import RunRequest
-
-type Count = Annotated[int, Meta(ge=1, le=2**53)]
 
 
 class Owner(msgspec.Struct, frozen=True):

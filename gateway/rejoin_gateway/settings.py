@@ -1,12 +1,11 @@
 """The settings of a gateway. `rejoin.cli` and `embed` read them from the environment and from files."""
 
 from rejoin_adapters.process.service_process import LogFormat
-from rejoin_adapters.store_types import Count
 from rejoin_gateway.agent_cache import AGENT_CACHE_TTL_S
 from rejoin_gateway.auth.authenticator import AuthSettings
 from rejoin_gateway.core.file_urls import FILE_URL_TTL_S
 from rejoin_gateway.streaming.replay import HEARTBEAT_S
-from rejoin_protocol.limits import CONNECTIONS_MAX, PEER_CONNECTIONS_MAX
+from rejoin_protocol.limits import CONNECTIONS_MAX, PEER_CONNECTIONS_MAX, Count
 
 
 class GatewaySettings(AuthSettings, frozen=True, kw_only=True):

@@ -196,6 +196,7 @@ IMAGE_WORKERS_MAX = 2
 one of them while another waits.
 """
 
+type Count = Annotated[int, Meta(ge=1, le=2**53)]
 type Id = Annotated[str, Meta(max_length=ID_CHARS_MAX)]
 # For fields whose own check says more than that they are too long.
 type CheckedId = Annotated[

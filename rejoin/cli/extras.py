@@ -10,7 +10,10 @@ from importlib import metadata
 from rejoin_protocol.errors import Invalid
 
 DISTRIBUTION = "rejoin"
-_REQUIREMENT = re.compile(r"(?P<name>[\w.-]++)[^;]*+;.*\bextra == ['\"](?P<extra>[\w.-]+)['\"]")
+_REQUIREMENT = re.compile(
+    r"^Requires-Dist: (?P<name>[\w.-]++)[^;\n]*+;.*\bextra == ['\"](?P<extra>[\w.-]+)['\"]", re.MULTILINE
+)
+"""A line of the metadata. The standard library's parser of it takes longer to import than all else here."""
 
 
 def require(command: str, *extras: str) -> None:
@@ -26,12 +29,11 @@ def require(command: str, *extras: str) -> None:
 def _requirements(extra: str) -> Iterator[str]:
     """The names of an extra's distributions. None for a checkout that was not installed."""
     try:
-        lines = metadata.requires(DISTRIBUTION) or ()
+        text = metadata.distribution(DISTRIBUTION).read_text("METADATA") or ""
     except metadata.PackageNotFoundError:
         return
-    for line in lines:
-        found = _REQUIREMENT.match(line)
-        if found is not None and found["extra"] == extra:
+    for found in _REQUIREMENT.finditer(text):
+        if found["extra"] == extra:
             yield found["name"]
 
 

@@ -6,7 +6,6 @@ This module reads the environment and configuration files.
 import getpass
 import os
 import socket
-import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial, wraps
@@ -18,7 +17,7 @@ import msgspec
 
 from rejoin.cli.operate.printing import parse_since
 from rejoin_adapters.actor import Actor, act_as
-from rejoin_adapters.process.service_process import configure_logs
+from rejoin_adapters.log_setup import configure_logs
 from rejoin_protocol import settings
 from rejoin_protocol.errors import Invalid, RejoinError
 
@@ -57,13 +56,19 @@ def load[T: msgspec.Struct](kind: type[T], config: Path | None) -> T:
 
     Raises `Invalid` for a missing or wrong setting, or a file that cannot be read.
     """
-    try:
-        toml: Mapping[str, Any] = tomllib.loads(config.read_text(encoding="utf-8")) if config else {}
-    except (OSError, ValueError) as fault:
-        raise Invalid(f"{config} cannot be read as TOML: {fault}") from fault
+    toml = _read_toml(config) if config else {}
     loaded = settings.load(kind, os.environ, read=lambda path: Path(path).read_text(), toml=toml)
     configure_logs(getattr(loaded, "log_level", "info"), getattr(loaded, "log_format", "auto"))
     return loaded
+
+
+def _read_toml(path: Path) -> Mapping[str, Any]:
+    import tomllib  # few commands get a file
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise Invalid(f"{path} cannot be read as TOML: {fault}") from fault
 
 
 config_option_of = partial(

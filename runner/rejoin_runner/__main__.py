@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from rejoin_adapters.process.service_process import SupervisorLink, configure_logs
+from rejoin_adapters.log_setup import configure_logs
+from rejoin_adapters.process.service_process import SupervisorLink
 from rejoin_protocol import settings
 from rejoin_protocol.errors import RejoinError
 from rejoin_runner import app

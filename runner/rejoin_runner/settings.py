@@ -5,8 +5,7 @@ from typing import Literal
 from rejoin_adapters.jetstream import setup
 from rejoin_adapters.limit_settings import LimitSettings
 from rejoin_adapters.process.service_process import LogFormat
-from rejoin_adapters.store_types import Count
-from rejoin_protocol.limits import MIB
+from rejoin_protocol.limits import MIB, Count
 
 
 class RunnerSettings(LimitSettings, frozen=True, kw_only=True):

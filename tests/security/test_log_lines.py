@@ -12,7 +12,8 @@ import msgspec
 import pytest
 import structlog
 
-from rejoin_adapters.process import log_rate, redaction, service_process
+from rejoin_adapters import log_setup
+from rejoin_adapters.process import log_rate, redaction
 from rejoin_adapters.process.log_rate import LogRate
 from rejoin_adapters.process.redaction import CUT, REDACTED, redact
 from rejoin_protocol.limits import (
@@ -34,7 +35,7 @@ def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "stderr", stderr)
     hooks, handlers, level = (sys.excepthook, sys.unraisablehook), root.handlers, root.level
     root.handlers = []
-    service_process.configure_logs("info", request.param)
+    log_setup.configure_logs("info", request.param)
     yield stderr.getvalue
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()

@@ -15,12 +15,14 @@ key; the server verifies it, not this module. No error text contains a seed or a
 import base64
 import binascii
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rejoin_protocol.errors import Invalid
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SEED_PREFIX = 18 << 3
 """`S`, the first character of every seed."""
@@ -36,7 +38,7 @@ _SEED = re.compile(_BLOCK % (("USER NKEY SEED",) * 2))
 class NatsCredentials:
     """A user's key, and the JWT that the user's account has signed, or None. `public_key`: `U…`."""
 
-    def __init__(self, key: Ed25519PrivateKey, jwt: str | None) -> None:
+    def __init__(self, key: "Ed25519PrivateKey", jwt: str | None) -> None:
         self._key = key
         self.jwt = jwt
         self.public_key = encode_key(USER_PREFIX, key.public_key().public_bytes_raw())
@@ -82,7 +84,9 @@ def encode_seed(prefix: int, key: bytes) -> str:
     return base64.b32encode(body + _checksum(body)).decode().rstrip("=")
 
 
-def _parse_seed(text: str) -> Ed25519PrivateKey:
+def _parse_seed(text: str) -> "Ed25519PrivateKey":
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # few users have a key
+
     try:
         raw = base64.b32decode(text + "=" * (-len(text) % 8))
     except ValueError:

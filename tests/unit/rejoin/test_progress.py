@@ -14,7 +14,7 @@ import structlog
 from rejoin.dev import launcher, progress
 from rejoin.dev.progress import ProgressLines
 from rejoin_adapters.embedded.server import free_port
-from rejoin_adapters.process.service_process import configure_logs
+from rejoin_adapters.log_setup import configure_logs
 from rejoin_protocol.errors import Invalid
 from tests.support.system.observation import wait_until
 from tests.support.system.processes import living_children
