@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -26,23 +27,10 @@ from rejoin.cli.options import (
 )
 from rejoin.dev import launcher, processes
 from rejoin_adapters.broker_settings import BrokerSettings
-from rejoin_adapters.process.service_process import LogFormat, SupervisorLink
-from rejoin_adapters.usage_types import UsageKey
+from rejoin_adapters.process.service_process import SupervisorLink
 
-
-class MigrateSettings(BrokerSettings, frozen=True, kw_only=True):
-    """The settings of `rejoin migrate`."""
-
-    nats_url: str
-    database_url: str
-    migrate_database_url: str | None = None
-    """PostgreSQL itself, where `database_url` is a pooler in transaction mode. Default: `database_url`."""
-    nats_replicas: int = 1
-    run_log_retention_s: float = 24 * 3600
-    nats_placement_tags: str = ""
-    """Tags that a NATS server must have to store streams, separated by spaces."""
-    log_level: str = "info"
-    log_format: LogFormat = "auto"
+if TYPE_CHECKING:
+    from rejoin_adapters.usage_types import UsageKey
 
 
 @click.group(cls=RejoinGroup)
@@ -126,29 +114,14 @@ def runner(agents: str | None, config: Path | None, *, demo: bool) -> None:
 @config_option
 def migrate_command(config: Path | None, *, check: bool) -> None:
     """Create or update the database tables and the NATS streams."""
-    from rejoin_adapters.jetstream import nats_connection, setup
-    from rejoin_adapters.postgres import migrate
+    from rejoin.cli.operate import migration  # imports the database and NATS drivers
 
-    loaded = load(MigrateSettings, config)
+    loaded = load(migration.MigrateSettings, config)
     if check:
-        url = loaded.migrate_database_url or loaded.database_url
-        asyncio.run(migrate.check_schema(url, exactly=True))
+        asyncio.run(migration.check(loaded))
         click.echo("up to date")
         return
-
-    async def run() -> list[str]:
-        async with nats_connection.connect(loaded.broker(loaded.nats_url), "migrate") as connection:
-            await setup.declare_streams_when_ready(
-                connection,
-                setup.StreamSettings(
-                    loaded.nats_replicas,
-                    loaded.run_log_retention_s,
-                    placement_tags=tuple(loaded.nats_placement_tags.split()),
-                ),
-            )
-        return await migrate.migrate(loaded.migrate_database_url or loaded.database_url)
-
-    applied = asyncio.run(run())
+    applied = asyncio.run(migration.update(loaded))
     click.echo("\n".join(f"applied {version}" for version in applied) or "up to date")
 
 
@@ -246,7 +219,7 @@ def top_command(config: Path | None, interval: float, urls: tuple[str, ...], *, 
 @json_option
 @config_option
 def usage_command(
-    config: Path | None, by: tuple[UsageKey, ...], days: int, tenant: str | None, *, as_json: bool
+    config: Path | None, by: "tuple[UsageKey, ...]", days: int, tenant: str | None, *, as_json: bool
 ) -> None:
     """Sum up tokens and what they have cost."""
     from rejoin.cli import tenants  # imports the database driver

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from rejoin.dev import config_file, infrastructure
 from rejoin.dev.code_reload import restart_on_change
 from rejoin.dev.generous_limits import GENEROUS_LIMITS, GENEROUS_RATES
 from rejoin.dev.processes import DevProcesses, run_processes
@@ -98,29 +99,31 @@ async def _serve(
     reloads = plan.agents is not None and plan.reload
     services = _services(plan, settings, variables)
     progress(f"starting {plan.runners} runner(s) and {plan.gateways} gateway(s)")
-    async with run_processes(services):
-        # Imported late: the children import their code at the same time.
-        from rejoin.dev import config_file, infrastructure
-
-        external = infrastructure.ExternalServers(settings.nats_url, settings.database_url, settings.broker)
-        async with infrastructure.run_servers(plan.data_dir, external, progress) as servers:
-            shared = config_file.SharedSettings(
-                nats_url=servers.nats_url,
-                database_url=servers.database_url,
-                context_encryption_keys=settings.context_encryption_keys
-                or config_file.context_encryption_keys(plan.data_dir),
-            )
-            config_file.write_config(plan.data_dir, shared)
-            watchers = [restart_on_change(Path(), services.restart_runners, progress)] if reloads else []
-            async with run_alongside(services.supervise(config_file.variables(shared)), *watchers):
-                progress.wait_for(lambda: ", ".join(services.unready))
-                await services.ready()
-                deadline.reschedule(None)
-                progress.is_complete = True
-                complete = msgspec.structs.replace(shared, default_agent=await services.default_agent())
-                config_file.write_config(plan.data_dir, complete)
-                _announce(plan, progress)
-                await asyncio.Event().wait()
+    async with (
+        run_processes(services),
+        infrastructure.run_servers(
+            plan.data_dir, settings.nats_url, settings.database_url, progress
+        ) as servers,
+    ):
+        shared = config_file.SharedSettings(
+            nats_url=servers.nats_url,
+            database_url=servers.database_url,
+            context_encryption_keys=settings.context_encryption_keys
+            or config_file.context_encryption_keys(plan.data_dir),
+        )
+        config_file.write_config(plan.data_dir, shared)
+        watchers = [restart_on_change(Path(), services.restart_runners, progress)] if reloads else []
+        progress("preparing streams and tables")
+        async with run_alongside(services.supervise(config_file.variables(shared)), *watchers):
+            await services.prepared()
+            progress.wait_for(lambda: ", ".join(services.unready))
+            await services.ready()
+            deadline.reschedule(None)
+            progress.is_complete = True
+            complete = msgspec.structs.replace(shared, default_agent=await services.default_agent())
+            config_file.write_config(plan.data_dir, complete)
+            _announce(plan, progress)
+            await asyncio.Event().wait()
 
 
 def _announce(plan: DevPlan, progress: ProgressLines) -> None:
@@ -132,14 +135,13 @@ def _announce(plan: DevPlan, progress: ProgressLines) -> None:
 
 
 def _services(plan: DevPlan, settings: DevSettings, variables: Mapping[str, str]) -> DevProcesses:
-    config = ["--config", plan.config] if plan.config else []
-    agents = [plan.agents or "--demo"]
+    config = {"REJOIN_CONFIG": plan.config} if plan.config else {}
     # A runner announces the agents of MODULE:ATTR. Without them the default is the demo agent.
     is_demo = not (plan.agents and plan.runners)
     return DevProcesses(
-        [[*agents, *config]] * plan.runners,
-        {plan.port + number: ["gateway", *config] for number in range(plan.gateways)},
-        {**DEV_DEFAULTS, **_model_keys(settings, variables), **variables, **DEV_VARIABLES},
+        [[plan.agents or "--demo"]] * plan.runners,
+        {plan.port + number: ["gateway"] for number in range(plan.gateways)},
+        {**DEV_DEFAULTS, **_model_keys(settings, variables), **variables, **config, **DEV_VARIABLES},
         settings.default_agent or ("demo" if is_demo else None),
     )
 

@@ -5,6 +5,7 @@ MODULE, waits for the parent to send the remaining environment variables, and co
 `python -m PACKAGE ARGUMENT…`. It knows nothing about MODULE and PACKAGE.
 """
 
+import gc
 import os
 import runpy
 import socket
@@ -30,7 +31,9 @@ def read_variables(fd: int) -> dict[str, str]:
 
 def main(module: str, package: str, *arguments: str) -> None:
     """Import the module, wait, and run the package in this process."""
+    gc.disable()  # nothing that an import creates is garbage: looking for it takes a tenth of the time
     import_module(module)
+    gc.enable()
     os.environ.update(read_variables(int(os.environ[SUPERVISOR])))
     sys.argv[1:] = arguments
     runpy.run_module(package, run_name="__main__", alter_sys=True)

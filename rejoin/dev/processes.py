@@ -9,6 +9,8 @@ from rejoin_adapters.process.background import run_alongside
 
 KILL_RUNNER = "kill-runner"
 """The command that a gateway sends when the playground's button *Kill the runner* is pressed."""
+PREPARED = "prepared"
+"""The command that the first service sends when tables and streams exist: see `rejoin.dev.prepare`."""
 
 
 class DevProcesses:
@@ -16,7 +18,7 @@ class DevProcesses:
 
     `runners`: the arguments of each runner. `gateways`: the arguments of each gateway, by port.
     `default_agent`: the agent for requests that name none; None means the first
-    agent that a runner announces.
+    agent that a runner announces. The first of all services prepares the servers for the others.
     """
 
     def __init__(
@@ -26,18 +28,24 @@ class DevProcesses:
         environment: Variables,
         default_agent: str | None,
     ) -> None:
+        self._is_prepared = asyncio.Event()
+        commands = {PREPARED: self._is_prepared.set, KILL_RUNNER: self.kill_runners}
+        prepare = ["rejoin.dev.prepare"]
         self._runners = [
             SupervisedProcess(
-                f"runner {number}", ["rejoin_runner.app", "rejoin_runner", *arguments], environment
+                f"runner {number}",
+                ["rejoin_runner.app", *([] if number else prepare), "rejoin_runner", *arguments],
+                environment,
+                commands,
             )
             for number, arguments in enumerate(runners)
         ]
         self._gateways = [
             SupervisedProcess(
                 f"gateway {number}",
-                ["rejoin_gateway.app", "rejoin", *arguments],
+                ["rejoin_gateway.app", *([] if number or runners else prepare), "rejoin", *arguments],
                 {**environment, "REJOIN_PORT": str(port)},
-                {KILL_RUNNER: self.kill_runners},
+                commands,
             )
             for number, (port, arguments) in enumerate(gateways.items())
         ]
@@ -60,12 +68,22 @@ class DevProcesses:
     async def supervise(self, variables: Variables) -> None:
         """Send the services their variables, and restart those that die, until cancelled.
 
-        Gateways get theirs when the default agent is known. Raises `Invalid` if a service cannot start.
+        All but the first get theirs when tables and streams exist, gateways when the default agent is known,
+        too. Raises `Invalid` if a service cannot start.
         """
-        async with run_alongside(*(runner.supervise(variables) for runner in self._runners)):
+        async with run_alongside(*(self._supervise(service, variables) for service in self.all)):
+            await asyncio.Event().wait()
+
+    async def _supervise(self, service: SupervisedProcess, variables: Variables) -> None:
+        if service is not self.all[0]:
+            await self._is_prepared.wait()
+        if service in self._gateways:
             variables = {**variables, "REJOIN_DEFAULT_AGENT": await self.default_agent()}
-            async with run_alongside(*(gateway.supervise(variables) for gateway in self._gateways)):
-                await asyncio.Event().wait()
+        await service.supervise(variables)
+
+    async def prepared(self) -> None:
+        """Wait until tables and streams exist."""
+        await self._is_prepared.wait()
 
     def kill_runners(self) -> None:
         """Send SIGKILL to all runners, as a crash would end them. They are restarted."""

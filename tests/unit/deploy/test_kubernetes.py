@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from rejoin.cli import main
+from rejoin.cli.operate import migration
 from rejoin_adapters.process.overload import MEMORY_SHARE_MAX
 from rejoin_gateway.app import ROUTES
 from rejoin_gateway.metrics import GatewayMetrics
@@ -48,7 +49,7 @@ FOREIGN = {"keda.sh/v1alpha1", "monitoring.coreos.com/v1"}
 SETTINGS: dict[str, type[msgspec.Struct]] = {
     "gateway": GatewaySettings,
     "runner": RunnerSettings,
-    "migrate": main.MigrateSettings,
+    "migrate": migration.MigrateSettings,
 }
 BROKERS = ("nats-0.nats", "nats-1.nats", "nats-2.nats")
 rendered = pytest.mark.parametrize(

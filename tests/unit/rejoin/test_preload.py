@@ -1,7 +1,10 @@
-"""A pre-started process imports its module at once, and runs its package when it gets its variables."""
+"""A pre-started process imports its module at once, and runs its package when it gets its variables. One that
+prepares tables and streams before ends with its parent, too.
+"""
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from rejoin_adapters.embedded.server import free_port
 from rejoin_adapters.process.service_process import SUPERVISOR
 
 ROOT = Path(__file__).parents[3]
@@ -57,3 +61,28 @@ async def test_it_exits_if_the_parent_dies(tmp_path: Path) -> None:
         supervisor.close()
         out, err = await process.communicate()
     assert (process.returncode, out, err) == (1, b"", b"the supervisor is gone\n")
+
+
+async def test_a_process_that_waits_for_the_broker_ends_with_its_parent() -> None:
+    """The embedded servers of a parent that was killed never come back."""
+    parent_end, child_end = socket.socketpair()
+    with parent_end, child_end:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "rejoin.dev.prepare", "thing"),
+            cwd=ROOT,
+            stderr=asyncio.subprocess.PIPE,
+            env={
+                **os.environ,
+                "REJOIN_NATS_URL": f"nats://127.0.0.1:{free_port()}",
+                "REJOIN_DATABASE_URL": "postgresql://127.0.0.1:1/x",
+                SUPERVISOR: str(child_end.fileno()),
+            },
+            pass_fds=(child_end.fileno(),),
+        )
+        child_end.close()
+        assert process.stderr is not None
+        async with asyncio.timeout(60):
+            while b"waiting_for_broker" not in await process.stderr.readline():
+                assert process.returncode is None
+            parent_end.close()
+            assert await process.wait() == -signal.SIGKILL
