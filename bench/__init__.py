@@ -5,6 +5,7 @@ Only ratios between the figures of one run can be compared; absolute numbers dep
 figures           one figure, percentiles, CPU and memory of a process
 goals             the goals, and whether a run's figures meet them
 servers           the measured processes: NATS and PostgreSQL, a gateway, a runner, a baseline
+packages          the packages of an installation, and their size
 http_load         the clients: raw HTTP, many streams in one process
 run_logs          runs and their logs without a runner; as a process, the writer of live events
 nats_baseline     the baseline `nats`: the same reads and subscriptions with nats-py alone

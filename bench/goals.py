@@ -79,8 +79,13 @@ class Verdict(msgspec.Struct, frozen=True):
 
 _BARE, _NATS, _FEW = Reference("bare"), Reference("nats"), Reference("few")
 GOALS = (
-    Goal("start", "rejoin dev", "warm", 2.0),
-    Goal("start", "import", "rejoin_gateway.app", 0.6),
+    Goal("start", "rejoin dev", "warm", 1.0, before=1.2),
+    Goal("start", "first answer", "cold", 2.0, before=3.97),
+    Goal("start", "first answer", "warm", 2.0),
+    Goal("start", "import", "rejoin_gateway.app", 0.5, before=0.66),
+    Goal("base memory", "rejoin", "memory", 180.0, before=266),
+    Goal("size", "gateway", "installed", 60.0),
+    Goal("size", "runner", "installed", 90.0),
     Goal("first event, 1 at once", "rejoin", "p50", 3.0, before=6.5),
     Goal("first token, 1 at once", "rejoin", "p50", 5.0, before=9.75),
     Goal("first event, 50 under way", "rejoin", "p50", 10.0, over=_BARE),

@@ -189,16 +189,18 @@ def run_provider() -> AbstractAsyncContextManager[Running]:
 
 
 @asynccontextmanager
-async def run_dev(data_dir: Path) -> AsyncIterator[float]:
-    """`rejoin dev`. Yields the seconds until it was ready."""
+async def run_dev(data_dir: Path) -> AsyncIterator[tuple[Running, float]]:
+    """`rejoin dev`. Yields its gateway with the id of the command's process, and the seconds until it was
+    ready.
+    """
     clock = asyncio.get_running_loop().time
-    started_at = clock()
-    options = ("--port", str(free_port()), "--data-dir", str(data_dir))
+    started_at, port = clock(), free_port()
+    options = ("--port", str(port), "--data-dir", str(data_dir))
     async with run_python("-m", "rejoin", "dev", *options, stderr=DEVNULL) as child:
         line = (await child.stdout.readline()).decode() if child.stdout else ""
         if not re.match(r"ready http://\S+", line):
             raise RejoinError("rejoin dev did not start")
-        yield clock() - started_at
+        yield Running(f"http://127.0.0.1:{port}", child.pid), clock() - started_at
 
 
 async def wait_until_ready(url: str, server: Process) -> None:
