@@ -1,6 +1,5 @@
 """The requests to models and their answers, recorded for the inspector."""
 
-import asyncio
 from contextlib import aclosing
 from typing import Any
 
@@ -38,12 +37,14 @@ async def run_of(system: LocalSystem, base: str, session: str) -> str:
 
 async def calls_of(system: LocalSystem, base: str, run: str, count: int) -> list[Any]:
     """The recorded calls, once there are so many."""
-    while True:
-        found = (await system.get(f"{base}/api/runs/{run}/model-calls")).json
-        if len(found["calls"]) >= count:
-            calls: list[Any] = found["calls"]
-            return calls
-        await asyncio.sleep(0.02)
+    calls: list[Any] = []
+
+    async def are_recorded() -> bool:
+        calls[:] = (await system.get(f"{base}/api/runs/{run}/model-calls")).json["calls"]
+        return len(calls) >= count
+
+    await wait_until(are_recorded)
+    return calls
 
 
 async def test_each_steps_request_and_raw_answer_are_kept(system: LocalSystem) -> None:
