@@ -42,7 +42,8 @@ class Backend(msgspec.Struct, frozen=True):
     base: Its base URL.
     pids: Its process ids by service.
     worker: The service that asks the provider.
-    run_standby: Starts a second process of that service. Yields the server that viewers then ask.
+    run_standby: Starts a second process of that service. Yields, once that is ready, the server that viewers
+        then ask.
     resume: How a viewer goes on whose connection was cut: behind its cursor, with a replay of the answer, or
         not at all.
     started_s: When its first process was started, as `time.monotonic` says it.
@@ -140,8 +141,10 @@ async def run_gateway(servers: Servers) -> AsyncIterator[Running]:
 
 @asynccontextmanager
 async def run_runner(servers: Servers, agents: str, **settings: object) -> AsyncIterator[int]:
-    """A runner. Yields its process id."""
-    async with _service(servers, "rejoin_runner", agents, **settings) as child:
+    """A runner that pulls requests. Yields its process id."""
+    port = free_port()
+    async with _service(servers, "rejoin_runner", agents, health_port=port, **settings) as child:
+        await wait_until_ready(f"http://127.0.0.1:{port}/health/ready", child)
         yield child.pid
 
 

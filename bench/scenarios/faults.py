@@ -20,7 +20,8 @@ AGENT = "chat-unpaced"
 STREAMS, AT_ONCE, CUTS = 60, 20, 3
 ANSWERS = ((1, 600), (5, 300), (20, 100))
 """Milliseconds between two tokens, and the number of tokens."""
-VIEWERS, KILLED_TOKENS = 10, 400
+VIEWERS, KILLED_TOKENS, KILLED_PAUSE_MS = 10, 400, 50
+"""The killed answers are long enough for a standby to start on a busy machine while they are written."""
 NO_CONTENT = 204
 READ_S_MAX, SILENCE_S_MAX, RETRY_S = 30.0, 10.0, 0.5
 
@@ -100,16 +101,14 @@ async def _kill(backend: Backend) -> tuple[list[float], int]:
     """The silence of each viewer, in seconds, and the number of viewers that are right."""
     assert backend.run_standby is not None  # noqa: S101
     sessions = [uuid4().hex for _ in range(VIEWERS)]
+    text = f"{KILLED_TOKENS} every {KILLED_PAUSE_MS} ms"
     streams = [
-        await http_load.send(
-            backend.base, http_load.chat_request(f"{KILLED_TOKENS} every 20 ms", AGENT, session)
-        )
+        await http_load.send(backend.base, http_load.chat_request(text, AGENT, session))
         for session in sessions
     ]
     for stream in streams:
         await stream.read(events=10)
     async with backend.run_standby() as standby:
-        await asyncio.sleep(2)  # a standby says nothing when it is ready
         if any(stream.done for stream in streams):
             raise AssertionError("an answer ended before the kill")
         os.kill(backend.pids[backend.worker], signal.SIGKILL)

@@ -22,8 +22,7 @@ async def test_gateway_runner_and_baseline_answer_alike() -> None:
         servers.run_runner(infrastructure, "bench.agents:clock"),
         servers.run_baseline() as baseline,
     ):
-        await http_load.wait_for_agent(gateway.base, TEXT)
-        for base in (gateway.base, baseline.base):
+        for base in (gateway.base, baseline.base):  # at once: each server is ready when its context begins
             [reader] = await http_load.send_chats(base, ["3 every 1 ms"], concurrency=1)
             assert reader.done
             assert len(reader.latencies_s) == 3
