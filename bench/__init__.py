@@ -13,5 +13,7 @@ aiohttp_baseline  the baseline `bare`: the same events from memory, without NATS
 agents            an agent whose text is the current time, and agents that ask the provider
 provider          a model provider whose tokens are the times at which they are sent
 loop_lag          how late a runner's event loop is
+peers             other chat backends, with the same provider behind them
+database          measurements of PostgreSQL alone
 scenarios         one module for each measurement: `async def figures(*, full)`, run in its own process
 """

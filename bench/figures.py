@@ -10,7 +10,9 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """One line of the table. `server`: what was measured, `rejoin` or a baseline (`bare`, `nats`)."""
+    """One line of the table. `server`: what was measured, such as `rejoin`, a peer or a baseline (`bare`,
+    `nats`).
+    """
 
     scenario: str
     server: str
