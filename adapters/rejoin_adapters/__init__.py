@@ -3,6 +3,7 @@
     store_types    the structs that the database ports exchange
     ports/         protocols: what gateway and runner may ask for
     page_tokens    opaque tokens of paged lists
+    log_setup      how processes log
 
     jetstream/     NATS. nats_connection: one connection; nats_client: nats-py's client, extended;
                    request_mux: requests on one inbox; setup: streams and consumers; run_log: fenced appends
@@ -14,7 +15,7 @@
     files/         attachments: chunk_store keeps the bytes in JetStream, file_store the references in
                    PostgreSQL
     memory/        the ports in memory, for tests of applications and of Rejoin
-    process/       what every service process needs: logs, redaction, metrics, tracing, TLS, signals
+    process/       what every service process needs: redaction, metrics, tracing, TLS, signals
     embedded/      private NATS and PostgreSQL servers for development and tests
 
 Import rule: nothing here imports `rejoin_gateway` or `rejoin_runner`. They type against `ports`; only their

@@ -9,7 +9,7 @@ next_action   what a run does next, decided from its log; pure
 run           carries the decisions out: model calls, tool calls, approvals, delegation
 output        writes events to the run's log, paced and in batches
 worker        claims runs, keeps their leases, drains
-application_code, exception_report: the edge at which exceptions of an application's code end
+application_code: the edge at which exceptions of an application's code end
 app           wires all of it; `settings` are the process's settings
 demo          the scripted agent of `rejoin dev`
 """

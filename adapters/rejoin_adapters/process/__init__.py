@@ -1,1 +1,1 @@
-"""What every service process needs: logs, metrics, tracing, TLS, signals."""
+"""What every service process needs: redaction, metrics, tracing, TLS, signals."""

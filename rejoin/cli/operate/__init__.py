@@ -1,1 +1,3 @@
-"""Commands with which operators look at an installation: lists, the live view, the export of a person."""
+"""Commands with which operators look at an installation: lists, the live view, the export of a person;
+`migration` also serves `rejoin dev`.
+"""
