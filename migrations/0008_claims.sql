@@ -20,8 +20,8 @@ create function history_from(p_run text, p_first bigint) returns json language s
   where r.id = p_run and m.position >= p_first and m.position < r.position and m.body is not null
 $$;
 
--- The position from which on the newest messages before an answer fit, in whole turns: the first one is a user's message. At
--- least one message is taken. Null: all fit. No body is read.
+-- The position from which on the newest messages before an answer fit, in whole turns: the first one is a user's message. The
+-- newest turn is taken however large it is. Null: all fit. No body is read.
 create function cut_history(mine runs, p_messages_max bigint, p_bytes_max bigint) returns bigint
 language plpgsql as $$
 declare
@@ -39,10 +39,14 @@ begin
     bytes := bytes + one.size;
     taken := taken + 1;
     if taken > 1 and (bytes > p_bytes_max or taken > p_messages_max) then
-      return (
-        select min(position) from messages
-        where tenant_id = mine.tenant_id and session_id = mine.session_id and role = 'user'
-          and position >= first and position < mine.position);
+      return coalesce(
+        (select min(position) from messages
+         where tenant_id = mine.tenant_id and session_id = mine.session_id and role = 'user'
+           and position >= first and position < mine.position),
+        (select max(position) from messages
+         where tenant_id = mine.tenant_id and session_id = mine.session_id and role = 'user'
+           and position < first and body is not null),
+        mine.position);  -- no message of a user is left
     end if;
     first := one.position;
   end loop;

@@ -122,6 +122,27 @@ async def test_a_claim_has_the_newest_turns_that_fit_and_at_least_the_question(p
     assert [text_of(message) for message in one.history] == ["now"]
 
 
+async def test_a_claim_has_the_newest_turn_whole_even_if_its_last_messages_alone_are_too_large(
+    ports: DatabasePorts,
+) -> None:
+    chat = Chat(ports.run_store)
+    turns = [
+        ("user", "old"),
+        ("assistant", "older"),
+        ("user", "asked"),
+        ("assistant", "one"),
+        ("assistant", "two"),
+    ]
+    imports = [{"id": id, "role": role, "parts": [{"type": "text", "text": id}]} for role, id in turns]
+    first = await chat.submit("now", imports=imports)
+    await chat.end((await chat.claim(first.run)).run, "new")
+    run = await chat.regenerate("two")
+    claim = await ports.run_store.claim(run.request, "runner", HistoryBounds(bytes_max=1))
+    assert claim is not None
+    assert [text_of(message) for message in claim.history] == ["asked", "one"]
+    assert claim.history_cut
+
+
 async def test_a_large_history_is_loaded_apart_from_its_claim(ports: DatabasePorts) -> None:
     chat = Chat(ports.run_store)
     await chat.complete("one", "x" * 1_000)

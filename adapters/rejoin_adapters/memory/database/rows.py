@@ -5,7 +5,6 @@ Each row knows its own session only. `run_store` checks owners and keeps what se
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import dropwhile
 from typing import Any
 
 import msgspec
@@ -252,15 +251,19 @@ class SessionRow(msgspec.Struct):
         return EarlierMessages([row.message for row in page], len(page) < len(rows))
 
     def recent(self, end: int, bounds: HistoryBounds) -> tuple[list[MessageDict], bool, int]:
-        """The newest messages before a position that fit, from a user's message on; whether others are left
-        out; and their size.
+        """The newest turns before a position that fit, the newest one however large it is; whether others are
+        left out; and their size.
         """
         stored = [message for message in self.messages if message.body is not None and message.position < end]
         fitting = count_fitting((row.size_bytes for row in reversed(stored)), bounds.bytes_max)
         kept = stored[max(0, len(stored) - fitting, len(stored) - (bounds.messages_max or len(stored))) :]
         cut = len(kept) < len(stored)
         if cut:
-            kept = list(dropwhile(lambda message: message.role != "user", kept))
+            asked = [place for place, message in enumerate(stored) if message.role == "user"]
+            first = len(stored) - len(kept)
+            kept = stored[
+                next((place for place in asked if place >= first), asked[-1] if asked else len(stored)) :
+            ]
         return [row.message for row in kept], cut, sum(row.size_bytes for row in kept)
 
     def count_bytes(self, end: int | None = None) -> int:
