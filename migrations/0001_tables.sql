@@ -9,21 +9,12 @@
 -- estimated cost, which on an empty database all have, the planner uses the newer one, and a connection keeps its plan until
 -- the table is analyzed.
 
--- Every row belongs to a tenant. Messages and inputs are `json`, not `jsonb`: that keeps the order of keys and
--- \u0000. Free text (errors, reasons) is a JSON string for the same reason: `text` cannot contain a NUL.
---
--- The indexes that find the fewest rows are created last, and primary keys behind them. Of two indexes with the same
--- estimated cost, which on an empty database all have, the planner uses the newer one, and a connection keeps its plan until
--- the table is analyzed.
 create table tenants (
   id text primary key,
   -- store_types.Limits. Limits that it does not name are those of the services' settings.
   limits jsonb not null default '{}',
   created_at timestamptz not null default clock_timestamp()
 );
-
--- `rejoin migrate` and the services refuse a database without this mark: other files, with the same numbers, have made it.
-comment on table tenants is 'rejoin 1';
 
 insert into tenants (id) values ('default');
 
@@ -81,6 +72,7 @@ create table messages (
 alter table messages add primary key (tenant_id, session_id, id);
 
 -- Domains, because PostgreSQL keeps the checks of a domain in memory and reads those of a table anew for each statement.
+-- `rejoin migrate` and the services refuse a database without the first one: other files, with the same numbers, made it.
 create domain run_state as text constraint runs_state_check
   check (value in ('queued', 'running', 'suspended', 'completed', 'failed', 'cancelled'));
 create domain run_trigger as text constraint runs_trigger_check check (value in ('submit', 'regenerate'));

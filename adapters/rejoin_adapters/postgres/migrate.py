@@ -26,8 +26,10 @@ log = structlog.get_logger("rejoin.migrate")
 
 LOCK = 0x52656A6F696E  # "Rejoin"
 FIRST = "0001"
-MARK = "rejoin 1"
-"""The comment on the table of tenants, from the first migration."""
+MARK = "run_state"
+"""A type of the first migration, which files of earlier development versions with the same number did not
+make. No comment on a table: a dump may leave comments out.
+"""
 LOCK_POLL_S = 0.1
 TABLE_LOCK_S = 2.0
 TABLE_LOCK_TRIES = 30
@@ -143,8 +145,7 @@ async def _applied(connection: "asyncpg.Connection[asyncpg.Record]") -> set[str]
     if not await connection.fetchval("select to_regclass('schema_migrations') is not null"):
         return set()
     applied = {row["version"] for row in await connection.fetch("select version from schema_migrations")}
-    mark = await connection.fetchval("select obj_description(to_regclass('tenants'), 'pg_class')")
-    if FIRST in applied and mark != MARK:
+    if FIRST in applied and not await connection.fetchval("select to_regtype($1) is not null", MARK):
         raise Invalid(
             "an earlier development version has made this database, and it cannot be migrated: create it "
             "anew (for `rejoin dev`, delete the folder of its data)"
