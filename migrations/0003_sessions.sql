@@ -10,7 +10,8 @@
 -- (claim, ask) locks only that run's row, never a session's.
 --
 -- The functions that each run calls (admission, claim, suspension, end) find few rows by keys. They plan each statement
--- once for a connection, and by indexes: so a plan from the time when a table was small stays right.
+-- once for a connection, and by indexes: so a plan from the time when a table was small stays right. A connection keeps one
+-- plan for each statement, whoever calls its function: so all that call the same functions plan as they do.
 --
 -- Results are the JSON of the structs in adapters/rejoin_adapters/store_types.py. The caller is a tenant and a user;
 -- with a null user it sees every session of the tenant.
@@ -157,7 +158,8 @@ create function take_positions(
   returning next_position - p_count, size_bytes
 $$;
 
-create function session_busy(p_tenant text, p_session text) returns boolean language plpgsql as $$
+create function session_busy(p_tenant text, p_session text) returns boolean
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 begin
   return exists (
     select from runs
@@ -176,7 +178,8 @@ end
 $$;
 
 -- The current run of a session: the ready one, else the first in its queue.
-create function current_run(p_tenant text, p_session text) returns runs language plpgsql stable as $$
+create function current_run(p_tenant text, p_session text) returns runs
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   first runs;
 begin

@@ -128,7 +128,8 @@ $$;
 
 -- Promote runs for which a place became free without a promotion: a limit was raised or removed, or a ready run was
 -- deleted. Since it never waits for a session's lock, it may hold several. Returns the requests.
-create function promote_waiting(p_max bigint) returns json language plpgsql as $$
+create function promote_waiting(p_max bigint) returns json
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   waiting record;
   request json;

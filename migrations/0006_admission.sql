@@ -57,7 +57,8 @@ $$;
 -- The run that an earlier identical request has created; null if the request is new. Stores nothing.
 create function repeated_run(
   p_tenant text, p_user text, p_session text, p_agent text, p_key text, p_message text, p_digest bytea
-) returns json language plpgsql as $$
+) returns json
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   made runs;
 begin

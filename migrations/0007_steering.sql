@@ -63,7 +63,8 @@ end
 $$;
 
 -- What a runner asks before a step: the messages that steer the run and that its log does not have, oldest first.
-create function steering_of(p_run text, p_attempt integer, p_logged text[]) returns json language plpgsql as $$
+create function steering_of(p_run text, p_attempt integer, p_logged text[]) returns json
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 begin
   if not exists (select from runs where steers = p_run) then
     return '[]';

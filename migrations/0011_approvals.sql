@@ -40,7 +40,8 @@ $$;
 create function decide_run(
   p_tenant text, p_user text, p_session text, p_ids text[], p_approved boolean[], p_reasons json[],
   p_kinds text[], p_outputs json[], p_edits json[], p_by json
-) returns json language plpgsql as $$
+) returns json
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   mine runs;
   asked approvals;
@@ -90,7 +91,8 @@ $$;
 
 -- Deny approvals that have expired. Skips locked sessions; the next sweep finds them. Since it never waits for a
 -- session's lock, it may hold several.
-create function expire_approvals(p_max integer) returns json language plpgsql as $$
+create function expire_approvals(p_max integer) returns json
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   due record;
   mine runs;

@@ -76,7 +76,8 @@ $$;
 -- suspended one, so that the session has no pending approval.
 create function interrupt_run(
   p_tenant text, p_user text, p_session text, p_run text, p_message text, p_seen json
-) returns json language plpgsql as $$
+) returns json
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   mine runs;
   named text := p_run;

@@ -80,7 +80,7 @@ $$;
 
 -- Delete the messages after a message.
 create function rewind_session(p_tenant text, p_user text, p_session text, p_message text) returns json
-language plpgsql as $$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   kept bigint;
 begin

@@ -218,6 +218,40 @@ async def test_the_busy_runs_of_a_tenant_are_found_among_few_also_by_plans_for_e
     assert f" {index} " in "".join([row[0] for row in await database.fetch(query)])
 
 
+async def test_a_run_ends_by_indexes_whatever_its_connection_has_called_while_tables_were_small(
+    connection: Connection,
+) -> None:
+    await connection.execute("""
+        insert into sessions (tenant_id, id, agent)
+        select 'default', 's' || n, 'a' from generate_series(1, 40) n;
+        insert into runs (
+          id, tenant_id, session_id, agent, trigger, user_message_id, answer_id, position, state, ready,
+          attempt)
+        select 'run' || n, 'default', 's' || n, 'a', 'submit', 'm', 'w', 1, 'running', true, 1
+        from generate_series(1, 40) n;
+        analyze
+    """)
+    calls = (
+        "steering_of('run1', 1, '{}')",
+        "interrupt_run('default', null, 's1', null, null, null)",
+        "repeated_run('default', null, 's1', 'a', 'key', 'm', null)",
+        "current_run('default', 's1')",
+        "session_busy('default', 's1')",
+        "promote_waiting(10)",
+        "expire_approvals(10)",
+    )
+    for call in calls * 7:  # after five calls, a plan may stay
+        await connection.execute(f"select {call}")
+    scans = """
+        select sum(seq_scan) from pg_stat_xact_user_tables
+        where relname in ('approvals', 'messages', 'runs', 'sessions', 'tenants')
+    """
+    async with connection.transaction():
+        before = await connection.fetchval(scans)
+        await connection.execute("select end_run('run2', 1, 'completed', '{}', null, 1, 1)")
+        assert await connection.fetchval(scans) == before
+
+
 async def test_two_runs_of_a_session_are_never_ready_at_once(database: Connection) -> None:
     await store_run(database, State.RUNNING)
     with pytest.raises(asyncpg.UniqueViolationError, match="runs_one_at_a_time"):
