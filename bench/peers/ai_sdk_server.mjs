@@ -47,7 +47,10 @@ async function resume(id, response) {
     return;
   }
   response.writeHead(200, UI_MESSAGE_STREAM_HEADERS);
-  for await (const text of stream) if (!response.write(text)) await drained(response);
+  for await (const text of stream) {
+    if (response.destroyed) break; // its client has left: the stream is cancelled
+    if (!response.write(text)) await drained(response);
+  }
   response.end();
 }
 

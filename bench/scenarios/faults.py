@@ -53,7 +53,7 @@ async def measure(backend: Backend, *, full: bool) -> AsyncIterator[Figure]:
 
 
 async def _cut_streams(backend: Backend, pause_ms: int, tokens: int, count: int) -> list[list[int]]:
-    """The tokens that each viewer shows. Those are left out for whom a replay came too late."""
+    """The tokens that each viewer shows. Those are left out for whom there was no replay."""
     slots, chance = asyncio.Semaphore(AT_ONCE), random.Random(1)  # noqa: S311 - the same cuts in each run
     pause_s_max = pause_ms * tokens / 1_000 / (2 * CUTS)
 
@@ -72,7 +72,8 @@ async def _cut_streams(backend: Backend, pause_ms: int, tokens: int, count: int)
 async def _view_with_cuts(backend: Backend, text: str, cuts_s: Iterable[float]) -> list[int] | None:
     """The tokens that a viewer shows whose connection is cut after each of these times with events.
 
-    None if the backend only replays answers that are being written, and this one has ended.
+    None if the backend only replays answers that are being written, and says that this one is not: it has
+    ended, or its replay is not stored yet.
     """
     session = uuid4().hex
     shown: list[int] = []

@@ -1,4 +1,4 @@
-"""The first service of `rejoin dev` creates or updates tables and streams, and then becomes itself.
+"""The first service of `rejoin dev` creates or updates tables and streams before it serves.
 
 `python -m rejoin.dev.prepare PACKAGE ARGUMENT…` runs after `preload` has imported the service's code, which
 includes the database and NATS drivers: a process of its own would import them once more.
@@ -18,7 +18,7 @@ from rejoin_protocol.errors import RejoinError
 
 
 async def prepare(settings: migration.MigrateSettings, supervisor_fd: int) -> None:
-    """Update tables and streams, and tell the parent, with whom this process ends. Raises `RejoinError`."""
+    """Update tables and streams, and tell the parent. Ends with the parent. Raises `RejoinError`."""
     with SupervisorLink({SUPERVISOR: str(supervisor_fd)}) as supervisor:
         await migration.update(settings)
         supervisor.say(PREPARED)

@@ -28,7 +28,7 @@ def fresh() -> RunId:
     return RunId(f"run_{secrets.token_hex(8)}")
 
 
-async def test_they_are_read_in_pages_and_go_with_the_log(log: RunLog) -> None:
+async def test_recorded_calls_are_read_in_pages_and_go_with_the_log(log: RunLog) -> None:
     """No reader of the log sees them."""
     run, other = fresh(), fresh()
     before = await log.append(run, Head(0, 1, 0, 1), b"one")

@@ -1,8 +1,8 @@
 """Python processes that have imported the product already: each is a fork of one process that has.
 
-Importing takes a gateway, a runner or a command most of its start, about a second of CPU. A fork is a process
-like any other beside: it has its own arguments, environment, working directory and output, gets signals, and
-ends as Python does. Only `/proc` shows the command and the environment of the process it was forked from.
+Importing takes a gateway, a runner or a command most of its start, about a second of CPU. A fork is otherwise
+a process like any other: it has its own arguments, environment, working directory and output, gets signals,
+and ends as Python does. Only `/proc` shows the command and the environment of the process it was forked from.
 Tests of installations and of imports start Python itself, as `rejoin dev` does for its services.
 """
 
@@ -145,7 +145,7 @@ class ForkServer:
 
 @cache
 def fork_server() -> ForkServer:
-    """The one of this process and its event loop."""
+    """The fork server of this process and its event loop."""
     return ForkServer()
 
 
