@@ -9,7 +9,7 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from uuid import uuid4
 
 from bench import http_load, servers
@@ -17,9 +17,11 @@ from bench.figures import Figure, percentile
 from bench.servers import Backend
 
 AGENT = "chat-unpaced"
-STREAMS, AT_ONCE, CUTS = 60, 20, 3
-ANSWERS = ((1, 600), (5, 300), (20, 100))
-"""Milliseconds between two tokens, and the number of tokens."""
+STREAMS, CUTS = 60, 3
+ANSWERS = ((1, 600, 4), (5, 300, 20), (20, 100, 20))
+"""Milliseconds between two tokens, the number of tokens, and the answers at once: at most 4,000 tokens a
+second. A server that cannot keep up has ended an answer before it hears that a viewer asks again.
+"""
 VIEWERS, KILLED_TOKENS, KILLED_PAUSE_MS = 10, 400, 50
 """The killed answers are long enough for a standby to start on a busy machine while they are written."""
 NO_CONTENT = 204
@@ -37,24 +39,20 @@ async def measure(backend: Backend, *, full: bool) -> AsyncIterator[Figure]:
     """Measure a backend; at the end its worker is dead."""
     await http_load.wait_for_agent(backend.base, "1 every 0 ms", AGENT)
     if backend.resume is not None:
-        for pause_ms, tokens in ANSWERS:
-            views = await _cut_streams(backend, pause_ms, tokens, STREAMS * (10 if full else 1))
-            title = f"cut streams, {pause_ms} ms"
-            yield Figure(
-                title, backend.name, "lost", sum(tokens - len(set(view)) for view in views), "tokens"
-            )
-            doubled = sum(len(view) - len(set(view)) for view in views)
-            yield Figure(title, backend.name, "doubled", doubled, "tokens")
-            yield Figure(title, backend.name, "viewers", len(views), "")
+        for answer in ANSWERS:
+            for figure in await _cut_streams(backend, *answer, STREAMS * (10 if full else 1)):
+                yield figure
     silences_s, right = await _kill(backend)
     for name, silence_s in (("p50", percentile(silences_s, 0.5)), ("max", max(silences_s))):
         yield Figure("kill -9", backend.name, f"silence {name}", silence_s, "s")
     yield Figure("kill -9", backend.name, "viewers right", right, f"of {VIEWERS}")
 
 
-async def _cut_streams(backend: Backend, pause_ms: int, tokens: int, count: int) -> list[list[int]]:
-    """The tokens that each viewer shows. Those are left out for whom there was no replay."""
-    slots, chance = asyncio.Semaphore(AT_ONCE), random.Random(1)  # noqa: S311 - the same cuts in each run
+async def _cut_streams(
+    backend: Backend, pause_ms: int, tokens: int, at_once: int, count: int
+) -> Iterator[Figure]:
+    """What viewers show of these answers. Those are left out for whom there was no replay."""
+    slots, chance = asyncio.Semaphore(at_once), random.Random(1)  # noqa: S311 - the same cuts in each run
     pause_s_max = pause_ms * tokens / 1_000 / (2 * CUTS)
 
     async def view(cuts_s: Sequence[float]) -> list[int] | None:
@@ -62,11 +60,20 @@ async def _cut_streams(backend: Backend, pause_ms: int, tokens: int, count: int)
             return await _view_with_cuts(backend, f"{tokens} every {pause_ms} ms", cuts_s)
 
     async with asyncio.TaskGroup() as group:
-        views = [
+        tasks = [
             group.create_task(view([chance.uniform(0, pause_s_max) for _ in range(CUTS)]))
             for _ in range(count)
         ]
-    return [shown for view in views if (shown := view.result()) is not None]
+    views = [shown for task in tasks if (shown := task.result()) is not None]
+    return cut_figures(f"cut streams, {pause_ms} ms", backend.name, tokens, views)
+
+
+def cut_figures(title: str, server: str, tokens: int, views: Sequence[Sequence[int]]) -> Iterator[Figure]:
+    """How many viewers there were. If there were any: what they lack of `tokens` tokens, and show twice."""
+    yield Figure(title, server, "viewers", len(views), "")
+    if views:
+        yield Figure(title, server, "lost", sum(tokens - len(set(view)) for view in views), "tokens")
+        yield Figure(title, server, "doubled", sum(len(view) - len(set(view)) for view in views), "tokens")
 
 
 async def _view_with_cuts(backend: Backend, text: str, cuts_s: Iterable[float]) -> list[int] | None:
