@@ -1,7 +1,8 @@
 """Figures, percentiles, and the CPU time and memory of a process (from /proc, on Linux)."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -40,7 +41,10 @@ def cpu_s(pid: int) -> float:
 
 def memory_by_service_kb(pids: Mapping[str, int]) -> dict[str, float]:
     """Proportional memory of each service's process and its children, in kilobytes."""
-    return {service: sum(map(shared_memory_kb, (pid, *descendants(pid)))) for service, pid in pids.items()}
+    return {
+        service: shared_memory_kb(pid) + _sum_of_living(shared_memory_kb, descendants(pid))
+        for service, pid in pids.items()
+    }
 
 
 def cpu_by_service_s(pids: Mapping[str, int]) -> dict[str, float]:
@@ -58,7 +62,17 @@ def cpu_figures(scenario: str, server: str, shares: Mapping[str, float], unit: s
 def cpu_with_children_s(pid: int) -> float:
     """CPU time of a process and its children, including those that have ended."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return sum(_ticks(pid)) / _TICKS + sum(cpu_s(int(child)) for child in children)
+    # In this order: the parent's time includes that of a child that has ended since.
+    return sum(_ticks(pid)) / _TICKS + _sum_of_living(cpu_s, map(int, children))
+
+
+def _sum_of_living(read: Callable[[int], float], pids: Iterable[int]) -> float:
+    """The sum over the processes that have not ended meanwhile."""
+    total = 0.0
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            total += read(pid)
+    return total
 
 
 def _ticks(pid: int) -> list[int]:
@@ -74,8 +88,12 @@ def shared_memory_kb(pid: int) -> int:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """The ids of a process's children, and of theirs."""
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+    """The ids of a process's children, and of theirs. None of a process that has ended."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    for child in children:
         yield int(child)
         yield from descendants(int(child))
 
