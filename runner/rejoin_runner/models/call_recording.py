@@ -9,8 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from rejoin_protocol.log.model_call import CALL_TEXT_BYTES_MAX, Exchange
+
+if TYPE_CHECKING:
+    from yarl import URL
 
 type OnExchange = Callable[[Exchange], None]
 
@@ -39,15 +43,21 @@ class ReportedRequest:
         self._on_exchange = _recorder.get()
         self._url = ""
         self._request = b""
+        self._request_bytes = 0
         self._status: int | None = None
         self._answer = bytearray()
         self._answer_bytes = 0
         self._started_s = time.time()
         self._clock_s = time.monotonic()
 
-    def sent(self, url: str, body: bytes) -> None:
-        """The request leaves. `url`: without its query."""
-        self._url, self._request = url, body
+    def sent(self, url: "URL", body: bytes) -> None:
+        """The request leaves. Keeps of it what is recorded: not the rest of a large body, not the query and
+        the user of the address, which may be keys.
+        """
+        if self._on_exchange is None:
+            return
+        self._url = str(url.with_query(None).with_user(None))
+        self._request, self._request_bytes = body[:CALL_TEXT_BYTES_MAX], len(body)
 
     def answered(self, status: int) -> None:
         """The head of the answer has come."""
@@ -72,7 +82,7 @@ class ReportedRequest:
                 started_at_ms=int(self._started_s * 1000),
                 duration_ms=int((time.monotonic() - self._clock_s) * 1000),
                 request=_text(self._request),
-                request_bytes=len(self._request),
+                request_bytes=self._request_bytes,
                 answer=_text(self._answer),
                 answer_bytes=self._answer_bytes,
             )
@@ -80,4 +90,4 @@ class ReportedRequest:
 
 
 def _text(data: bytes | bytearray) -> str:
-    return data[:CALL_TEXT_BYTES_MAX].decode(errors="replace")
+    return data.decode(errors="replace")

@@ -31,6 +31,7 @@ from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.limits import HISTORIES_BYTES_MAX, LARGE_HISTORY_BYTES
 from rejoin_protocol.log import model_call
+from rejoin_protocol.log.model_call import RecordedCall
 from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.next_action.run_state import RunState
 from rejoin_runner.next_action.suspicion import Suspicion, failed_attempts, judge
@@ -306,7 +307,11 @@ class DeliveryExecutor:
         log, sealer, tenant = self._ports.model_calls, self._ports.sealer, run.owner.tenant
         if log is None:
             return None
-        return lambda call: log.add_model_call(run.id, model_call.pack(call, sealer, tenant, run.id))
+
+        async def store(call: RecordedCall) -> None:
+            await log.add_model_call(run.id, model_call.pack(call, sealer, tenant, run.id))
+
+        return store
 
     async def _take_over(self, claim: Claim, state: RunState) -> Journal:
         """Append to the log as the new attempt, so that no earlier attempt can append. `state` has read the

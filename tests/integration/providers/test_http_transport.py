@@ -10,6 +10,8 @@ import httpx2
 import pytest
 from aiohttp import web
 
+from rejoin_protocol.log.model_call import Exchange
+from rejoin_runner.models.call_recording import recording
 from rejoin_runner.models.providers.http_transport import AiohttpTransport
 from rejoin_runner.models.providers.provider import ProviderConnections
 
@@ -134,6 +136,27 @@ async def test_failures_have_httpx2_s_names() -> None:
         for elsewhere in ("http://127.0.0.1:1", "http://nowhere.invalid"):
             with pytest.raises(httpx2.ConnectError):
                 await client.get(elsewhere)
+
+
+async def test_a_request_that_is_cancelled_before_its_answer_is_recorded(wired: httpx2.AsyncClient) -> None:
+    """An interrupt while the model thinks."""
+    asked, seen = asyncio.Event(), list[Exchange]()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        asked.set()
+        await asyncio.Event().wait()
+        return web.Response()
+
+    async with serving(answer) as address:
+        with recording(seen.append):
+            asking = asyncio.create_task(wired.post(f"{address}/v1?key=secret", content=b"question"))
+        await asked.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    [one] = seen
+    assert (one.url, one.status, one.request, one.answer) == (f"{address}/v1", None, "question", "")
 
 
 async def test_behind_a_proxy_the_connections_are_httpx2_s(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ class ChatCompletions:
         is_bearer = self._service.key_header == "authorization"
         key = f"Bearer {api_key}" if is_bearer else api_key
         headers = {**self._headers, self._service.key_header: key}
-        reported.sent(str(self._url.with_query(None).with_user(None)), body)
+        reported.sent(self._url, body)
         try:
             response = await self._open_session().post(
                 self._url, data=body, headers=headers, allow_redirects=False

@@ -43,7 +43,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         timeouts = request.extensions.get("timeout", {})
         url, headers = URL(str(request.url), encoded=True), request.headers.multi_items()
         reported = ReportedRequest()
-        reported.sent(str(url.with_query(None).with_user(None)), body)
+        reported.sent(url, body)
         if is_recording():  # a compressed answer could not be read
             headers = [header for header in headers if header[0] != "accept-encoding"]
             headers.append(("accept-encoding", "identity"))
@@ -58,9 +58,11 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                     sock_connect=timeouts.get("connect"), sock_read=timeouts.get("read")
                 ),
             )
-        except (aiohttp.ClientError, OSError) as fault:
+        except BaseException as fault:
             reported.end()
-            raise _translate_error(fault) from fault
+            if isinstance(fault, aiohttp.ClientError | OSError):
+                raise _translate_error(fault) from fault
+            raise
         reported.answered(response.status)
         return httpx2.Response(
             response.status,
