@@ -8,6 +8,7 @@ stored ids. `migrations/0003_sessions.sql` has the same rule.
 
 import hashlib
 import re
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from rejoin_adapters.feedback_types import ClientEvent, Feedback
 from rejoin_adapters.store_types import Fork, Owner, Run, RunSummary, SessionSummary
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import SessionId, UserId
+from rejoin_protocol.security.sealing import Sealer, UnsealError
 
 _MARK = re.compile(r"~[0-9a-f]{16}\Z")
 
@@ -33,6 +35,19 @@ def check_new(session: SessionId, user: UserId | None) -> None:
 def name_of(owner: Owner, session: SessionId) -> SessionId:
     """A stored id as the owner calls the session."""
     return session if owner.user is None else SessionId(session.removesuffix(mark_of(owner.user)))
+
+
+def open_context(sealed: bytes, run: Run, sealer: Sealer) -> Any:
+    """The value of a run's context, or of its session's: encrypted for the session as it is stored, or as its
+    user calls it. Raises `UnsealError`.
+    """
+    try:
+        return sealer.open(sealed, run.tenant, run.session)
+    except UnsealError:
+        name = name_of(run.owner, run.session)
+        if name == run.session:
+            raise
+        return sealer.open(sealed, run.tenant, name)
 
 
 def named_run(owner: Owner, run: Run) -> Run:

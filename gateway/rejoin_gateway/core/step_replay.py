@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from rejoin_adapters.process import redaction
+from rejoin_adapters.session_keys import open_context
 from rejoin_adapters.store_types import Regenerate, Run, WhenBusy
 from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_context
 from rejoin_gateway.core.session import Session
@@ -62,7 +63,7 @@ async def _seal_context(session: Session, run: Run, into: SessionId, context: An
     if schema is not None and context is None and backend.sealer is not None:
         remembered = await backend.store.session_context(session.owner, session.id)
         try:
-            context = None if remembered is None else backend.sealer.open(remembered, tenant, session.id)
+            context = None if remembered is None else open_context(remembered, run, backend.sealer)
         except UnsealError:
             context = None  # the key that encrypted it is gone: the caller must send it again
         redaction.hide(context)

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
+from rejoin_adapters import session_keys
 from rejoin_adapters.process import redaction
 from rejoin_adapters.process.exception_report import log_exception
-from rejoin_adapters.session_keys import name_of
-from rejoin_adapters.store_types import Claim, Run
+from rejoin_adapters.store_types import Claim
 from rejoin_protocol import json_input
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events.chunks import DATA_PREFIX
@@ -42,7 +42,7 @@ def open_context(claim: Claim, agent: Agent, sealer: Sealer | None) -> Any:
         if sealer is None:
             raise ContextUnavailable("The run's context cannot be opened: its runner has no key.")
         try:
-            value = _open_sealed(claim.context, run, sealer)
+            value = session_keys.open_context(claim.context, run, sealer)
         except UnsealError as fault:
             raise ContextUnavailable(f"The run's context cannot be opened: {fault}.") from fault
         redaction.hide(value)  # in every line of this attempt
@@ -54,17 +54,6 @@ def open_context(claim: Claim, agent: Agent, sealer: Sealer | None) -> Any:
         raise ContextUnavailable(
             f"The run's context is not what agent {agent.name} expects{place}."
         ) from None
-
-
-def _open_sealed(sealed: bytes, run: Run, sealer: Sealer) -> Any:
-    """Raises `UnsealError`."""
-    try:
-        return sealer.open(sealed, run.tenant, run.session)
-    except UnsealError:
-        name = name_of(run.owner, run.session)  # the gateway knew the session as its user calls it
-        if name == run.session:
-            raise
-        return sealer.open(sealed, run.tenant, name)
 
 
 async def build_instructions(attempt: Attempt) -> str:

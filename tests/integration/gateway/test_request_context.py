@@ -250,6 +250,7 @@ async def test_two_users_with_a_session_of_the_same_name_each_have_their_context
     async with await run_store.open_run_store(system.database_url, pool_max=1) as store:
         issuer = KeyCommands(PostgresApiKeys(store.database), TenantId("default"), b"a pepper of some length")
         keys = [await issuer.create(NewKey(scopes=(Scope.CHAT,), user=user)) for user in ("ann", "ben")]
+        admin = f"Bearer {await issuer.create(NewKey(scopes=(Scope.ADMIN, Scope.CHAT)))}"
     for key, name in zip(keys, ("hers", "his"), strict=True):
         credential = f"Bearer {key}"
         for more in ({"tenant_id": name}, {}):
@@ -257,3 +258,10 @@ async def test_two_users_with_a_session_of_the_same_name_each_have_their_context
                 system, f"{base}/api/chat", system.chat(session, "hi"), authorization=credential, **more
             )
             assert output(answer) == f"{name} 1"
+        # Whoever sees all sessions calls the second one otherwise. A replay uses the context all the same.
+        run = answer.headers["x-workflow-run-id"]
+        again = await post(system, f"{base}/api/runs/{run}/replay", {}, authorization=admin)
+        assert again.status == 201
+        url = f"{base}/run/api/executions/{again.json['runId']}/stream"
+        async with system.http.get(url, headers={"authorization": admin}) as response:
+            assert output(await Answer.of(response)) == f"{name} 1"
