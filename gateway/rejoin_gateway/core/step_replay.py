@@ -10,7 +10,7 @@ import structlog
 
 from rejoin_adapters.process import redaction
 from rejoin_adapters.session_keys import open_context
-from rejoin_adapters.store_types import Regenerate, Run, WhenBusy
+from rejoin_adapters.store_types import Owner, Regenerate, Run, WhenBusy
 from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_context
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.streaming.finished_steps import read_message_before, to_kept_steps
@@ -37,6 +37,10 @@ async def replay_from_step(
         message = await read_message_before(backend.log, run.id, step)
         kept = await backend.check(owner.tenant, to_kept_steps, message)
     sealed = await _seal_context(session, run, into, context)
+    # Before the fork, which would stay without its run. A fork that is there already may have it.
+    backend.broker.require_writable()
+    if key is None or await backend.sessions.get(owner, into) is None:
+        await backend.store.check_limits(Owner(owner.tenant, run.user))
     try:
         await session.fork(run.answer, into)
     except NotFound:

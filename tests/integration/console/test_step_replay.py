@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from rejoin_protocol.ids import RunId
+from rejoin_adapters.postgres.runs import run_store
+from rejoin_adapters.postgres.tenants import PostgresTenants
+from rejoin_adapters.store_types import Limits
+from rejoin_protocol.ids import RunId, TenantId
 from rejoin_runner.agent.agent import Agent
 from tests.support.models.agent_teams import Calls, Lines, model_requests, scripted_agent
 from tests.support.models.three_tools import build_tools, count_into
@@ -176,3 +179,28 @@ async def test_what_cannot_be_replayed_is_refused(system: LocalSystem, agent: Ag
     async with system.http.delete(f"{base}/api/agents/{system.agent}/{session}") as response:
         assert response.status < 300
     assert (await refused(run))[0] == 404
+
+
+async def test_a_replay_beyond_a_limit_leaves_no_fork_and_a_repeated_one_is_none(
+    system: LocalSystem, agent: Agent
+) -> None:
+    base = await system.gateway()
+    await system.runner([agent])
+    session, run = await say(system, base, "go")
+    url = f"{base}/api/runs/{run}/replay"
+
+    async def asked(key: str) -> tuple[int, Any]:
+        async with system.http.post(url, json={"step": 2}, headers={"Idempotency-Key": key}) as response:
+            return response.status, await response.json()
+
+    made = await asked("one")
+    async with await run_store.open_run_store(system.database_url, pool_max=1) as store:
+        tenants = PostgresTenants(store.database)
+        await tenants.set_limits(TenantId("default"), Limits(tokens_per_day=1))
+        try:
+            assert (await asked("two"))[0] == 429
+            assert await asked("one") == made
+        finally:
+            await tenants.set_limits(TenantId("default"), Limits())
+    found = (await system.get(f"{base}/api/sessions?agent={system.agent}")).json["sessions"]
+    assert {one["id"] for one in found} == {session, made[1]["sessionId"]}
