@@ -54,10 +54,15 @@ def pack(call: RecordedCall, sealer: Sealer | None, tenant: TenantId, run: RunId
     return sealer.seal(msgspec.to_builtins(call), tenant, _sealing_place(run))
 
 
+def is_encrypted(stored: bytes) -> bool:
+    """Whether a packed call is encrypted; else it is JSON."""
+    return not stored.startswith(b"{")
+
+
 def unpack(stored: bytes, sealer: Sealer | None, tenant: TenantId, run: RunId) -> RecordedCall | None:
     """The call; None if it cannot be decrypted, or is of another version."""
     try:
-        if stored.startswith(b"{"):
+        if not is_encrypted(stored):
             return _decode(stored)
         if sealer is None:
             return None

@@ -1,8 +1,8 @@
 """`rejoin export USER`: everything that is stored of a person, as one zip file.
 
-`export.jsonl` has a line for each row of the database and each record of the logs; `files/` has the bytes of
-the files. Rows are read at one moment, and at no time are more than a few of them, or two chunks of a file,
-in memory. The file gets its name when it is complete.
+`export.jsonl` has a line for each row of the database, each record of the logs and each recorded call of a
+model; `files/` has the bytes of the files. Rows are read at one moment, and at no time are more than a few of
+them, or two chunks of a file, in memory. The file gets its name when it is complete.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from rejoin_adapters.postgres.export.user_rows import UserRows
 from rejoin_adapters.postgres.runs import run_store
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import RunId, TenantId, UserId
+from rejoin_protocol.log.model_call import is_encrypted
 from rejoin_protocol.log.record import split_events
 
 ROWS_FILE = "export.jsonl"
@@ -55,9 +56,10 @@ class UserExport(msgspec.Struct, frozen=True):
                 lines.write(line.encode() + b"\n")
                 counts.rows += 1
             async for run in self.rows.runs():
-                async for record in self._records(run):
-                    lines.write(record + b"\n")
-                    counts.records += 1
+                for kept in (self._records(run), self._model_calls(run)):
+                    async for record in kept:
+                        lines.write(record + b"\n")
+                        counts.records += 1
         async for id in self.rows.files():
             file = await self.files.open(self.tenant, id)
             if file is None:
@@ -84,6 +86,16 @@ class UserExport(msgspec.Struct, frozen=True):
                 yield msgspec.json.encode({"type": "log", "row": row})
                 after = record.seq
             more = page.more and bool(page.records)
+
+    async def _model_calls(self, run: RunId) -> AsyncIterator[bytes]:
+        """The recorded calls of a run's models, as they are stored; encrypted ones as base64."""
+        after, more = 0, True
+        while more:
+            page = await self.log.model_calls(run, after=after)
+            for stored in page.calls:
+                call = stored if is_encrypted(stored) else msgspec.Raw(stored)
+                yield msgspec.json.encode({"type": "model_call", "row": {"run": run, "call": call}})
+            after, more = page.next, page.next > 0
 
 
 async def export_user(settings: RunSettings, user: UserId, output: Path) -> ExportCounts:

@@ -1,6 +1,7 @@
 """Operators list sessions and runs, watch an installation, and export what is stored of a person."""
 
 import zipfile
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import asyncpg
 import msgspec
 import pytest
 
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_protocol.ids import RunId
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.processes import run_rejoin
 
@@ -148,6 +152,7 @@ async def test_everything_of_a_person_is_exported_and_nothing_of_others(
             assert response.status == 200, await response.text()
             await response.read()
         await add_rows(system, user, session)
+        await record_call(system, RunId(response.headers["x-workflow-run-id"]), user)
     output = tmp_path / "ann.zip"
     code, out, err = await run_rejoin(system, "export", ann, "--output", str(output))
     assert code == 0, err
@@ -171,18 +176,30 @@ async def test_everything_of_a_person_is_exported_and_nothing_of_others(
         "key",
         "file",
         "log",
+        "model_call",
     }
     assert {row["row"]["session_id"] for row in rows if row["type"] == "message"} == {f"chat-of-{ann}"}
     assert bob not in text
     assert "hash" not in next(row["row"] for row in rows if row["type"] == "key")
     events = [event["type"] for row in rows if row["type"] == "log" for event in row["row"]["events"]]
     assert "tool-approval-request" in events
+    plain, sealed = (row["row"]["call"] for row in rows if row["type"] == "model_call")
+    assert plain == {"request": f"asked by {ann}"}
+    assert b64decode(sealed) == b"\x01encrypted"
     code, _, err = await run_rejoin(system, "export", ann, "--output", str(output))
     assert (code, err) == (1, f"Error: {output} exists already\n")
     nobody = tmp_path / "nobody.zip"
     assert (await run_rejoin(system, "export", "nobody", "--output", str(nobody)))[1].endswith(
         ": 0 rows, 0 records of logs, 0 files\n"
     )
+
+
+async def record_call(system: LocalSystem, run: RunId, user: str) -> None:
+    """Two recorded calls of a run's model: one plain, one encrypted."""
+    async with nats_connection.connect(system.nats_url, "recorder") as connection:
+        log = JetStreamRunLog(connection, connection)
+        for stored in (msgspec.json.encode({"request": f"asked by {user}"}), b"\x01encrypted"):
+            await log.add_model_call(run, stored)
 
 
 async def add_rows(system: LocalSystem, user: str, session: str) -> None:
