@@ -203,11 +203,13 @@ async def test_a_run_goes_on_again_from_a_step_and_its_models_requests_are_shown
             await expect(steps.nth(1).get_by_label("Answer")).to_contain_text("data: {")
             await expect(steps.nth(1).get_by_role("button", name="Copy")).to_have_count(2)
             provider.queue(text("It is warm."))
-            await page.get_by_role("button", name="Replay from step 2").click()
+            await page.get_by_role("button", name="Replay from step 2").dblclick()  # once is meant
             await expect(page.locator("#run")).not_to_have_text(run)
             await expect(page.locator("#message .prose")).to_have_text("It is warm.")
             await expect(page.locator("#message .tool")).to_have_count(1)
             assert len(provider.requests) == 3
+            found = (await system.get(f"{base}/api/sessions?agent={system.agent}")).json["sessions"]
+            assert len(found) == 2
             await page.set_viewport_size({"width": 390, "height": 740})
             assert await page.evaluate("document.documentElement.scrollWidth") == 390
 

@@ -6,6 +6,7 @@ import { shortTime } from './times.js';
 import { wire } from './wire.js';
 
 const LOOK_MS = 3_000;
+const DOUBLE_CLICK_MS = 500;
 
 /**
  * Load and show a page's data: now, when the returned function is called, and every few seconds while the page is
@@ -56,6 +57,20 @@ export async function change(path, body = {}, method = 'POST') {
   const response = await wire.fetch(path, { method, body: JSON.stringify(body), headers: { 'content-type': 'application/json' } });
   if (!response.ok) throw await refusal(response);
   return response.json().catch(() => ({}));
+}
+
+/** Does the work when it is called, unless it is being done or has just been: a double click does it once. */
+export function once(work) {
+  let busy = false;
+  return async () => {
+    if (busy) return;
+    busy = true;
+    try {
+      await work();
+    } finally {
+      setTimeout(() => (busy = false), DOUBLE_CLICK_MS);
+    }
+  };
 }
 
 /** What the gateway refused, until it is dismissed. */

@@ -1,7 +1,7 @@
 // The inspector: one run as a timeline, a replay and its stored events; or two runs, compared.
 
 import { compare } from './compare.js';
-import { change } from './console.js';
+import { change, once } from './console.js';
 import { $, arrange, h, Kept, themeSwitch, write } from './dom.js';
 import { Fold } from './fold.js';
 import { Messages } from './message.js';
@@ -94,7 +94,7 @@ async function loadCalls({ id }) {
 function below({ kind, step }) {
   if (kind !== 'step') return [];
   const asked = calls.flatMap((call, at) => (call.step === step ? [kept.get(`call ${at}`, () => callElement(call))] : []));
-  return [kept.get(`step ${step}`, () => h('div', { className: 'again' }, h('button', { className: 'quiet', textContent: 'Replay from here', title: 'Go on from this step again, in a fork of the session. The steps before it stay as they are.', 'aria-label': `Replay from step ${step}`, onclick: () => replay(step) }))), ...asked];
+  return [kept.get(`step ${step}`, () => h('div', { className: 'again' }, h('button', { className: 'quiet', textContent: 'Replay from here', title: 'Go on from this step again, in a fork of the session. The steps before it stay as they are.', 'aria-label': `Replay from step ${step}`, onclick: once(() => replay(step)) }))), ...asked];
 }
 
 async function replay(step) {

@@ -1,7 +1,7 @@
 // The runs of a tenant: a list with filters that stay in the address, and what can be done with a run.
 
 import { refusal } from './answer.js';
-import { actions, addAgents, change, filters, refusals, sessionLink, time, watch } from './console.js';
+import { actions, addAgents, change, filters, once, refusals, sessionLink, time, watch } from './console.js';
 import { $, arrange, h, Kept, save, write } from './dom.js';
 import { RunPages } from './run_pages.js';
 import { duration, money } from './times.js';
@@ -91,7 +91,7 @@ const NAMES = ['Decide', 'Interrupt', 'Retry', 'Replay'];
 
 function actionsOf(run) {
   const button = (name, title, work) => kept.get(`${run.id} ${name}`, () =>
-    h('button', { textContent: name, title, 'aria-label': `${name} ${run.id}`, onclick: () => act(work) }));
+    h('button', { textContent: name, title, 'aria-label': `${name} ${run.id}`, onclick: once(() => act(work)) }));
   if (BUSY.includes(run.state)) {
     const decide = kept.get(`${run.id} Decide`, () => h('a', { href: `/approvals#run=${run.id}`, textContent: 'Decide', 'aria-label': `Decide ${run.id}` }));
     const stop = button('Interrupt', 'End this run', () => change(`/run/api/executions/${run.id}/interrupt`));

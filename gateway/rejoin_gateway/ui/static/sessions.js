@@ -1,6 +1,6 @@
 // The sessions of a tenant: find one by its name; read, rename, fork and delete it.
 
-import { actions, addAgents, change, filters, firstPages, refusals, time, watch } from './console.js';
+import { actions, addAgents, change, filters, firstPages, once, refusals, time, watch } from './console.js';
 import { $, arrange, h, Kept, save, write } from './dom.js';
 import { Messages } from './message.js';
 import { money } from './times.js';
@@ -96,7 +96,7 @@ function paintMessages(agent, session, list) {
     const article = messages.article(message);
     if (message.role !== 'user') return article;
     const again = kept.get(`again ${message.id}`, () => h('div', { className: 'again' },
-      h('button', { className: 'quiet', textContent: 'Fork before this', onclick: () => act(() => fork(session, message.id).then(({ thread }) => go(agent, thread.id))) })));
+      h('button', { className: 'quiet', textContent: 'Fork before this', onclick: once(() => act(() => fork(session, message.id).then(({ thread }) => go(agent, thread.id)))) })));
     if (again.parentNode !== article) article.append(again);
     return article;
   }));
