@@ -67,11 +67,15 @@ def print_figures(figures: list[Figure]) -> list[Verdict]:
     titles = list(dict.fromkeys(figure.scenario for figure in figures))
     verdicts = []
     for figure, verdict in judge(sorted(figures, key=lambda figure: titles.index(figure.scenario))):
-        title = f"{figure.scenario:46} {figure.server:10} {figure.measure:15}"
-        line = f"{title} {figure.value:11,.2f} {figure.unit:12}"
-        click.echo(f"{line} {verdict or ''}".rstrip())
+        print_figure(figure, verdict)
         verdicts += [verdict] if verdict else []
     return verdicts
+
+
+def print_figure(figure: Figure, verdict: Verdict | None = None) -> None:
+    """Print one line."""
+    title = f"{figure.scenario:46} {figure.server:10} {figure.measure:15}"
+    click.echo(f"{title} {figure.value:11,.2f} {figure.unit:12} {verdict or ''}".rstrip())
 
 
 async def run_here(scenario: str, *, full: bool, with_peers: bool) -> None:
@@ -104,7 +108,7 @@ async def run_here(scenario: str, *, full: bool, with_peers: bool) -> None:
 def main(
     scenarios: tuple[str, ...], path: Path | None, *, full: bool, with_peers: bool | None, is_alone: bool
 ) -> None:
-    """Measure SCENARIOS, or all of them, and the baselines: aiohttp alone, and nats-py alone."""
+    """Measure SCENARIOS, or all of them, beside the baselines (aiohttp and nats-py alone) and the peers."""
     if is_alone:
         asyncio.run(run_here(scenarios[0], full=full, with_peers=bool(with_peers)))
         return
@@ -117,6 +121,8 @@ def main(
             report.verdicts.extend(print_figures(figures))
         else:
             report.failed.append(scenario)
+            for figure in figures:  # without goals, which may lack what they compare with
+                print_figure(figure)
             click.echo(f"{scenario} FAILED after {len(figures)} figures", err=True)
     if path is not None:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
