@@ -243,7 +243,7 @@ async def test_the_contract_can_be_read_without_another_host(system: LocalSystem
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     loaded = set(re.findall(r"""(?:src|href)="(/page/[^"]+)""", page.raw.decode()))
-    assert {"/page/docs.js", "/page/docs.css"} <= loaded
+    assert {"/page/docs.js", "/page/style.css"} <= loaded
     library = {f"/page/{name}" for name in SWAGGER_FILES}
     assert library <= loaded
     for one in (page, *[await system.get(base + name) for name in sorted(loaded - library)]):

@@ -26,6 +26,7 @@ from rejoin_protocol.ids import AgentName, SessionId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.tools.client_tool import client_tool
+from tests.support.clients import left_effects as effects
 from tests.support.clients.api_families import AISDK, GRAPH, PARTS, RUN, SESSION, ApiClient, Family, Json
 from tests.support.clients.webhook_receiver import KEYS
 from tests.support.models.scripted_models import SingleCallModel
@@ -35,19 +36,6 @@ from tests.support.system.observation import wait_until
 LEAVE_AFTER_S = (0.0, 0.001, 0.002, 0.005)
 CHANGE_NOTHING = frozenset({"POST /api/auth/login", "POST /api/auth/refresh"})
 """They check a credential."""
-
-STARTED = "select exists (select from runs where session_id = $1 and attempt >= 1)"
-ENDED = "select exists (select from runs where session_id = $1 and ended_at is not null)"
-STARTED_AGAIN = "select count(*) filter (where attempt >= 1) = 2 from runs where session_id = $1"
-CANCELLED = "select exists (select from runs where session_id = $1 and state = 'cancelled')"
-DECIDED = """select exists (select from approvals a join runs r on r.id = a.run_id
-    where a.session_id = $1 and a.state = 'approved' and r.attempt >= 2)"""
-RENAMED = "select exists (select from sessions where id = $1 and title = 'renamed')"
-DELETED = "select not exists (select from sessions where id = $1)"
-FORKED = "select exists (select from sessions where id = 'fork of ' || $1)"
-RATED = "select exists (select from feedback where id = $1)"
-REPORTED = "select exists (select from client_events where id = $1)"
-MCP_ENDED = "select not exists (select from sessions where id = $1 and metadata->>'mcp' = 'open')"
 
 
 class LeftRequest(msgspec.Struct, frozen=True):
@@ -60,12 +48,6 @@ class LeftRequest(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
-# An effect deletes it, so that there is room for the next one: a tenant has few.
-WEBHOOK_ADDED = "delete from webhook_endpoints where url = 'https://a.example/' || $1 returning true"
-WEBHOOK_GONE = "select not exists (select from webhook_endpoints where url = 'https://a.example/' || $1)"
-WEBHOOK_ON = (
-    "delete from webhook_endpoints where url = 'https://a.example/' || $1 and disabled_at is null returning 1"
-)
 ADD_WEBHOOK = """
     with home as (insert into tenants (id) values ('default') on conflict do nothing)
     insert into webhook_endpoints (id, tenant_id, url, events, secret, disabled_at)
@@ -119,7 +101,7 @@ class Stage(msgspec.Struct, frozen=True):
 type Prepare = Callable[[Stage, str], Awaitable[LeftRequest]]
 
 
-def send(family: Family, *, path: str = "", effect: str = STARTED) -> Prepare:
+def send(family: Family, *, path: str = "", effect: str = effects.STARTED) -> Prepare:
     async def prepare(stage: Stage, session: str) -> LeftRequest:
         where = (path or family.path).format(agent=stage.client.system.agent, session=session)
         return LeftRequest("POST", where, family.body(session, "count 1", None), effect)
@@ -127,7 +109,7 @@ def send(family: Family, *, path: str = "", effect: str = STARTED) -> Prepare:
     return prepare
 
 
-def ask(path: str, body: Callable[[str, str], Json], effect: str = STARTED) -> Prepare:
+def ask(path: str, body: Callable[[str, str], Json], effect: str = effects.STARTED) -> Prepare:
     """`body` is called with session and agent."""
 
     async def prepare(stage: Stage, session: str) -> LeftRequest:
@@ -151,7 +133,7 @@ def again(**changes: Any) -> Prepare:
         await stage.answered(session)
         message = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "count 2"}]}
         body = {"id": session, "messages": [message], "messageId": "m1"} | changes
-        return LeftRequest("POST", "/api/chat", body, STARTED_AGAIN)
+        return LeftRequest("POST", "/api/chat", body, effects.STARTED_AGAIN)
 
     return prepare
 
@@ -167,12 +149,23 @@ def about(method: str, path: str, body: Callable[[str], Json], effect: str) -> P
     return prepare
 
 
+def replay(path: str) -> Prepare:
+    """Another run of the session's answer, in a fork."""
+
+    async def prepare(stage: Stage, session: str) -> LeftRequest:
+        await stage.answered(session)
+        run = await stage.database.fetchval("select id from runs where session_id = $1", session)
+        return LeftRequest("POST", path.format(run=run), {"step": 1}, effects.REPLAYED)
+
+    return prepare
+
+
 def stop(path: str) -> Prepare:
     async def prepare(stage: Stage, session: str) -> LeftRequest:
         run = await stage.running(session)
         response = f"resp_{run.removeprefix('run_')}"
         where = path.format(agent=stage.client.system.agent, session=session, run=run, response=response)
-        return LeftRequest("POST", where, None, CANCELLED)
+        return LeftRequest("POST", where, None, effects.CANCELLED)
 
     return prepare
 
@@ -186,7 +179,7 @@ def decide(path: str, body: Callable[[asyncpg.Record], Json]) -> Prepare:
             run=approval["run_id"],
             call=approval["call_id"],
         )
-        return LeftRequest("POST", where, body(approval), DECIDED)
+        return LeftRequest("POST", where, body(approval), effects.DECIDED)
 
     return prepare
 
@@ -195,7 +188,7 @@ def add_output(path: str) -> Prepare:
     async def prepare(stage: Stage, session: str) -> LeftRequest:
         call = await stage.calling(session)
         where = path.format(run=call["run_id"], call=call["call_id"])
-        return LeftRequest("POST", where, {"output": "Oslo"}, DECIDED)
+        return LeftRequest("POST", where, {"output": "Oslo"}, effects.DECIDED)
 
     return prepare
 
@@ -214,7 +207,7 @@ def call_tool(path: str) -> Prepare:
     async def prepare(stage: Stage, session: str) -> LeftRequest:
         params = {"name": "send-query-to-agent", "arguments": {"query": "count 1"}}
         body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-        return LeftRequest("POST", path, body, STARTED, await stage.dialogue(session))
+        return LeftRequest("POST", path, body, effects.STARTED, await stage.dialogue(session))
 
     return prepare
 
@@ -231,18 +224,18 @@ def cancel_call(path: str) -> Prepare:
         await leave(client, LeftRequest("POST", path, call, "", headers), 0)
 
         async def started() -> bool:
-            return bool(await stage.database.fetchval(STARTED, session))
+            return bool(await stage.database.fetchval(effects.STARTED, session))
 
         await wait_until(started, "the start of the call")
         body = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
-        return LeftRequest("POST", path, body, CANCELLED, named)
+        return LeftRequest("POST", path, body, effects.CANCELLED, named)
 
     return prepare
 
 
 def end_dialogue(path: str) -> Prepare:
     async def prepare(stage: Stage, session: str) -> LeftRequest:
-        return LeftRequest("DELETE", path, None, MCP_ENDED, await stage.dialogue(session))
+        return LeftRequest("DELETE", path, None, effects.MCP_ENDED, await stage.dialogue(session))
 
     return prepare
 
@@ -261,7 +254,9 @@ TEXT = "count 1"
 SAID = [{"role": "user", "content": TEXT}]
 CHANGES: Mapping[str, Mapping[str, Prepare]] = {
     "POST /api/agent/chat/stream": {
-        "send": ask("/api/agent/chat/stream", lambda s, _: {"messages": SAID, "conversationId": s}, ENDED),
+        "send": ask(
+            "/api/agent/chat/stream", lambda s, _: {"messages": SAID, "conversationId": s}, effects.ENDED
+        ),
         "decide": decide(
             "/api/agent/chat/stream",
             lambda approval: (
@@ -303,10 +298,12 @@ CHANGES: Mapping[str, Mapping[str, Prepare]] = {
         ),
     },
     "PATCH /api/agents/{agent}/{session}": {
-        "rename": about("PATCH", "/api/agents/{agent}/{session}", lambda _: {"title": "renamed"}, RENAMED)
+        "rename": about(
+            "PATCH", "/api/agents/{agent}/{session}", lambda _: {"title": "renamed"}, effects.RENAMED
+        )
     },
     "DELETE /api/agents/{agent}/{session}": {
-        "delete": about("DELETE", "/api/agents/{agent}/{session}", lambda _: None, DELETED)
+        "delete": about("DELETE", "/api/agents/{agent}/{session}", lambda _: None, effects.DELETED)
     },
     "POST /api/agents/{agent}/{session}/interrupt": {
         "interrupt": stop("/api/agents/{agent}/{session}/interrupt")
@@ -316,7 +313,7 @@ CHANGES: Mapping[str, Mapping[str, Prepare]] = {
             "POST",
             "/api/agents/{agent}/{session}/feedback",
             lambda s: {"type": "positive", "id": s},
-            RATED,
+            effects.RATED,
         )
     },
     "POST /run/api/chat": {
@@ -342,11 +339,11 @@ CHANGES: Mapping[str, Mapping[str, Prepare]] = {
             "POST",
             "/run/v1/feedback",
             lambda s: {"conversationId": s, "type": "positive", "id": s},
-            RATED,
+            effects.RATED,
         )
     },
     "POST /run/v1/events": {
-        "report": ask("/run/v1/events", lambda s, _: {"type": "shown", "id": s}, REPORTED)
+        "report": ask("/run/v1/events", lambda s, _: {"type": "shown", "id": s}, effects.REPORTED)
     },
     "POST /api/chat/approve": {
         "decide": decide(
@@ -359,19 +356,22 @@ CHANGES: Mapping[str, Mapping[str, Prepare]] = {
         )
     },
     "DELETE /api/threads/{id}": {
-        "delete": about("DELETE", "/api/threads/{session}", lambda _: None, DELETED)
+        "delete": about("DELETE", "/api/threads/{session}", lambda _: None, effects.DELETED)
     },
     "POST /api/webhooks": {
-        "add": ask("/api/webhooks", lambda s, _: {"url": f"https://a.example/{s}"}, WEBHOOK_ADDED)
+        "add": ask("/api/webhooks", lambda s, _: {"url": f"https://a.example/{s}"}, effects.WEBHOOK_ADDED)
     },
-    "DELETE /api/webhooks/{id}": {"remove": webhook("DELETE", "/api/webhooks/{id}", WEBHOOK_GONE)},
-    "POST /api/webhooks/{id}/replay": {"replay": webhook("POST", "/api/webhooks/{id}/replay", WEBHOOK_ON)},
+    "DELETE /api/webhooks/{id}": {"remove": webhook("DELETE", "/api/webhooks/{id}", effects.WEBHOOK_GONE)},
+    "POST /api/runs/{run}/replay": {"replay": replay("/api/runs/{run}/replay")},
+    "POST /api/webhooks/{id}/replay": {
+        "replay": webhook("POST", "/api/webhooks/{id}/replay", effects.WEBHOOK_ON)
+    },
     "POST /api/threads/{id}/fork": {
         "fork": about(
             "POST",
             "/api/threads/{session}/fork",
             lambda s: {"messageId": "m1", "threadId": f"fork of {s}"},
-            FORKED,
+            effects.FORKED,
         )
     },
     **{
