@@ -1,7 +1,7 @@
 """The gateways and runners of one `rejoin dev`: their command lines, and the order in which they start."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from rejoin.dev.supervised_process import SupervisedProcess, Variables
@@ -30,24 +30,31 @@ class DevProcesses:
     ) -> None:
         self._is_prepared = asyncio.Event()
         commands = {PREPARED: self._is_prepared.set, KILL_RUNNER: self.kill_runners}
-        prepare = ["rejoin.dev.prepare"]
+
+        def arguments(module: str, *command: str, is_first: bool) -> Callable[[], list[str]]:
+            """At a restart nothing is prepared: a service that is needed again starts at once, and waits by
+            itself for a server that is away.
+            """
+            prepare = ["rejoin.dev.prepare"] if is_first else []
+            return lambda: [module, *([] if self._is_prepared.is_set() else prepare), *command]
+
         self._runners = [
             SupervisedProcess(
                 f"runner {number}",
-                ["rejoin_runner.app", *([] if number else prepare), "rejoin_runner", *arguments],
+                arguments("rejoin_runner.app", "rejoin_runner", *command, is_first=number == 0),
                 environment,
                 commands,
             )
-            for number, arguments in enumerate(runners)
+            for number, command in enumerate(runners)
         ]
         self._gateways = [
             SupervisedProcess(
                 f"gateway {number}",
-                ["rejoin_gateway.app", *([] if number or runners else prepare), "rejoin", *arguments],
+                arguments("rejoin_gateway.app", "rejoin", *command, is_first=not runners and number == 0),
                 {**environment, "REJOIN_PORT": str(port)},
                 commands,
             )
-            for number, (port, arguments) in enumerate(gateways.items())
+            for number, (port, command) in enumerate(gateways.items())
         ]
         self._default_agent = default_agent
 

@@ -39,13 +39,14 @@ class _Child(NamedTuple):
 class SupervisedProcess:
     """A child process: call `start`, then `supervise`, and `stop` at the end.
 
-    `arguments`: those of `rejoin.dev.preload`. `commands`: what to call for each command of the child.
+    `arguments` returns those of `rejoin.dev.preload`, at each start. `commands`: what to call for each
+    command of the child.
     """
 
     def __init__(
         self,
         name: str,
-        arguments: Sequence[str],
+        arguments: Callable[[], Sequence[str]],
         environment: Variables,
         commands: Mapping[str, Callable[[], None]] | None = None,
     ) -> None:
@@ -84,7 +85,7 @@ class SupervisedProcess:
         parent_end, child_end = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "rejoin.dev.preload", *self._arguments),
+                *(sys.executable, "-m", "rejoin.dev.preload", *self._arguments()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=sys.stderr,
                 env={**self._environment, SUPERVISOR: str(child_end.fileno())},
