@@ -114,7 +114,8 @@ async def _serve(
         config_file.write_config(plan.data_dir, shared)
         watchers = [restart_on_change(Path(), services.restart_runners, progress)] if reloads else []
         progress("preparing streams and tables")
-        async with run_alongside(services.supervise(config_file.variables(shared)), *watchers):
+        sent = {**config_file.variables(shared), **own_servers(settings, shared.database_url)}
+        async with run_alongside(services.supervise(sent), *watchers):
             await services.prepared()
             progress.wait_for(lambda: ", ".join(services.unready))
             await services.ready()
@@ -124,6 +125,15 @@ async def _serve(
             config_file.write_config(plan.data_dir, complete)
             _announce(plan, progress)
             await asyncio.Event().wait()
+
+
+def own_servers(settings: DevSettings, database_url: str) -> dict[str, str]:
+    """What a configuration may say of other servers, as it is for those that are embedded: one NATS server,
+    and no pooler before PostgreSQL. The first service must not migrate another database.
+    """
+    nats = {"REJOIN_NATS_REPLICAS": "1", "REJOIN_NATS_PLACEMENT_TAGS": ""}
+    database = {"REJOIN_MIGRATE_DATABASE_URL": database_url}
+    return {**({} if settings.nats_url else nats), **({} if settings.database_url else database)}
 
 
 def _announce(plan: DevPlan, progress: ProgressLines) -> None:
