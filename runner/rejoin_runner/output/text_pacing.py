@@ -82,7 +82,9 @@ class TextPacer:
             part.text_s = now_s
         part.text += text
         end = _whole_words_end(part.text)
-        if len(part.text) - len(part.text[end:].lstrip()) >= before:
+        word = part.text[end:].lstrip()
+        # Spaces alone begin one word, however many come: else each of them would delay all before it.
+        if len(part.text) - len(word) >= before and (word or not before):
             part.word_s = now_s
         if len(part.text) >= BUFFERED_CHARS_MAX:
             return self._release(part, end, due_s, now_s)

@@ -94,6 +94,10 @@ TABLE: dict[str, tuple[list[tuple[str, float]], list[tuple[int, str]]]] = {
         spaced(10, "one ", "two ", "three ", "four ", "five ", "six "),
         [(0, "one "), (40, "two three four five "), (80, "six ")],
     ),
+    "spaces without end, as of a model that has lost itself": (
+        spaced(11, "a ", "b ", *"\n" * 9),
+        [(0, "a "), (40, "b \n\n"), (80, "\n\n\n\n"), (120, "\n\n\n")],
+    ),
     "a script without spaces": (spaced(10, "今", "天", "天", "气"), [(0, "今"), (40, "天天气")]),
 }
 
