@@ -69,7 +69,7 @@ class EmbeddedServer(abc.ABC):
 
     @abc.abstractmethod
     async def ready(self, port: int) -> bool:
-        """Whether the server accepts a client with the secret."""
+        """Whether the server accepts clients."""
 
     @abc.abstractmethod
     def url(self) -> str:

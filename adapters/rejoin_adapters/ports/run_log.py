@@ -107,7 +107,8 @@ class RunLog(Protocol):
 
     async def expect(self, run: RunId) -> None:
         """Begin to follow a run that is not stored yet, for the `follow` that comes soon: that one then has
-        nothing to read. Of runs that nobody follows for a while nothing is kept.
+        nothing to read. Of runs that nobody follows little is kept, for a bounded number of them, and at the
+        latest until another run is expected after a while.
         """
         ...
 
