@@ -40,7 +40,7 @@ def parse_before_number(request: web.Request) -> int | None:
     text = request.query.get("before")
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= ENTRY_NUMBER_DIGITS_MAX):
+    if not _is_number(text, ENTRY_NUMBER_DIGITS_MAX):
         raise Invalid("before is the `next` of the page before")
     return int(text)
 
@@ -48,7 +48,7 @@ def parse_before_number(request: web.Request) -> int | None:
 def parse_after(request: web.Request) -> int:
     """The query parameter `after` of pages of a run's log: a sequence, 0 without it. Raises `Invalid`."""
     text = request.query.get("after", "0")
-    if not (text.isascii() and text.isdigit() and len(text) <= ENTRY_NUMBER_DIGITS_MAX):
+    if not _is_number(text, ENTRY_NUMBER_DIGITS_MAX):
         raise Invalid(f"after is not a whole number: {text[:64]!r}")
     return int(text)
 
@@ -62,10 +62,13 @@ def _parse_number(request: web.Request, name: str, default: int, value_max: int)
     text = request.query.get(name)
     if text is None:
         return default
-    is_number = text.isascii() and text.isdigit() and len(text) <= LIMIT_DIGITS_MAX
-    if not (is_number and 1 <= int(text) <= value_max):
+    if not (_is_number(text, LIMIT_DIGITS_MAX) and 1 <= int(text) <= value_max):
         raise Invalid(f"{name} is a number from 1 to {value_max}")
     return int(text)
+
+
+def _is_number(text: str, digits_max: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= digits_max
 
 
 async def page_of_sessions(request: web.Request) -> SessionPage:
