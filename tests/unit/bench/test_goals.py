@@ -37,6 +37,21 @@ def test_the_figure_when_the_goal_was_set_stands_beside_it() -> None:
     assert str(one) == "4.50, at most 5 ms/run, before 9: met"
 
 
+def test_a_goal_that_was_set_beside_a_peer_is_a_ratio_to_that_peer_where_it_is_measured() -> None:
+    ours = Figure("short runs", "rejoin", "CPU", 12.0, "ms/run")
+    [alone] = verdicts(ours)
+    [beside] = verdicts(ours, Figure("short runs", "ai-sdk", "CPU", 15.0, "ms/run"))
+    assert str(alone) == "12.00, at most 5 ms/run, before 9: MISSED"
+    assert str(beside) == "0.80, at most 0.833 times ai-sdk, before 1.5: met"
+
+
+def test_the_first_answer_is_compared_with_that_of_the_peer() -> None:
+    ours = Figure("start", "first answer", "cold", 4.0, "s")
+    [one] = verdicts(ours, Figure("start", "first answer", "ai-sdk", 1.0, "s"))
+    assert (one.value, one.met) == (4.0, True)
+    assert one.goal == "at most 4.55 times first answer ai-sdk, before 9.02"
+
+
 def test_growth_is_measured_in_what_few_runs_take() -> None:
     few = Figure("growth, 10,000 runs stored", "few", "replay p50", 10.0, "ms")
     many = Figure("growth, 10,000 runs stored", "rejoin", "replay p50", 14.0, "ms")
