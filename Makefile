@@ -58,13 +58,15 @@ bench: sync
 docs: $(UV)
 	@NO_MKDOCS_2_WARNING=1 $(RUN) --group docs mkdocs build --strict
 
-# From uv.lock: every package of an image with its version and hashes.
+# From uv.lock: every package of an image with its version and hashes. The features are those of the Dockerfile.
+FEATURES_gateway := images api-docs mcp
+FEATURES_runner := anthropic mcp
 SBOM_DIR := dist
 sbom: $(UV)
 	@mkdir -p $(SBOM_DIR)
-	@for image in gateway runner; do file=$(SBOM_DIR)/sbom-$$image.cdx.json; \
-	  $(UV) export --quiet --frozen --no-dev --extra $$image --format cyclonedx1.5 \
-	    --output-file $$file >/dev/null && echo $$file || exit 1; done
+	@$(foreach image,gateway runner,file=$(SBOM_DIR)/sbom-$(image).cdx.json; \
+	  $(UV) export --quiet --frozen --no-dev $(patsubst %,--extra %,$(image) $(FEATURES_$(image))) \
+	    --format cyclonedx1.5 --output-file $$file >/dev/null && echo $$file || exit 1; )
 
 sync: $(UV)
 	@$(UV) sync --frozen --inexact --all-extras --quiet

@@ -43,6 +43,7 @@ LATE_IMPORTS = {
     "gateway/rejoin_gateway/core/agent_context.py",
     "gateway/rejoin_gateway/core/tool_outputs.py",
     "gateway/rejoin_gateway/api/mcp/endpoint.py",
+    "gateway/rejoin_gateway/ui/pages.py",
     "rejoin/dev/code_reload.py",
     "rejoin/pytest_plugin.py",
     "runner/rejoin_runner/app.py",

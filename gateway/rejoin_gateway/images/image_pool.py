@@ -3,7 +3,8 @@
 An image that exceeds a limit ends its process, not the gateway; the next image gets a new one. What images
 take that are decoded at the same time is bounded, so that the gateway's container holds it. A place is free
 when the work is over: a caller who no longer waits takes the process with him. Processes start with the first
-image and end when none has come for a while.
+image and end when none has come for a while. Without the extra `images` every image is refused: none passes
+that was not decoded.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import Self
 
 import structlog
 
+from rejoin_adapters.extras import is_installed, needs_extra
 from rejoin_adapters.process.fair_share import FairShare
 from rejoin_adapters.process.idle_pool import IdlePool
 from rejoin_gateway.images.image_cost import check_cost
@@ -46,6 +48,7 @@ class ImagePool:
         self._memory = FairShare(IMAGES_MEMORY_BYTES_MAX)
         self._places = FairShare(workers_max)
         self._idle = IdlePool[Process](IDLE_PROCESS_S, _close_input)
+        self._can_decode = is_installed("PIL")
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,9 +60,11 @@ class ImagePool:
             await _end(process)
 
     async def check(self, data: bytes, media_type: str, tenant: str) -> None:
-        """Decode an image and drop it. Raises `Invalid` if it is damaged or takes too much, and `Unavailable`
-        if no process can be started.
+        """Decode an image and drop it. Raises `Invalid` if it is damaged, takes too much or cannot be decoded
+        here, and `Unavailable` if no process can be started.
         """
+        if not self._can_decode:
+            raise Invalid(f"this gateway takes no images: {needs_extra('it', 'images')}")
         cost = check_cost(data, media_type)
         memory = await self._memory.take(tenant, cost.memory_bytes)
         try:

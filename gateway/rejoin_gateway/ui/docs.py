@@ -1,6 +1,7 @@
 """`/openapi.json`, the description of all routes, and `/docs`, which shows it with Swagger UI.
 
-Swagger UI comes from a package that ships its files, so the page needs no network but this gateway.
+Swagger UI comes from a package that ships its files, so the page needs no network but this gateway. The
+package is an extra: without it the page says what to install.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from rejoin_adapters.extras import is_installed
 from rejoin_gateway.core.context_names import header_name
 from rejoin_gateway.core.directory import Directory
 from rejoin_gateway.http.context_headers import ContextHeader, with_context_headers
@@ -19,7 +21,7 @@ from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.middleware import identify
 from rejoin_gateway.http.openapi import openapi_document
 from rejoin_gateway.http.routes import Route, RouteDoc
-from rejoin_gateway.ui.pages import page_response
+from rejoin_gateway.ui.pages import SWAGGER_PACKAGE, page_response
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.run_request import AgentEntry
 
@@ -73,8 +75,8 @@ async def _visible_agents(request: web.Request) -> Sequence[AgentEntry]:
 
 
 async def docs_page(request: web.Request) -> web.StreamResponse:
-    """Swagger UI."""
-    return page_response(request, "docs.html")
+    """Swagger UI, or what to install for it."""
+    return page_response(request, "docs.html" if is_installed(SWAGGER_PACKAGE) else "no_docs.html")
 
 
 ROUTES = (

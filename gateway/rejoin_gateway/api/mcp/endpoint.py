@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from aiohttp import web
 
+from rejoin_adapters.extras import is_installed, needs_extra
 from rejoin_adapters.ports.mcp_sessions import McpSessions
 from rejoin_adapters.process.background import run_alongside
 from rejoin_gateway.api.mcp import asgi_bridge
@@ -41,7 +42,7 @@ SESSION_HEADER = "Mcp-Session-Id"
 VERSION = "MCP-Protocol-Version"
 WITH_SESSIONS = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"})
 """Protocol versions with sessions. A request without a version has one of these."""
-INVALID_REQUEST, INVALID_PARAMS, SESSION_UNKNOWN = -32600, -32602, -32001
+INVALID_REQUEST, INVALID_PARAMS, INTERNAL_ERROR, SESSION_UNKNOWN = -32600, -32602, -32603, -32001
 
 
 class McpEndpoint:
@@ -49,6 +50,7 @@ class McpEndpoint:
 
     def __init__(self, sessions: McpSessions) -> None:
         self.sessions = sessions
+        self.has_sdk = is_installed("mcp")
         self._is_wanted = asyncio.Event()
         self._is_ready = asyncio.Event()
         self._sdk: asgi_bridge.Application | None = None
@@ -92,6 +94,8 @@ async def open_endpoint(sessions: McpSessions) -> AsyncIterator[McpEndpoint]:
 
 async def handle_message(request: web.Request) -> web.StreamResponse:
     """One JSON-RPC message of a client."""
+    if not request.app[ENDPOINT].has_sdk:
+        return _sdk_missing()
     if not is_from_trusted_page(request, request.app[SERVICE].cors):
         return _error_response(HTTPStatus.FORBIDDEN, INVALID_REQUEST, "pages of this origin may not call")
     if request.content_type != "application/json":
@@ -124,6 +128,8 @@ async def handle_message(request: web.Request) -> web.StreamResponse:
 
 async def end_session(request: web.Request) -> web.StreamResponse:
     """Close the MCP session and interrupt its active run. The chat session and its open approvals stay."""
+    if not request.app[ENDPOINT].has_sdk:
+        return _sdk_missing()
     session = await _find_session(request)
     if session is None:
         return _session_missing(request, None)
@@ -199,6 +205,12 @@ def _session_missing(request: web.Request, id: Any) -> web.Response:
     )
 
 
+def _sdk_missing() -> web.Response:
+    return _error_response(
+        HTTPStatus.NOT_IMPLEMENTED, INTERNAL_ERROR, needs_extra("MCP at this gateway", "mcp")
+    )
+
+
 def _error_response(status: HTTPStatus, code: int, text: str, id: Any = None) -> web.Response:
     return json_response({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": text}}, status)
 
@@ -241,7 +253,7 @@ _HEADERS: Parameters = {
     SESSION_HEADER: "The session that `initialize` opened; it returns the id in this header.",
     VERSION: "The protocol version that `initialize` returned.",
 }
-_ERRORS = dict.fromkeys((400, 403, 404), RpcErrorResponse)
+_ERRORS = dict.fromkeys((400, 403, 404, 501), RpcErrorResponse)
 _MESSAGE_DOC = RouteDoc(
     "Send an MCP message",
     description="The endpoint for MCP clients (streamable HTTP). The server has one tool, "

@@ -11,6 +11,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast, get_args
 from urllib.request import getproxies
 
+from rejoin_adapters.extras import needs_extra
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.models.chat_completions.services import (
     CHAT_SERVICES,
@@ -248,12 +249,12 @@ def _check_spec(spec: str, provider: str, name: str, base_url: str | None) -> No
 
 
 def _missing_package_message(provider: str) -> str:
-    extra = (
-        "anthropic" if provider == "anthropic" else provider if provider in NEEDS_EXTRA_PACKAGE else "openai"
-    )
-    return (
-        f"the package that {provider} models need is not installed: pip install 'pydantic-ai-slim[{extra}]'"
-    )
+    if provider in NEEDS_EXTRA_PACKAGE:
+        return (
+            f"the package that {provider} models need is not installed: "
+            f"pip install 'pydantic-ai-slim[{provider}]'"
+        )
+    return needs_extra(f"the model provider {provider}", "anthropic" if provider == "anthropic" else "runner")
 
 
 def _bind_api_key(
