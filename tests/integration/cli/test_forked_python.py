@@ -1,11 +1,13 @@
 """A fork of a process that has imported everything is a process like others: see `Command`."""
 
+import os
+import select
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.support.system.forked_python import IMPORTED
+from tests.support.system.forked_python import IMPORTED, ForkServer, ForkServerGone
 from tests.support.system.processes import Command
 
 MODULE = f"""
@@ -42,3 +44,22 @@ async def test_a_fault_is_told_with_its_traceback(tmp_path: Path) -> None:
     async with await Command.start(tmp_path / "logs", module="thing", cwd=tmp_path) as command:
         assert await command.end() == 1
         assert "ZeroDivisionError" in command.err
+
+
+async def test_whoever_awaits_a_fork_is_told_that_nobody_will_tell_of_its_end(tmp_path: Path) -> None:
+    (tmp_path / "thing.py").write_text("import time; time.sleep(60)")
+    server = ForkServer()
+    with (tmp_path / "out").open("w") as out:
+        fork = await server.fork(
+            "thing", [], cwd=tmp_path, variables={}, stdout=out.fileno(), stderr=out.fileno()
+        )
+    end = os.pidfd_open(fork.pid)
+    try:
+        server._process.kill()
+        for _ in range(2):
+            with pytest.raises(ForkServerGone, match="exit code -9"):
+                await fork.wait()
+        fork.kill()
+        assert select.select([end], [], [], 10)[0], "it can be ended all the same"
+    finally:
+        os.close(end)

@@ -23,6 +23,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -56,6 +57,10 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
     code: int
 
 
+class ForkServerGone(Exception):
+    """The process that forks has ended: nobody tells of the ends of its forks any more."""
+
+
 class Fork:
     """A running fork, as an `asyncio.subprocess.Process` without pipes."""
 
@@ -65,16 +70,16 @@ class Fork:
 
     @property
     def returncode(self) -> int | None:
-        """Its exit code once it has ended."""
+        """Its exit code once it has ended. Raises `ForkServerGone`."""
         return self._ended.result() if self._ended.done() else None
 
     async def wait(self) -> int:
-        """Wait for its end; returns the exit code."""
+        """Wait for its end; returns the exit code. Raises `ForkServerGone`."""
         return await asyncio.shield(self._ended)
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
-        if not self._ended.done():
+        if not self._ended.done() or self._ended.exception() is not None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
@@ -123,9 +128,13 @@ class ForkServer:
             return await started
 
     def _receive(self) -> None:
-        message = self._connection.recv(MESSAGE_BYTES_MAX)
+        try:
+            message = self._connection.recv(MESSAGE_BYTES_MAX)
+        except ConnectionResetError:  # it had not read all orders
+            message = b""
         if not message:
             asyncio.get_running_loop().remove_reader(self._connection)
+            self._fail_all()
             return
         told = msgspec.json.decode(message, type=Started | Ended)
         if isinstance(told, Ended):
@@ -137,6 +146,14 @@ class ForkServer:
             fork.kill()
         else:
             started.set_result(fork)
+
+    def _fail_all(self) -> None:
+        gone = ForkServerGone(f"the fork server has ended with the exit code {self._process.wait()}")
+        futures: list[asyncio.Future[Any]] = [*self._started.values(), *self._running.values()]
+        for awaited in futures:
+            if not awaited.done():
+                awaited.set_exception(gone)
+                awaited.exception()  # read: not all forks are awaited
 
     def _close(self) -> None:
         self._connection.close()
