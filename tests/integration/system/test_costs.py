@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from rejoin_adapters.embedded import Servers
-from rejoin_adapters.jetstream import live_feed, nats_connection
+from rejoin_adapters.jetstream import live_feed, nats_connection, run_queue
 from rejoin_adapters.jetstream.log_tail import open_log_tail
 from rejoin_adapters.jetstream.nats_client import NatsClient
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
@@ -110,8 +110,15 @@ async def test_a_short_run_costs_so_many_round_trips(system: LocalSystem, counte
     assert counted["write"] <= counted["request run.*.log"]  # `[DONE]` leaves with the response's end
 
 
-async def test_a_burst_of_requests_is_taken_in_few_pulls(system: LocalSystem, counted: Counter[str]) -> None:
-    """One by one each of them would wait for as many turns of a busy runner's loop as stand before it."""
+async def test_a_burst_of_requests_is_taken_in_few_pulls(
+    system: LocalSystem, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One by one each of them would wait for as many turns of a busy runner's loop as stand before it.
+
+    No pull ends by time here: a busy machine would make more of them.
+    """
+    monkeypatch.setattr(run_queue, "PULL_EXPIRES_S", 600)
+    monkeypatch.setattr(run_queue, "PULL_GRACE_S", 600)
     base = await system.gateway(agent_cache_ttl_s=60)
     worker = await system.runner()
     await system.post(
