@@ -117,9 +117,12 @@ $$;
 
 create trigger bound before insert on webhook_deliveries for each row execute function bound_webhooks();
 
--- Who receives what is sent to a URL: its host and port.
+-- Who receives what is sent to a URL: its host and port, in one form. Case, a dot at the host's end, credentials and the
+-- scheme's own port make no other receiver.
 create function webhook_receiver(p_url text) returns text language sql immutable as $$
-  select lower(substring(p_url from '^[^:]+://([^/?#]+)'))
+  select lower(rtrim(found[2], '.')) || ':'
+    || coalesce(nullif(found[3], ''), case lower(found[1]) when 'http' then '80' else '443' end)
+  from regexp_match(p_url, '^([^:]+)://(?:[^/?#]*@)?(\[[^/?#]*\]|[^/?#:]*)(?::0*([0-9]*))?') as found
 $$;
 
 -- The deliveries of an endpoint that may be sent now: of each session and URL the oldest.

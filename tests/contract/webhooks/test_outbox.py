@@ -1,7 +1,7 @@
 """`WebhookOutbox`, adapter and double: what is told, in which order, how much at a time, and how it ends."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -373,6 +373,35 @@ async def test_one_receiver_of_requests_has_half_of_the_places(ports: DatabasePo
     [freed] = await claim(ports.webhooks, owner, each=4)
     assert freed.url == "https://B.example:8443/2?x#y"
     assert await claim(ports.webhooks, owner, each=4) == []
+
+
+@pytest.mark.parametrize(
+    "urls",
+    [
+        (
+            "https://b.example/0",
+            "https://B.example./1",
+            "https://b.example:443?2",
+            "https://b.example:00443/3",
+            "https://b.example:/4",
+            "https://anna@b.example/5",
+            "https://b%40c:@B.example.:443/6",
+        ),
+        ("http://[2001:DB8::1]/0", "http://[2001:db8::1]:80/1", "http://x:y@[2001:db8::1]/2"),
+    ],
+    ids=["name", "address"],
+)
+async def test_other_spellings_of_one_receiver_have_no_more_places(
+    ports: DatabasePorts, owner: Owner, urls: Sequence[str]
+) -> None:
+    await add_any(ports.webhooks, owner)
+    for url in urls:
+        await finish_naming(Chat(ports.run_store, owner), url)
+    others = ("http://b.example", "https://b.example:80", "https://b.example.org", "http://[2001:db8::2]/")
+    for url in others:
+        await finish_naming(Chat(ports.run_store, owner), url)
+    taken = [one.url for one in await claim(ports.webhooks, owner, each=4)]
+    assert sorted(taken) == sorted([urls[0], urls[1], *others[:2]])
 
 
 async def test_receivers_of_two_requests_do_not_wait_for_each_other(

@@ -240,5 +240,9 @@ class MemoryWebhookOutbox:
 
 
 def _receiver(url: str | None) -> str | None:
-    """SQL `webhook_receiver`: the host and the port of a URL."""
-    return None if url is None else urlsplit(url).netloc.lower()
+    """SQL `webhook_receiver`: the host and the port of a URL, in one form."""
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    return f"{(parts.hostname or '').rstrip('.')}:{port}"
