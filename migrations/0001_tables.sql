@@ -9,6 +9,15 @@
 -- estimated cost, which on an empty database all have, the planner uses the newer one, and a connection keeps its plan until
 -- the table is analyzed.
 
+-- Domains, because PostgreSQL keeps the checks of a domain in memory and reads those of a table anew for each statement.
+-- `rejoin migrate` and the services refuse a database without the first one: other files, with the same numbers, made it.
+create domain run_state as text constraint runs_state_check
+  check (value in ('queued', 'running', 'suspended', 'completed', 'failed', 'cancelled'));
+create domain run_trigger as text constraint runs_trigger_check check (value in ('submit', 'regenerate'));
+create domain run_operation_set as text constraint runs_operation_set_check
+  check (value in ('none', 'lifecycle', 'progress'));
+create domain message_role as text constraint messages_role_check check (value in ('system', 'user', 'assistant'));
+
 create table tenants (
   id text primary key,
   -- store_types.Limits. Limits that it does not name are those of the services' settings.
@@ -53,7 +62,7 @@ create table messages (
   session_id text not null,
   id text not null,
   position bigint not null,
-  role text not null check (role in ('system', 'user', 'assistant')),
+  role message_role not null,
   -- The row of an answer is created with its run, to reserve the position and the id. It has no body until the
   -- run is first suspended or ends. A message that an answer has as a part keeps its row, without a body, so that a
   -- repeated request is recognized.
@@ -70,14 +79,6 @@ create table messages (
 );
 
 alter table messages add primary key (tenant_id, session_id, id);
-
--- Domains, because PostgreSQL keeps the checks of a domain in memory and reads those of a table anew for each statement.
--- `rejoin migrate` and the services refuse a database without the first one: other files, with the same numbers, made it.
-create domain run_state as text constraint runs_state_check
-  check (value in ('queued', 'running', 'suspended', 'completed', 'failed', 'cancelled'));
-create domain run_trigger as text constraint runs_trigger_check check (value in ('submit', 'regenerate'));
-create domain run_operation_set as text constraint runs_operation_set_check
-  check (value in ('none', 'lifecycle', 'progress'));
 
 create table runs (
   id text not null,
@@ -138,15 +139,7 @@ create table runs (
   updated_at timestamptz not null default clock_timestamp(),
   started_at timestamptz,
   ended_at timestamptz,
-  foreign key (tenant_id, session_id) references sessions on delete cascade,
-  constraint ended_is_terminal check ((ended_at is not null) = (state in ('completed', 'failed', 'cancelled'))),
-  constraint waiting_is_queued check (ready or state = 'queued'),
-  constraint begun_was_claimed check (state = 'queued' or attempt >= 1),
-  constraint due_is_ready check (due_at is null or (ready and state in ('queued', 'running'))),
-  constraint ended_keeps_no_context check (
-    ended_at is null or (context is null and request_tools is null and request_options is null)),
-  constraint interrupted_goes_on check (interrupted_at is null or state <> 'suspended'),
-  constraint steering_waits check (steers is null or (state = 'queued' and not ready))
+  foreign key (tenant_id, session_id) references sessions on delete cascade
 );
 
 -- Lists of runs, the last admitted first: ids sort by time. Without those of a rare state, an agent or a user, whoever
@@ -265,4 +258,4 @@ create index api_keys_of_tenant on api_keys (tenant_id, created_at);
 -- migrate:down
 
 drop table api_keys, artifacts, approvals, run_failures, run_losses, runs, messages, sessions, tenants;
-drop domain run_operation_set, run_trigger, run_state;
+drop domain message_role, run_operation_set, run_trigger, run_state;

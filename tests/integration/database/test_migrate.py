@@ -189,12 +189,13 @@ async def test_no_other_transition_can_be_written(database: Connection, before: 
         ("ready = false", "waiting_is_queued"),
         ("attempt = 0", "begun_was_claimed"),
         ("state = 'suspended', interrupted_at = now()", "interrupted_goes_on"),
+        ("state = 'completed', ended_at = now(), due_at = now()", "due_is_ready"),
         ("state = 'completed', ended_at = now(), context = 'c'", "ended_keeps_no_context"),
+        ("steers = 'other'", "steering_waits"),
     ],
 )
 async def test_a_run_is_never_half_in_a_state(database: Connection, assignment: str, constraint: str) -> None:
     await store_run(database, State.RUNNING)
-    await database.execute("alter table runs disable trigger lifecycle")
     with pytest.raises(asyncpg.CheckViolationError, match=constraint):
         await database.execute(f"update runs set {assignment}")  # noqa: S608
 
