@@ -34,23 +34,33 @@ $$;
 create trigger forks before insert on sessions
   for each row when (new.forked_from is not null) execute function limit_forks();
 
+-- Lock a session, and find the position of a message in it.
+create function lock_position(p_tenant text, p_user text, p_session text, p_message text) returns bigint
+language plpgsql as $$
+declare
+  found_at bigint;
+begin
+  if not lock_session(p_tenant, p_user, p_session) then
+    perform refuse('RJ404', 'there is no such session');
+  end if;
+  select position into found_at from messages
+  where tenant_id = p_tenant and session_id = p_session and id = p_message;
+  if not found then
+    perform refuse('RJ404', 'there is no such message in the session');
+  end if;
+  return found_at;
+end
+$$;
+
 -- Copies messages with their ids and positions, but without their runs.
 create function fork_session(p_tenant text, p_user text, p_session text, p_message text, p_into text) returns json
 language plpgsql as $$
 declare
   source sessions;
   made sessions;
-  cut bigint;
+  cut bigint := lock_position(p_tenant, p_user, p_session, p_message);
   bytes bigint;
 begin
-  if not lock_session(p_tenant, p_user, p_session) then
-    perform refuse('RJ404', 'there is no such session');
-  end if;
-  select position into cut from messages
-  where tenant_id = p_tenant and session_id = p_session and id = p_message;
-  if not found then
-    perform refuse('RJ404', 'there is no such message in the session');
-  end if;
   select * into source from sessions where tenant_id = p_tenant and id = p_session;
   insert into sessions (
     tenant_id, id, agent, user_id, title, metadata, next_position, forked_from, forked_before)
@@ -82,16 +92,8 @@ $$;
 create function rewind_session(p_tenant text, p_user text, p_session text, p_message text) returns json
 language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
-  kept bigint;
+  kept bigint := lock_position(p_tenant, p_user, p_session, p_message);
 begin
-  if not lock_session(p_tenant, p_user, p_session) then
-    perform refuse('RJ404', 'there is no such session');
-  end if;
-  select position into kept from messages
-  where tenant_id = p_tenant and session_id = p_session and id = p_message;
-  if not found then
-    perform refuse('RJ404', 'there is no such message in the session');
-  end if;
   perform apply_when_busy(p_tenant, p_session, 'reject', kept + 1);
   return (select thread_json(s) from sessions s where tenant_id = p_tenant and id = p_session);
 end
@@ -101,4 +103,4 @@ $$;
 
 drop function rewind_session, fork_session;
 drop trigger forks on sessions;
-drop function limit_forks, is_fork;
+drop function lock_position, limit_forks, is_fork;
