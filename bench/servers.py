@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -67,8 +68,10 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def run_process(*command: str, stderr: int | None = None) -> AsyncIterator[Process]:
-    """Run a command. At the end it gets SIGTERM."""
+async def run_process(
+    *command: str, stderr: int | None = None, end: signal.Signals = signal.SIGTERM
+) -> AsyncIterator[Process]:
+    """Run a command. At the end it gets the signal `end`."""
     child = await asyncio.create_subprocess_exec(
         *DIE_WITH_PARENT, *command, stdin=PIPE, stdout=PIPE, stderr=stderr
     )
@@ -76,7 +79,7 @@ async def run_process(*command: str, stderr: int | None = None) -> AsyncIterator
         yield child
     finally:
         if child.returncode is None:
-            child.terminate()
+            child.send_signal(end)
         try:
             async with asyncio.timeout(END_TIMEOUT_S):
                 await child.wait()
@@ -85,9 +88,11 @@ async def run_process(*command: str, stderr: int | None = None) -> AsyncIterator
             raise
 
 
-def run_python(*arguments: str, stderr: int | None = None) -> AbstractAsyncContextManager[Process]:
-    """Run Python with arguments. At the end it gets SIGTERM."""
-    return run_process(sys.executable, *arguments, stderr=stderr)
+def run_python(
+    *arguments: str, stderr: int | None = None, end: signal.Signals = signal.SIGTERM
+) -> AbstractAsyncContextManager[Process]:
+    """Run Python with arguments. At the end it gets the signal `end`."""
+    return run_process(sys.executable, *arguments, stderr=stderr, end=end)
 
 
 @contextmanager
@@ -178,9 +183,11 @@ async def run_rejoin(provider: Running) -> AsyncIterator[Backend]:
 
 @asynccontextmanager
 async def run_baseline(module: str = "bench.aiohttp_baseline") -> AsyncIterator[Running]:
-    """The baseline `bare`, or another server module whose only argument is its port."""
+    """The baseline `bare`, or another server module whose only argument is its port. It keeps nothing, and is
+    killed at the end: to end the streams of a thousand silent answers takes it longer than anybody waits.
+    """
     port = free_port()
-    async with run_python("-m", module, str(port)) as child:
+    async with run_python("-m", module, str(port), end=signal.SIGKILL) as child:
         base = f"http://127.0.0.1:{port}"
         await wait_until_ready(base, child)
         yield Running(base, child.pid)
