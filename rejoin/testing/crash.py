@@ -73,6 +73,10 @@ class CrashingRunLog:
         """See `RunLog`."""
         await self._log.expect(run)
 
+    async def forget(self, run: RunId) -> None:
+        """See `RunLog`."""
+        await self._log.forget(run)
+
     def follow(self, run: RunId) -> AbstractAsyncContextManager[LiveSubscription]:
         """See `RunLog`."""
         return self._log.follow(run)

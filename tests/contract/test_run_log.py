@@ -357,6 +357,18 @@ async def test_an_expected_run_is_followed_from_its_first_record(
             assert seen == [*before, *after]
 
 
+@pytest.mark.parametrize("followed", [False, True])
+async def test_a_run_that_nobody_will_follow_is_forgotten_and_one_that_somebody_follows_is_not(
+    log: RunLog, other: RunLog, run: RunId, *, followed: bool
+) -> None:
+    await other.expect(run)
+    if not followed:
+        await other.forget(run)
+    async with open_log_tail(other, run) as tail:
+        await other.forget(run)
+        assert await write(log, run, b"x") == await tail.next(SOON_S)
+
+
 # --------------------------------------------------------------------------------- of the real one alone
 
 

@@ -232,10 +232,15 @@ class LiveFeeds:
     async def _drop_expected(self, now_s: float) -> None:
         """Make room for one, and drop those that nobody has followed in time."""
         while self._expected:
-            run, (reader, since_s) = next(iter(self._expected.items()))
+            run, (_, since_s) = next(iter(self._expected.items()))
             if len(self._expected) < EXPECTED_MAX and now_s - since_s < EXPECTED_S:
                 return
-            del self._expected[run]
+            await self.forget(run)
+
+    async def forget(self, run: RunId) -> None:
+        """See `RunLog`."""
+        if (expected := self._expected.pop(run, None)) is not None:
+            reader, _ = expected
             await self.leave(run, reader)
 
     def follow(self, run: RunId, tag: int) -> "FollowedRun":

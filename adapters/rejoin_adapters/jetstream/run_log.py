@@ -239,6 +239,10 @@ class JetStreamRunLog:
         """See `RunLog`."""
         await self._feeds.expect(run, tagged(run, 0))
 
+    async def forget(self, run: RunId) -> None:
+        """See `RunLog`."""
+        await self._feeds.forget(run)
+
     def follow(self, run: RunId) -> AbstractAsyncContextManager[LiveReader]:
         """See `RunLog`. All readers of one run in this process share one subscription."""
         return self._feeds.follow(run, tagged(run, 0))

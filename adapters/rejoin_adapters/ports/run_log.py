@@ -112,6 +112,10 @@ class RunLog(Protocol):
         """
         ...
 
+    async def forget(self, run: RunId) -> None:
+        """Nobody will follow a run that is expected. Has no effect if somebody follows it."""
+        ...
+
     def follow(self, run: RunId) -> AbstractAsyncContextManager[LiveSubscription]:
         """Subscribe to a run. Every append after entering the context is either delivered or `lost`."""
         ...

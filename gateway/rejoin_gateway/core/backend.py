@@ -174,7 +174,13 @@ class Backend(msgspec.Struct, frozen=True):
             request_options=options,
             trace=tracing.current_trace(),
         )
-        admitted = await self.store.admit(admission)
+        try:
+            admitted = await self.store.admit(admission)
+        except BaseException:
+            await self.log.forget(run)
+            raise
+        if admitted.run.id != run or admitted.run.steers is not None:  # another run's stream has the answer
+            await self.log.forget(run)
         await self._publish_admitted(admitted)
         return admitted.run
 

@@ -108,6 +108,29 @@ async def test_a_client_that_leaves_does_not_stop_its_run(system: LocalSystem) -
     assert not system.feeds(0)
 
 
+async def test_a_request_whose_answer_another_stream_has_follows_no_run(system: LocalSystem) -> None:
+    """One that is repeated, is refused, steers a run or wants no stream: a gateway follows before it stores."""
+    base, session = await system.gateway(), system.fresh("s")
+    await system.runner()
+    first = system.chat(session, "count 200 every 10 ms")
+    async with system.http.post(f"{base}/api/chat", json=first) as answer:
+        await answer.content.readany()
+        assert len(system.feeds(0)) == 1
+        changed = {**first, "messages": [{**first["messages"][0], "parts": [{"type": "text", "text": "x"}]}]}
+        assert (await system.post(base, changed)).status == 409
+        message = {"id": system.fresh("u"), "role": "user", "parts": [{"type": "text", "text": "faster"}]}
+        steering = {"message": message, "whenBusy": "steer"}
+        async with system.http.post(f"{base}/api/agents/{system.agent}/{session}", json=steering) as accepted:
+            assert (await accepted.json())["steering"] is True
+        assert len(system.feeds(0)) == 1
+    wanted = {"model": system.agent, "input": "count 1", "background": True}
+    async with system.http.post(f"{base}/v1/responses", json=wanted) as accepted:
+        assert accepted.status == 200
+    await wait_until(lambda: not system.feeds(0), "the end of the stream of the client that has left")
+    assert (await system.post(base, first)).complete
+    assert not system.feeds(0)
+
+
 @pytest.mark.feature("F89")
 async def test_a_client_that_stops_reading_costs_little_and_misses_nothing(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch

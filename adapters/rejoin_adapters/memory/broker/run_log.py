@@ -90,6 +90,9 @@ class MemoryRunLog:
     async def expect(self, run: RunId) -> None:
         """See `RunLog`. To read costs nothing here."""
 
+    async def forget(self, run: RunId) -> None:
+        """See `RunLog`."""
+
     @asynccontextmanager
     async def follow(self, run: RunId) -> AsyncIterator[LiveReader]:
         """See `RunLog`."""
