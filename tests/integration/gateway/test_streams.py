@@ -109,7 +109,7 @@ async def test_a_client_that_leaves_does_not_stop_its_run(system: LocalSystem) -
 
 
 async def test_a_request_whose_answer_another_stream_has_follows_no_run(system: LocalSystem) -> None:
-    """One that is repeated, is refused, steers a run or wants no stream: a gateway follows before it stores."""
+    """One that is repeated, is refused, steers or wants no stream: a gateway follows before it stores."""
     base, session = await system.gateway(), system.fresh("s")
     await system.runner()
     first = system.chat(session, "count 200 every 10 ms")
