@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "rows.md"
-FEATURES = [f"F{number}" for number in range(1, 122)]
+FEATURES = [f"F{number}" for number in range(1, 124)]
 LINE = re.compile(r"\| (?P<feature>F\d+) \| (?P<description>.*?) \| (?P<files>.*?) \|")
 MARK = "pytest.mark.feature"
 OPEN = "**open**"

@@ -47,6 +47,7 @@ from rejoin_runner.models.providers.provider import ProviderConnections, open_mo
 from rejoin_runner.models.providers.request_rules import check_tools
 from rejoin_runner.run import tool_calls
 from rejoin_runner.run.metrics import RunnerMetrics
+from rejoin_runner.run.model_calls import CallRecorder
 from rejoin_runner.settings import RunnerSettings
 from rejoin_runner.tools import thread_calls
 from rejoin_runner.worker.configuration import (
@@ -102,7 +103,7 @@ async def open_worker(
             WorkerPorts(
                 store=store,
                 run_log=run_log,
-                model_calls=_open_call_log(settings, run_log),
+                recorder=_open_recorder(settings, run_log, sealer),
                 queue=JetStreamRunQueue(queue, _stream_settings(settings)),
                 control=NatsRunControl(queue),
                 registry=JetStreamAgentRegistry(queue),
@@ -136,11 +137,13 @@ async def _open_prices(settings: RunnerSettings, agents: Sequence[Agent]) -> Pri
     return prices
 
 
-def _open_call_log(settings: RunnerSettings, run_log: JetStreamRunLog) -> JetStreamRunLog | None:
+def _open_recorder(
+    settings: RunnerSettings, run_log: JetStreamRunLog, sealer: Sealer | None
+) -> CallRecorder | None:
     if not settings.record_model_calls:
         return None
     log.warning("model_calls_recorded", encrypted=bool(settings.context_encryption_keys))
-    return run_log
+    return CallRecorder(run_log, sealer, settings.recorded_bytes_max, time.monotonic)
 
 
 def _stream_settings(settings: RunnerSettings) -> setup.StreamSettings:

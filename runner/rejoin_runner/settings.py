@@ -55,6 +55,10 @@ class RunnerSettings(LimitSettings, frozen=True, kw_only=True):
     """Record the body of each request to a model and the raw answer, for the inspector. The records hold what
     users and tools say: see [recorded model calls](console.md#recorded-model-calls).
     """
+    recorded_bytes_max: int = 256 * 1024 * 1024
+    """Bytes of such records that this runner stores of one tenant in an hour. Beyond them it records of a
+    call its address, status and sizes, without the texts.
+    """
     context_encryption_keys: str | None = None
     """The keys that encrypt request contexts, `id:base64,…`: the same as the gateways'."""
     webhook_timeout_s: float = 15.0

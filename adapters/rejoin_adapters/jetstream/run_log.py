@@ -16,7 +16,7 @@ import structlog
 from rejoin_adapters.jetstream.live_feed import LiveFeeds, LiveReader, parse_record
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection
-from rejoin_adapters.ports.run_log import LogPage, StoredCalls
+from rejoin_adapters.ports.run_log import CALLS_READ_BYTES_MAX, PAGE_CALLS, LogPage, StoredCalls
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Fenced, Invalid, Unavailable
 from rejoin_protocol.ids import RunId, shard_of
@@ -34,9 +34,6 @@ PAGE_RECORDS = 256
 """Records of a whole page."""
 PAGE_SEGMENTS = 12
 """Segments of a page."""
-PAGE_CALLS = 16
-CALLS_READ_BYTES_MAX = 1024 * 1024
-"""Recorded calls of a page, and their bytes."""
 APPEND_RETRY_FIRST_S = 0.05
 APPEND_RETRY_MAX_S = 0.5
 
@@ -170,15 +167,18 @@ class JetStreamRunLog:
         with suppress(Unavailable, Invalid):  # without the segment, readers read the records themselves
             await self._api_connection.send(self._names.segments(run), segment.pack(records))
 
-    async def add_model_call(self, run: RunId, stored: bytes) -> None:
+    async def add_model_call(self, run: RunId, step: int, stored: bytes) -> None:
         """See `RunLog`."""
-        with suppress(Unavailable, Invalid):
-            await self._api_connection.send(self._names.model_calls(run), stored)
+        with suppress(Unavailable):
+            await self._api_connection.send(self._names.model_calls(run, step), stored)
 
-    async def model_calls(self, run: RunId, *, after: int) -> StoredCalls:
+    async def model_calls(
+        self, run: RunId, *, after: int, step: int | None = None, records_max: int | None = None
+    ) -> StoredCalls:
         """See `RunLog`."""
-        subject = self._names.model_calls(run)
-        messages, pending = await self._get(run, subject, after, PAGE_CALLS, CALLS_READ_BYTES_MAX)
+        names, batch = self._names, min(records_max or PAGE_CALLS, PAGE_CALLS)
+        subject = names.model_calls_of_run(run) if step is None else names.model_calls(run, step)
+        messages, pending = await self._get(run, subject, after, batch, CALLS_READ_BYTES_MAX)
         last = int(messages[-1].header(subjects.SEQUENCE) or 0) if messages else 0
         return StoredCalls([message.data for message in messages], tagged(run, last) if pending else 0)
 

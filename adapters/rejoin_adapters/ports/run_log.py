@@ -9,6 +9,10 @@ import msgspec
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Record
 
+PAGE_CALLS = 16
+CALLS_READ_BYTES_MAX = 1024 * 1024
+"""Records of models' calls on a page, and their bytes: the last one may exceed them."""
+
 
 class LogPage(msgspec.Struct, frozen=True):
     """Consecutive records of one log. `more`: whether further records were stored when the page was read.
@@ -21,8 +25,8 @@ class LogPage(msgspec.Struct, frozen=True):
 
 
 class StoredCalls(msgspec.Struct, frozen=True):
-    """A page of a run's recorded calls of models, as they are stored. `next`: the `after` of the following
-    page; 0 on the last one.
+    """A page of the records of a run's calls of models, as they are stored. `next`: the `after` of the
+    following page; 0 on the last one.
     """
 
     calls: Sequence[bytes]
@@ -79,12 +83,19 @@ class RunLog(Protocol):
         """
         ...
 
-    async def add_model_call(self, run: RunId, stored: bytes) -> None:
-        """Store a recorded call of a model beside the log. Does not wait, and does not report a failure."""
+    async def add_model_call(self, run: RunId, step: int, stored: bytes) -> None:
+        """Store a record of a call of a model beside the log. Does not wait, and reports no failure but one:
+        raises `Invalid` if the broker takes no message of this size.
+        """
         ...
 
-    async def model_calls(self, run: RunId, *, after: int) -> StoredCalls:
-        """Read the recorded calls of models behind sequence `after`, oldest first."""
+    async def model_calls(
+        self, run: RunId, *, after: int, step: int | None = None, records_max: int | None = None
+    ) -> StoredCalls:
+        """Read the records of calls of models behind sequence `after`, oldest first: of one step, or of all.
+        At most `records_max`, by default as many as one read returns; not more than the last one makes a
+        page larger than `CALLS_READ_BYTES_MAX`.
+        """
         ...
 
     async def has_records_after(self, run: RunId, *, after: int) -> bool:

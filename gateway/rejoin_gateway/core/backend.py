@@ -47,7 +47,7 @@ from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, ApprovalId, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log import model_call
-from rejoin_protocol.log.model_call import RecordedCall
+from rejoin_protocol.log.model_call import RecordedAnswer, RecordedRequest
 from rejoin_protocol.log.record import OperationSet, View
 from rejoin_protocol.request_options import RequestOptions
 from rejoin_protocol.request_tools import RequestTool
@@ -70,11 +70,12 @@ class Steered(msgspec.Struct, frozen=True):
 
 
 class ModelCallPage(msgspec.Struct, frozen=True):
-    """Recorded calls of models, oldest first. `unreadable`: calls that this gateway's keys do not decrypt.
+    """Records of calls of models, oldest first: of each call its request, and behind it its answer once there
+    is one, on this page or a following one. `unreadable`: records that this gateway's keys do not decrypt.
     `next`: the `after` of the following page; 0 on the last one.
     """
 
-    calls: Sequence[RecordedCall]
+    records: Sequence[RecordedRequest | RecordedAnswer]
     unreadable: int
     next: int
 
@@ -249,12 +250,12 @@ class Backend(msgspec.Struct, frozen=True):
         urls = self.file_urls
         return messages if urls is None else [urls.with_urls(message, owner.tenant) for message in messages]
 
-    async def model_calls(self, run: Run, *, after: int) -> ModelCallPage:
-        """A page of the recorded calls of a run's models behind sequence `after`."""
-        page = await self.log.model_calls(run.id, after=after)
+    async def model_calls(self, run: Run, *, after: int, step: int | None, records_max: int) -> ModelCallPage:
+        """A page of the records of a run's models behind sequence `after`: of one step, or of all."""
+        page = await self.log.model_calls(run.id, after=after, step=step, records_max=records_max)
         found = [model_call.unpack(one, self.sealer, run.owner.tenant, run.id) for one in page.calls]
-        calls = [call for call in found if call is not None]
-        return ModelCallPage(calls, len(found) - len(calls), page.next)
+        records = [record for record in found if record is not None]
+        return ModelCallPage(records, len(found) - len(records), page.next)
 
     async def given_answers(self, run: Run) -> list[bytes]:
         """The events of answers that a run was given while it waits for others, as JSON."""

@@ -166,17 +166,21 @@ class BrokerNames(msgspec.Struct, frozen=True):
         """Filter of a shard's segments."""
         return self._sharded("run", shard, "*.segments")
 
-    def model_calls(self, run: RunId) -> str:
-        """Subject of a run's recorded calls of models."""
-        return self._sharded("run", shard_of(run), f"{run}.calls")
+    def model_calls(self, run: RunId, step: int) -> str:
+        """Subject of the recorded calls of models of a run's step."""
+        return self._sharded("run", shard_of(run), f"{run}.calls.{step}")
+
+    def model_calls_of_run(self, run: RunId) -> str:
+        """Filter of the recorded calls of all steps of a run."""
+        return self._sharded("run", shard_of(run), f"{run}.calls.*")
 
     def model_calls_subjects(self, shard: int = 0) -> str:
         """Filter of a shard's recorded calls of models."""
-        return self._sharded("run", shard, "*.calls")
+        return self._sharded("run", shard, "*.calls.*")
 
     def run_messages(self, run: RunId) -> str:
         """Filter of all messages of a run: records, segments, recorded calls of models."""
-        return self._sharded("run", shard_of(run), f"{run}.*")
+        return self._sharded("run", shard_of(run), f"{run}.>")
 
     def live(self, run: RunId) -> str:
         """Subject on which a run's appends are republished."""

@@ -11,20 +11,23 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from rejoin_protocol.log.model_call import CALL_TEXT_BYTES_MAX, Exchange
+from rejoin_protocol.log.model_call import CALL_TEXT_BYTES_MAX, ReceivedAnswer, SentRequest
 
 if TYPE_CHECKING:
     from yarl import URL
 
-type OnExchange = Callable[[Exchange], None]
+type OnAnswer = Callable[[ReceivedAnswer], None]
+type OnRequest = Callable[[SentRequest], OnAnswer]
 
-_recorder: ContextVar[OnExchange | None] = ContextVar("model_call_recorder", default=None)
+_recorder: ContextVar[OnRequest | None] = ContextVar("model_call_recorder", default=None)
 
 
 @contextmanager
-def recording(on_exchange: OnExchange | None) -> Iterator[None]:
-    """Report the requests of the block, each once it is over. None: report nothing."""
-    token = _recorder.set(on_exchange)
+def recording(on_request: OnRequest | None) -> Iterator[None]:
+    """Report the requests of the block, each when it is sent, and its answer once it is over to what the
+    first report returns. None: report nothing.
+    """
+    token = _recorder.set(on_request)
     try:
         yield
     finally:
@@ -40,24 +43,27 @@ class ReportedRequest:
     """A request that is being sent and answered."""
 
     def __init__(self) -> None:
-        self._on_exchange = _recorder.get()
-        self._url = ""
-        self._request = b""
-        self._request_bytes = 0
+        self._on_request = _recorder.get()
+        self._on_answer: OnAnswer | None = None
         self._status: int | None = None
         self._answer = bytearray()
         self._answer_bytes = 0
-        self._started_s = time.time()
         self._clock_s = time.monotonic()
 
     def sent(self, url: "URL", body: bytes) -> None:
-        """The request leaves. Keeps of it what is recorded: not the rest of a large body, not the query and
+        """The request leaves. Reports what is recorded of it: not the rest of a large body, not the query and
         the user of the address, which may be keys.
         """
-        if self._on_exchange is None:
+        if self._on_request is None:
             return
-        self._url = str(url.with_query(None).with_user(None))
-        self._request, self._request_bytes = body[:CALL_TEXT_BYTES_MAX], len(body)
+        self._on_answer = self._on_request(
+            SentRequest(
+                url=str(url.with_query(None).with_user(None)),
+                started_at_ms=int(time.time() * 1000),
+                text=_text(body[:CALL_TEXT_BYTES_MAX]),
+                bytes=len(body),
+            )
+        )
 
     def answered(self, status: int) -> None:
         """The head of the answer has come."""
@@ -65,26 +71,22 @@ class ReportedRequest:
 
     def received(self, data: bytes) -> None:
         """A piece of the answer has come."""
-        if self._on_exchange is None:
+        if self._on_answer is None:
             return
         self._answer_bytes += len(data)
         self._answer += data[: CALL_TEXT_BYTES_MAX - len(self._answer)]
 
     def end(self) -> None:
         """The request is over, however it has ended. A second call does nothing."""
-        report, self._on_exchange = self._on_exchange, None
-        if report is None or not self._url:
+        report, self._on_answer = self._on_answer, None
+        if report is None:
             return
         report(
-            Exchange(
-                url=self._url,
+            ReceivedAnswer(
                 status=self._status,
-                started_at_ms=int(self._started_s * 1000),
                 duration_ms=int((time.monotonic() - self._clock_s) * 1000),
-                request=_text(self._request),
-                request_bytes=self._request_bytes,
-                answer=_text(self._answer),
-                answer_bytes=self._answer_bytes,
+                text=_text(self._answer),
+                bytes=self._answer_bytes,
             )
         )
 

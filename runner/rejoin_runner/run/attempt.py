@@ -5,6 +5,7 @@ Decides nothing and orders nothing: `executor` starts and ends the run, `model_s
 """
 
 from collections.abc import Callable, Coroutine, Mapping
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from rejoin_adapters.process.background import DetachedTasks
 from rejoin_adapters.store_types import Claim
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.log.model_call import RecordedCall
+from rejoin_protocol.log.model_call import RecordedPart
 from rejoin_protocol.log.record import Audience
 from rejoin_protocol.money import to_usd
 from rejoin_runner.agent.agent import Agent
@@ -45,7 +46,7 @@ RUN_ERROR_CHARS_MAX = 16_384
 DETAIL_BYTES_MAX = 65_536
 """The size of one value in an operation."""
 
-type StoreCall = Callable[[RecordedCall], Coroutine[Any, Any, None]]
+type StoreCall = Callable[[RecordedPart], Coroutine[Any, Any, None]]
 
 log = structlog.get_logger("rejoin.run")
 
@@ -85,7 +86,8 @@ class Attempt:
         self.files = files
         self.metrics = metrics
         self.store_call = store_call
-        """Records a call of a model. None: calls are not recorded."""
+        """Stores a record of a model's call. None: calls are not recorded."""
+        self.call_numbers = count(1)
         self._prices = prices or Prices({})
         self.writer = EventWriter(journal, team.head.text_interval_s)
         self.now_ms = now_ms

@@ -25,6 +25,7 @@ from rejoin_runner.agent.team import AgentTeam, build_team
 from rejoin_runner.mcp.toolbox import ServerTools
 from rejoin_runner.models.model import Model
 from rejoin_runner.models.prices import Prices
+from rejoin_runner.run.model_calls import CallRecorder
 from rejoin_runner.tools.output_port import ArtifactStore
 
 
@@ -101,9 +102,9 @@ class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
     run_counts: RunCounts | None = None
     """Deletes old usage."""
     sealer: Sealer | None = None
-    """Decrypts the context of a request, and encrypts recorded calls of models."""
-    model_calls: RunLog | None = None
-    """Where calls of models are recorded. None: they are not recorded."""
+    """Decrypts the context of a request."""
+    recorder: CallRecorder | None = None
+    """Records calls of models. None: they are not recorded."""
     prices: Prices | None = None
     """None: the runner knows the prices of the package alone."""
     reports: ProcessReports | None = None

@@ -30,14 +30,12 @@ from rejoin_protocol.errors import Fenced, RejoinError, Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.limits import HISTORIES_BYTES_MAX, LARGE_HISTORY_BYTES
-from rejoin_protocol.log import model_call
-from rejoin_protocol.log.model_call import RecordedCall
 from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.next_action.run_state import RunState
 from rejoin_runner.next_action.suspicion import Suspicion, failed_attempts, judge
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run import executor, instrumentation
-from rejoin_runner.run.attempt import Attempt, StoreCall
+from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.run.executor import HandedOver, RunExecutor
 from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.run.model_files import FileInliningModel
@@ -284,7 +282,7 @@ class DeliveryExecutor:
             files=files,
             metrics=self._metrics,
             prices=self._ports.prices,
-            store_call=self._call_store(claim.run),
+            store_call=None if (recorder := self._ports.recorder) is None else recorder.store_of(claim.run),
             now_ms=self._now_ms,
         )
         run = RunExecutor(
@@ -302,16 +300,6 @@ class DeliveryExecutor:
             await run.fail(context_error)
         with instrumentation.invocation(attempt, ordinary=(HandedOver, Fenced)):
             return await run.execute()
-
-    def _call_store(self, run: Run) -> StoreCall | None:
-        log, sealer, tenant = self._ports.model_calls, self._ports.sealer, run.owner.tenant
-        if log is None:
-            return None
-
-        async def store(call: RecordedCall) -> None:
-            await log.add_model_call(run.id, model_call.pack(call, sealer, tenant, run.id))
-
-        return store
 
     async def _take_over(self, claim: Claim, state: RunState) -> Journal:
         """Append to the log as the new attempt, so that no earlier attempt can append. `state` has read the

@@ -199,7 +199,7 @@ async def record_call(system: LocalSystem, run: RunId, user: str) -> None:
     async with nats_connection.connect(system.nats_url, "recorder") as connection:
         log = JetStreamRunLog(connection, connection)
         for stored in (msgspec.json.encode({"request": f"asked by {user}"}), b"\x01encrypted"):
-            await log.add_model_call(run, stored)
+            await log.add_model_call(run, 1, stored)
 
 
 async def add_rows(system: LocalSystem, user: str, session: str) -> None:

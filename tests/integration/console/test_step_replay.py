@@ -55,6 +55,7 @@ def agent(system: LocalSystem, ran: Counter[str]) -> Agent:
     return scripted_agent(system.agent, THREE_STEPS, tools=build_tools(count_into(ran))[:2])
 
 
+@pytest.mark.feature("F122")
 @pytest.mark.parametrize(
     ("step", "again"),
     [(1, {"look": 2, "stamp": 2}), (2, {"look": 1, "stamp": 2}), (3, {"look": 1, "stamp": 1})],
@@ -81,6 +82,7 @@ async def test_the_steps_before_are_given_and_the_agent_goes_on(
     assert (listed["state"], listed["usage"]["outputTokens"]) == ("completed", 10 * (4 - step))
 
 
+@pytest.mark.feature("F122")
 async def test_the_same_key_again_returns_the_same_run(system: LocalSystem, agent: Agent) -> None:
     base = await system.gateway()
     await system.runner([agent])

@@ -4,22 +4,24 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from rejoin_adapters.jetstream.live_feed import LiveReader
-from rejoin_adapters.jetstream.run_log import LOG_READ_BYTES_MAX, PAGE_CALLS, PAGE_RECORDS
-from rejoin_adapters.ports.run_log import LogPage, StoredCalls
-from rejoin_protocol.errors import Fenced
+from rejoin_adapters.jetstream.run_log import LOG_READ_BYTES_MAX, PAGE_RECORDS
+from rejoin_adapters.ports.run_log import CALLS_READ_BYTES_MAX, PAGE_CALLS, LogPage, StoredCalls
+from rejoin_protocol.errors import Fenced, Invalid
 from rejoin_protocol.ids import RunId
+from rejoin_protocol.limits import MIB
 from rejoin_protocol.log import segment
 from rejoin_protocol.log.record import Head, Record
 
 
 class MemoryRunLog:
-    """`RunLog` in memory."""
+    """`RunLog` in memory. `payload_bytes_max`: of a message, as a broker has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, payload_bytes_max: int = 2 * MIB) -> None:
+        self._payload_bytes_max = payload_bytes_max
         self._owners: list[RunId | None] = []
         self._records: dict[RunId, list[Record]] = {}
         self._segments: dict[RunId, list[bytes]] = {}
-        self._model_calls: dict[RunId, list[tuple[int, bytes]]] = {}
+        self._model_calls: dict[RunId, list[tuple[int, int, bytes]]] = {}
         self._readers: dict[RunId, set[LiveReader]] = {}
 
     async def append(self, run: RunId, head: Head, payload: bytes) -> int:
@@ -56,16 +58,29 @@ class MemoryRunLog:
         self._owners.append(None)
         self._segments.setdefault(run, []).append(segment.pack(records))
 
-    async def add_model_call(self, run: RunId, stored: bytes) -> None:
+    async def add_model_call(self, run: RunId, step: int, stored: bytes) -> None:
         """See `RunLog`."""
+        if len(stored) > self._payload_bytes_max:
+            raise Invalid("the message is larger than the broker accepts")
         self._owners.append(None)
-        self._model_calls.setdefault(run, []).append((len(self._owners), stored))
+        self._model_calls.setdefault(run, []).append((len(self._owners), step, stored))
 
-    async def model_calls(self, run: RunId, *, after: int) -> StoredCalls:
+    async def model_calls(
+        self, run: RunId, *, after: int, step: int | None = None, records_max: int | None = None
+    ) -> StoredCalls:
         """See `RunLog`."""
-        calls = [call for call in self._model_calls.get(run, ()) if call[0] > after]
-        page = calls[:PAGE_CALLS]
-        return StoredCalls([stored for _, stored in page], page[-1][0] if len(calls) > len(page) else 0)
+        wanted = [
+            (sequence, stored)
+            for sequence, of, stored in self._model_calls.get(run, ())
+            if sequence > after and step in {None, of}
+        ]
+        page: list[bytes] = []
+        for sequence, stored in wanted:
+            page.append(stored)
+            is_full = len(page) == min(records_max or PAGE_CALLS, PAGE_CALLS)
+            if is_full or sum(map(len, page)) >= CALLS_READ_BYTES_MAX:
+                return StoredCalls(page, sequence if len(page) < len(wanted) else 0)
+        return StoredCalls(page, 0)
 
     async def has_records_after(self, run: RunId, *, after: int) -> bool:
         """See `RunLog`."""

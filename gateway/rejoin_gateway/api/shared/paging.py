@@ -53,6 +53,11 @@ def parse_after(request: web.Request) -> int:
     return int(text)
 
 
+def parse_number_if_given(request: web.Request, name: str, value_max: int) -> int | None:
+    """A query parameter from 1 to `value_max`; None without it. Raises `Invalid`."""
+    return _parse_number(request, name, 1, value_max) if name in request.query else None
+
+
 def parse_page(request: web.Request, limit: int) -> int:
     """The query parameter `page`: 1 if there is none. Raises `Invalid` beyond `NUMBERED_MAX` entries."""
     return _parse_number(request, "page", 1, max(1, NUMBERED_MAX // limit))

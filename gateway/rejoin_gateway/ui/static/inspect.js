@@ -5,7 +5,7 @@ import { change, once } from './console.js';
 import { $, arrange, h, Kept, themeSwitch, write } from './dom.js';
 import { Fold } from './fold.js';
 import { Messages } from './message.js';
-import { callElement, readCalls } from './model_calls.js';
+import { stepCalls } from './model_calls.js';
 import { paintTimeline, Run } from './run.js';
 import { facts, pause } from './timeline.js';
 import { duration } from './times.js';
@@ -52,8 +52,7 @@ function inspect(id) {
     if (!$('whose').textContent) paintOthers(mine);
     refresh();
     if (mine.isBusy) return;
-    await Promise.all([paintFeedback(mine), loadCalls(mine)]);
-    refresh();
+    await paintFeedback(mine);
   });
 }
 
@@ -81,20 +80,11 @@ async function paintOthers({ id, session }) {
 
 // ---- steps
 
-let calls = []; // of models, as far as they were recorded
-
-async function loadCalls({ id }) {
-  const found = await readCalls(id).catch(() => null); // the key may lack the scope admin
-  calls = found?.calls ?? [];
-  const hidden = found?.unreadable ? `${found.unreadable} recorded calls of models cannot be decrypted with the keys of this gateway.` : '';
-  write($('recorded'), hidden || (found && !calls.length ? 'No call of a model was recorded: runners with REJOIN_RECORD_MODEL_CALLS=true record what a model over HTTP is asked and answers.' : ''));
-}
-
 /** What stands below a step: what its model was asked, and a new run from there. */
 function below({ kind, step }) {
   if (kind !== 'step') return [];
-  const asked = calls.flatMap((call, at) => (call.step === step ? [kept.get(`call ${at}`, () => callElement(call))] : []));
-  return [kept.get(`step ${step}`, () => h('div', { className: 'again' }, h('button', { className: 'quiet', textContent: 'Replay from here', title: 'Go on from this step again, in a fork of the session. The steps before it stay as they are.', 'aria-label': `Replay from step ${step}`, onclick: once(() => replay(step)) }))), ...asked];
+  const asked = kept.get(`calls ${step}`, () => stepCalls(run.id, step));
+  return [kept.get(`step ${step}`, () => h('div', { className: 'again' }, h('button', { className: 'quiet', textContent: 'Replay from here', title: 'Go on from this step again, in a fork of the session. The steps before it stay as they are.', 'aria-label': `Replay from step ${step}`, onclick: once(() => replay(step)) }))), asked];
 }
 
 async function replay(step) {

@@ -37,7 +37,7 @@ def test_the_servers_file_is_what_the_code_renders(config: Path) -> None:
 
 def test_only_a_runner_writes_logs_and_only_it_says_what_runners_serve() -> None:
     run = RunId("r")
-    logs = NAMES.log(run), NAMES.segments(run), NAMES.model_calls(run)
+    logs = NAMES.log(run), NAMES.segments(run), NAMES.model_calls(run, 1)
     for subject in (*logs, NAMES.agent_key(AgentName("a"))):
         assert [may(role.publish, subject) for role in ROLES] == [False, True]
 

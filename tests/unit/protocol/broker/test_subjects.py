@@ -102,7 +102,7 @@ def test_each_subject_belongs_to_the_streams_of_its_shard_alone(
     for subject, filter_of in (
         (names.log(run), names.log_subjects),
         (names.segments(run), names.segments_subjects),
-        (names.model_calls(run), names.model_calls_subjects),
+        (names.model_calls(run, 3), names.model_calls_subjects),
         (names.request(agent, run, turn), names.request_subjects),
     ):
         assert matches(subject, filter_of(shard))
@@ -145,9 +145,10 @@ def test_a_runs_log_and_its_copies_are_told_apart_and_found_together(run: RunId,
     assert not matches(NAMES.segments(run), NAMES.log_subjects()), "they would be republished"
     assert matches(NAMES.segments(run), NAMES.segments_subjects())
     assert not matches(NAMES.log(run), NAMES.segments_subjects())
-    assert not matches(NAMES.model_calls(run), NAMES.log_subjects())
-    assert matches(NAMES.model_calls(run), NAMES.model_calls_subjects())
-    for subject in (NAMES.log(run), NAMES.segments(run), NAMES.model_calls(run)):
+    assert not matches(NAMES.model_calls(run, 3), NAMES.log_subjects())
+    assert matches(NAMES.model_calls(run, 3), NAMES.model_calls_subjects())
+    assert matches(NAMES.model_calls(run, 3), NAMES.model_calls_of_run(other)) == (run == other)
+    for subject in (NAMES.log(run), NAMES.segments(run), NAMES.model_calls(run, 3)):
         assert matches(subject, NAMES.run_messages(other)) == (run == other)
 
 

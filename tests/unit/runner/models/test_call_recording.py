@@ -2,8 +2,8 @@
 
 from yarl import URL
 
-from rejoin_protocol.log.model_call import CALL_TEXT_BYTES_MAX, Exchange
-from rejoin_runner.models.call_recording import ReportedRequest, recording
+from rejoin_protocol.log.model_call import CALL_TEXT_BYTES_MAX, ReceivedAnswer, SentRequest
+from rejoin_runner.models.call_recording import OnAnswer, ReportedRequest, recording
 
 ADDRESS = URL("https://user:secret@models.example/v1/chat?key=secret")
 
@@ -17,10 +17,19 @@ def test_a_request_that_nobody_records_is_not_kept() -> None:
 
 
 def test_of_a_recorded_request_the_beginning_is_kept_and_no_key() -> None:
-    seen: list[Exchange] = []
-    with recording(seen.append):
+    sent: list[SentRequest] = []
+    received: list[ReceivedAnswer] = []
+
+    def on_request(request: SentRequest) -> OnAnswer:
+        sent.append(request)
+        return received.append
+
+    with recording(on_request):
         reported = ReportedRequest()
     reported.sent(ADDRESS, b"x" * (2 * CALL_TEXT_BYTES_MAX))
+    [request] = sent
+    assert (request.url, len(request.text)) == ("https://models.example/v1/chat", CALL_TEXT_BYTES_MAX)
+    assert request.bytes == 2 * CALL_TEXT_BYTES_MAX
     for _ in range(3):
         reported.received(b"y" * CALL_TEXT_BYTES_MAX)
     assert all(
@@ -28,7 +37,9 @@ def test_of_a_recorded_request_the_beginning_is_kept_and_no_key() -> None:
     )
     reported.end()
     reported.end()
-    [one] = seen
-    assert (one.url, one.status) == ("https://models.example/v1/chat", None)
-    assert (len(one.request), one.request_bytes) == (CALL_TEXT_BYTES_MAX, 2 * CALL_TEXT_BYTES_MAX)
-    assert (len(one.answer), one.answer_bytes) == (CALL_TEXT_BYTES_MAX, 3 * CALL_TEXT_BYTES_MAX)
+    [answer] = received
+    assert (answer.status, len(answer.text), answer.bytes) == (
+        None,
+        CALL_TEXT_BYTES_MAX,
+        3 * CALL_TEXT_BYTES_MAX,
+    )
