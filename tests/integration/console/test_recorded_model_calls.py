@@ -127,7 +127,7 @@ async def test_a_call_whose_runner_was_killed_has_its_request(system: LocalSyste
         provider.queue(ProviderReply([delta(content="It is ")], ending="stall"), text("It is cold."))
         async with runner_process(
             system, tmp_path / "first", "asking_agent", PROVIDERS, **variables
-        ) as process:
+        ) as first:
             asking = asyncio.create_task(system.post(base, system.chat(session, "go")))
             await wait_until(lambda: provider.requests)
             run = await run_of(system, base, session)
