@@ -185,6 +185,10 @@ class Backend(msgspec.Struct, frozen=True):
         await self._publish_admitted(admitted)
         return admitted.run
 
+    async def forget_stream(self, run: Run) -> None:
+        """The request that has made a run wants no stream of it."""
+        await self.log.forget(run.id)
+
     async def _publish_admitted(self, admitted: Admitted) -> None:
         run = admitted.run
         log.info("run_admitted", session=run.session, run=run.id, created=admitted.created)

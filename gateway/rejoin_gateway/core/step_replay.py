@@ -57,7 +57,7 @@ async def replay_from_step(
         (),
         RequestOptions(),
     )
-    await backend.log.forget(made.id)
+    await backend.forget_stream(made)
     log.info("run_replayed", session=session.id, run=run.id, step=step, into=made.id)
     return made
 

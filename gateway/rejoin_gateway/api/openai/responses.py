@@ -140,7 +140,7 @@ async def create_response(request: web.Request) -> web.StreamResponse:
             request, admitted.replay, admitted.metadata, admitted.after, admitted.headers
         )
     if admitted.background:
-        await request.app[SERVICE].backend.log.forget(admitted.replay.run.id)
+        await request.app[SERVICE].backend.forget_stream(admitted.replay.run)
         status = RESPONSE_STATUS[admitted.replay.run.state]
         body = ResponseStream(admitted.metadata).body(status)
     else:
