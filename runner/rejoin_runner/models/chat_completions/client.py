@@ -18,7 +18,7 @@ from rejoin_runner.models.chat_completions.chunk import decode_chunk
 from rejoin_runner.models.chat_completions.event_stream import EventStreamParser, EventTooLong
 from rejoin_runner.models.chat_completions.request_body import BodyBuilder
 from rejoin_runner.models.chat_completions.services import ChatService
-from rejoin_runner.models.deadline import Deadline
+from rejoin_runner.models.deadline import Deadline, Silence
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.models.providers.conversation import Turn
 from rejoin_runner.models.providers.model_origin import ModelOrigin
@@ -44,6 +44,7 @@ class ChatCompletions:
     """One model of a service, for all API keys.
 
     `headers` go out with every request. `open_session` returns the session with the process's connections.
+    `silence_s`: how long the service may be silent.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ChatCompletions:
         service: ChatService,
         open_session: OpenSession,
         *,
+        silence_s: float,
         refused_files: frozenset[str],
         rules: RequestRules,
         headers: Mapping[str, str] = MappingProxyType({}),
@@ -60,6 +62,7 @@ class ChatCompletions:
         self.origin = ModelOrigin(provider, model, provider, refused_files, rules)
         self._service = service
         self._open_session = open_session
+        self._silence_s = silence_s
         self._builder = BodyBuilder(model, service, rules)
         base = URL(service.base_url)
         self._url = base.with_path(base.path.rstrip("/") + "/chat/completions").with_query(base.query)
@@ -82,7 +85,7 @@ class ChatCompletions:
         request = self._builder.declare_output(request)
         reader = AnswerReader(self._service, origin, request)
         begun, reported = False, ReportedRequest()
-        with closing(Deadline(timeout_s)) as deadline:
+        with closing(Deadline(timeout_s, self._silence_s)) as deadline:
             response: aiohttp.ClientResponse | None = None
             try:
                 with deadline:
@@ -184,7 +187,7 @@ def _translate_error(fault: Exception, *, begun: bool) -> ProviderFailure:
     match fault:
         case aiohttp.ConnectionTimeoutError():
             detail = "the connection to the model provider failed"
-        case aiohttp.ServerTimeoutError():
+        case Silence():
             detail = "the model provider fell silent"
         case aiohttp.ClientError() | EventTooLong():
             detail = f"the connection to the model provider {'broke' if begun else 'failed'}"

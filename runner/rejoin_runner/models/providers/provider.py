@@ -59,7 +59,7 @@ class ProviderConnections:
     ) -> None:
         """`read_timeout_s`: seconds that a provider may be silent, before and within its answer."""
         self._connect_timeout_s = connect_timeout_s
-        self._read_timeout_s = read_timeout_s
+        self.read_timeout_s = read_timeout_s
         self._connections_max = connections_max
         self._client: httpx2.AsyncClient | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -78,9 +78,7 @@ class ProviderConnections:
                     ssl=provider_tls(),
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),  # the requests of all tenants would share them
-                timeout=aiohttp.ClientTimeout(
-                    sock_connect=self._connect_timeout_s, sock_read=self._read_timeout_s
-                ),
+                timeout=aiohttp.ClientTimeout(sock_connect=self._connect_timeout_s),
                 trust_env=bool(getproxies()),
             )
         return self._session
@@ -93,7 +91,7 @@ class ProviderConnections:
             from rejoin_runner.models.providers.http_transport import AiohttpTransport
 
             self._client = httpx2.AsyncClient(
-                timeout=httpx2.Timeout(self._read_timeout_s, connect=self._connect_timeout_s),
+                timeout=httpx2.Timeout(self.read_timeout_s, connect=self._connect_timeout_s),
                 limits=httpx2.Limits(max_connections=self._connections_max),
                 # Only httpx2's own transport supports proxies.
                 transport=None if getproxies() else AiohttpTransport(self._connections_max),
@@ -212,6 +210,7 @@ def _chat_wire(
         name,
         describe_service(provider, base_url, profile),
         connections.open_session,
+        silence_s=connections.read_timeout_s,
         refused_files=refused_files(provider, cast("ModelProfile", profile)),
         rules=find_rules(provider, name, own_address=base_url is not None),
         headers=_account_headers(provider, connections),

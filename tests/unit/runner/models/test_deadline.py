@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from rejoin_runner.models.deadline import Deadline, iterate_within
+from rejoin_runner.models.deadline import Deadline, Silence, iterate_within
 
 LONG_S = 60.0
 SHORT_S = 0.01
@@ -37,9 +37,34 @@ async def test_who_is_between_two_waits_goes_on_until_the_next() -> None:
     with closing(Deadline(LONG_S)) as limit:
         items = iterate_within(numbers(), limit)
         assert await anext(items) == 0
-        limit._expire()
+        limit._expire(TimeoutError)
         with pytest.raises(TimeoutError):
             await anext(items)
+
+
+async def test_a_silence_ends_the_wait_that_is_silent_not_those_before() -> None:
+    """Each wait has its own time, however many there are."""
+    silence_s, clock = 1.0, asyncio.get_running_loop().time
+    with closing(Deadline(LONG_S, silence_s)) as limit:
+        began_s = clock()
+        while clock() < began_s + 1.2 * silence_s:
+            with limit:
+                await asyncio.sleep(SHORT_S)
+        with pytest.raises(Silence), limit:
+            await asyncio.sleep(LONG_S)
+
+
+async def test_who_is_between_two_waits_is_not_silent() -> None:
+    with closing(Deadline(LONG_S, SHORT_S)) as limit:
+        await asyncio.sleep(5 * SHORT_S)
+        with limit:
+            await asyncio.sleep(0)
+
+
+async def test_the_time_for_all_ends_a_wait_that_is_not_silent_yet() -> None:
+    with closing(Deadline(SHORT_S, LONG_S)) as limit, pytest.raises(TimeoutError) as raised, limit:
+        await asyncio.sleep(LONG_S)
+    assert raised.type is TimeoutError
 
 
 async def test_a_failure_stays_what_it_is() -> None:
@@ -64,7 +89,7 @@ async def test_who_is_cancelled_by_others_is_cancelled() -> None:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(wait(limit))
             await waiting.wait()
-            limit._expire()
+            limit._expire(TimeoutError)
             task.cancel()
         assert task.cancelled()
 
