@@ -8,7 +8,6 @@ stored ids. `migrations/0003_sessions.sql` has the same rule.
 
 import hashlib
 import re
-from typing import Any
 
 import msgspec
 
@@ -16,7 +15,6 @@ from rejoin_adapters.feedback_types import ClientEvent, Feedback
 from rejoin_adapters.store_types import Fork, Owner, Run, RunSummary, SessionSummary
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import SessionId, UserId
-from rejoin_protocol.security.sealing import Sealer, UnsealError
 
 _MARK = re.compile(r"~[0-9a-f]{16}\Z")
 
@@ -37,17 +35,11 @@ def name_of(owner: Owner, session: SessionId) -> SessionId:
     return session if owner.user is None else SessionId(session.removesuffix(mark_of(owner.user)))
 
 
-def open_context(sealed: bytes, run: Run, sealer: Sealer) -> Any:
-    """The value of a run's context, or of its session's: encrypted for the session as it is stored, or as its
-    user calls it. Raises `UnsealError`.
+def sealing_name(session: SessionId) -> SessionId:
+    """The name for which a session's context is encrypted: without the mark, whoever asks. A gateway that
+    encrypts it does not know yet whether the session will be stored with a mark.
     """
-    try:
-        return sealer.open(sealed, run.tenant, run.session)
-    except UnsealError:
-        name = name_of(run.owner, run.session)
-        if name == run.session:
-            raise
-        return sealer.open(sealed, run.tenant, name)
+    return SessionId(_MARK.sub("", session))
 
 
 def named_run(owner: Owner, run: Run) -> Run:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rejoin_adapters.process import redaction
+from rejoin_adapters.session_keys import sealing_name
 from rejoin_gateway.core import context_names
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import SessionId, TenantId
@@ -84,18 +85,19 @@ async def seal_context(
             CONTEXT_RETRY_AFTER_S,
         )
     redaction.hide(received.body)
+    name = sealing_name(session)
     if received.body is not None:
         return SealedContext(
-            sealer.seal(await check(tenant, validate_context, received.body, schema), tenant, session)
+            sealer.seal(await check(tenant, validate_context, received.body, schema), tenant, name)
         )
     from_headers = context_from_headers(received.headers, schema)
     redaction.hide(from_headers)
-    remembered_context = _open_remembered(remembered, sealer, tenant, session)
+    remembered_context = _open_remembered(remembered, sealer, tenant, name)
     if from_headers is None and remembered_context is not None:
         return SealedContext()  # the session's context is used as it is
     merged = {**(remembered_context or {}), **(from_headers or {})}
     value = await check(tenant, validate_context, merged, schema)
-    return SealedContext(sealer.seal(value, tenant, session), remember=True)
+    return SealedContext(sealer.seal(value, tenant, name), remember=True)
 
 
 def _open_remembered(

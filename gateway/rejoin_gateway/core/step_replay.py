@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from rejoin_adapters.process import redaction
-from rejoin_adapters.session_keys import open_context
+from rejoin_adapters.session_keys import sealing_name
 from rejoin_adapters.store_types import Owner, Regenerate, Run, WhenBusy
 from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_context
 from rejoin_gateway.core.session import Session
@@ -68,7 +68,8 @@ async def _seal_context(session: Session, run: Run, into: SessionId, context: An
     if schema is not None and context is None and backend.sealer is not None:
         remembered = await backend.store.session_context(session.owner, session.id)
         try:
-            context = None if remembered is None else open_context(remembered, run, backend.sealer)
+            if remembered is not None:
+                context = backend.sealer.open(remembered, tenant, sealing_name(session.id))
         except UnsealError:
             context = None  # the key that encrypted it is gone: the caller must send it again
         redaction.hide(context)

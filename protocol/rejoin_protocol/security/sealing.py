@@ -1,8 +1,8 @@
 """Encryption of request contexts, so that only gateways and runners can read them; database and logs cannot.
 
 AES-256-GCM (NIST SP 800-38D) with a random nonce. Tenant and session are authenticated with it, so that a
-context does not decrypt in another session. For key rotation, the first key encrypts and all keys decrypt.
-The plaintext is any JSON.
+context does not decrypt in a session of another tenant or name. For key rotation, the first key encrypts and
+all keys decrypt. The plaintext is any JSON.
 
 Format: version 1, length of the key id, key id, 12 bytes nonce, ciphertext with its tag.
 """

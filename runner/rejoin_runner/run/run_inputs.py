@@ -42,7 +42,7 @@ def open_context(claim: Claim, agent: Agent, sealer: Sealer | None) -> Any:
         if sealer is None:
             raise ContextUnavailable("The run's context cannot be opened: its runner has no key.")
         try:
-            value = session_keys.open_context(claim.context, run, sealer)
+            value = sealer.open(claim.context, run.tenant, session_keys.sealing_name(run.session))
         except UnsealError as fault:
             raise ContextUnavailable(f"The run's context cannot be opened: {fault}.") from fault
         redaction.hide(value)  # in every line of this attempt

@@ -12,9 +12,10 @@ from structlog.testing import capture_logs
 from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.runs import run_store
+from rejoin_adapters.session_keys import mark_of
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.events import chunks
-from rejoin_protocol.ids import TenantId
+from rejoin_protocol.ids import TenantId, UserId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.tools.tool_context import RunContext, ToolContext
@@ -265,3 +266,16 @@ async def test_two_users_with_a_session_of_the_same_name_each_have_their_context
         url = f"{base}/run/api/executions/{again.json['runId']}/stream"
         async with system.http.get(url, headers={"authorization": admin}) as response:
             assert output(await Answer.of(response)) == f"{name} 1"
+    # What one remembers the other finds: the session is the same, by whichever name.
+    stored = session + mark_of(UserId("ben"))
+    for credential, id, more, expected in (
+        (admin, session, {}, "hers 1"),
+        (admin, stored, {}, "his 1"),
+        (admin, stored, {"tenant_id": "theirs"}, "theirs 1"),
+        (f"Bearer {keys[1]}", session, {}, "theirs 1"),
+        (f"Bearer {keys[0]}", session, {}, "hers 1"),
+    ):
+        answer = await post(
+            system, f"{base}/api/chat", system.chat(id, "hi"), authorization=credential, **more
+        )
+        assert output(answer) == expected
