@@ -4,13 +4,12 @@ This module imports the code of a command when the command is called, so that `-
 works without the extras of the others.
 """
 
-import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -25,9 +24,7 @@ from rejoin.cli.options import (
     json_option,
     load,
 )
-from rejoin.dev import launcher, processes
 from rejoin_adapters.broker_settings import BrokerSettings
-from rejoin_adapters.process.service_process import SupervisorLink
 
 if TYPE_CHECKING:
     from rejoin_adapters.usage_types import UsageKey
@@ -61,6 +58,12 @@ def _add_group(name: str, about: str, *, has_tenant: bool = False) -> None:
         click.option("--tenant", help=tenant_help)(group)
 
 
+def _run[T](command: Coroutine[Any, Any, T]) -> T:
+    import asyncio  # `--help` is as quick as its imports
+
+    return asyncio.run(command)
+
+
 @main.command(name="init")
 @click.argument("name")
 @click.option("--react", is_flag=True, help="With a React page in web/.")
@@ -78,6 +81,8 @@ def init_command(name: str, *, react: bool) -> None:
 def gateway(config: Path | None) -> None:
     """Run a gateway: the HTTP API."""
     extras.require("gateway", "gateway")
+    from rejoin.dev import processes
+    from rejoin_adapters.process.service_process import SupervisorLink
     from rejoin_gateway import app  # a large import, needed by this command alone
     from rejoin_gateway.settings import GatewaySettings
 
@@ -88,7 +93,7 @@ def gateway(config: Path | None) -> None:
             kill = partial(supervisor.say, processes.KILL_RUNNER) if "REJOIN_DEV" in os.environ else None
             await app.serve(loaded, supervisor.ready, kill)
 
-    asyncio.run(run())
+    _run(run())
 
 
 @main.command()
@@ -118,10 +123,10 @@ def migrate_command(config: Path | None, *, check: bool) -> None:
 
     loaded = load(migration.MigrateSettings, config)
     if check:
-        asyncio.run(migration.check(loaded))
+        _run(migration.check(loaded))
         click.echo("up to date")
         return
-    applied = asyncio.run(migration.update(loaded))
+    applied = _run(migration.update(loaded))
     click.echo("\n".join(f"applied {version}" for version in applied) or "up to date")
 
 
@@ -293,6 +298,8 @@ def dev_command(
     The runners serve the agents that MODULE:ATTR names, or the demo agent. They use the model keys that are
     in the environment: OPENAI_API_KEY, ANTHROPIC_API_KEY and so on.
     """
+    from rejoin.dev import launcher
+
     loaded = load(launcher.DevSettings, config)
     is_embedded = loaded.nats_url is None or loaded.database_url is None
     extras.require("dev", "gateway", *(["runner"] if runners else []), *(["embedded"] if is_embedded else []))
@@ -301,6 +308,6 @@ def dev_command(
     )
     try:
         cors = {"REJOIN_CORS_ORIGINS": " ".join(origins)} if origins else {}
-        asyncio.run(launcher.run(plan, loaded, {**os.environ, **cors}))
+        _run(launcher.run(plan, loaded, {**os.environ, **cors}))
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -17,7 +17,6 @@ import msgspec
 
 from rejoin.cli.operate.printing import parse_since
 from rejoin_adapters.actor import Actor, act_as
-from rejoin_adapters.log_setup import configure_logs
 from rejoin_protocol import settings
 from rejoin_protocol.errors import Invalid, RejoinError
 
@@ -58,6 +57,8 @@ def load[T: msgspec.Struct](kind: type[T], config: Path | None) -> T:
     """
     toml = _read_toml(config) if config else {}
     loaded = settings.load(kind, os.environ, read=lambda path: Path(path).read_text(), toml=toml)
+    from rejoin_adapters.log_setup import configure_logs  # logging takes longer to import than the rest
+
     configure_logs(getattr(loaded, "log_level", "info"), getattr(loaded, "log_format", "auto"))
     return loaded
 
