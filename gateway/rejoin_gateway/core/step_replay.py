@@ -14,7 +14,7 @@ from rejoin_adapters.store_types import Owner, Regenerate, Run, WhenBusy
 from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_context
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.streaming.finished_steps import read_message_before, to_kept_steps
-from rejoin_protocol.errors import NotFound
+from rejoin_protocol.errors import Conflict, Gone, Invalid, Limited, NotFound
 from rejoin_protocol.ids import SessionId
 from rejoin_protocol.request_options import RequestOptions
 from rejoin_protocol.security.sealing import UnsealError
@@ -27,7 +27,8 @@ async def replay_from_step(
 ) -> Run:
     """The new run, in the fork `into`. `context`: the request's; None: the one that the session keeps. What
     else the run's request had set for the run is gone. The same call again, with the same `key`, returns
-    the same run.
+    the same run, or goes on with the fork if only that was made. Without a key a refused replay leaves no
+    fork behind.
 
     Raises `Invalid`, `NotFound`, `Conflict`, `Gone`, `Limited`, `Unavailable`.
     """
@@ -45,18 +46,25 @@ async def replay_from_step(
         await session.fork(run.answer, into)
     except NotFound:
         raise NotFound("the answer of the run is not in its session any more") from None
-    made = await backend.admit(
-        owner,
-        into,
-        run.agent,
-        Regenerate(kept=kept),
-        WhenBusy.ENQUEUE,
-        key,
-        sealed,
-        run.operation_set,
-        (),
-        RequestOptions(),
-    )
+    try:
+        made = await backend.admit(
+            owner,
+            into,
+            run.agent,
+            Regenerate(kept=kept),
+            WhenBusy.ENQUEUE,
+            key,
+            sealed,
+            run.operation_set,
+            (),
+            RequestOptions(),
+        )
+    except (Invalid, NotFound, Conflict, Gone, Limited):
+        # With a key another request for the same fork may have been admitted meanwhile. And not if the broker
+        # or the database cannot be reached: the run may be stored.
+        if key is None:
+            await backend.sessions.delete(owner, into)
+        raise
     await backend.forget_stream(made)
     log.info("run_replayed", session=session.id, run=run.id, step=step, into=made.id)
     return made

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from rejoin_adapters.postgres.runs import run_store
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
-from rejoin_adapters.store_types import Limits
-from rejoin_protocol.ids import RunId, TenantId
+from rejoin_adapters.store_types import Limits, Owner
+from rejoin_gateway.core.message_input import new_session_id
+from rejoin_protocol.ids import MessageId, RunId, SessionId, TenantId
 from rejoin_runner.agent.agent import Agent
 from tests.support.models.agent_teams import Calls, Lines, model_requests, scripted_agent
 from tests.support.models.three_tools import build_tools, count_into
@@ -206,3 +208,46 @@ async def test_a_replay_beyond_a_limit_leaves_no_fork_and_a_repeated_one_is_none
             await tenants.set_limits(TenantId("default"), Limits())
     found = (await system.get(f"{base}/api/sessions?agent={system.agent}")).json["sessions"]
     assert {one["id"] for one in found} == {session, made[1]["sessionId"]}
+
+
+@pytest.mark.feature("F122")
+async def test_a_replay_that_is_refused_after_its_fork_leaves_none(system: LocalSystem, agent: Agent) -> None:
+    """The fork has room for the message, but not for the kept steps."""
+    base = await system.gateway()
+    await system.runner([agent])
+    session, run = await say(system, base, "go")
+    async with await run_store.open_run_store(system.database_url, pool_max=1) as store:
+        tenants = PostgresTenants(store.database)
+        await tenants.set_limits(TenantId("default"), Limits(session_bytes_max=250))
+        try:
+            async with system.http.post(f"{base}/api/runs/{run}/replay", json={"step": 3}) as response:
+                assert (response.status, (await response.json())["detail"][:11]) == (409, "the session")
+        finally:
+            await tenants.set_limits(TenantId("default"), Limits())
+    found = (await system.get(f"{base}/api/sessions?agent={system.agent}")).json["sessions"]
+    assert [one["id"] for one in found] == [session]
+
+
+@pytest.mark.feature("F122")
+async def test_a_repeated_replay_uses_the_fork_of_one_that_was_cut_off(
+    system: LocalSystem, agent: Agent
+) -> None:
+    """The gateway made the fork, and then it was killed."""
+    base = await system.gateway()
+    await system.runner([agent])
+    session, run = await say(system, base, "go")
+    owner = Owner(TenantId("default"), None)
+    fork = SessionId(new_session_id(f"one {run} 2", owner))
+    answer = MessageId((await messages(system, base, session))[-1]["id"])
+    async with await run_store.open_run_store(system.database_url, pool_max=1) as store:
+        await PostgresSessionStore(store.database).fork(owner, SessionId(session), answer, fork)
+    url, headers = f"{base}/api/runs/{run}/replay", {"Idempotency-Key": "one"}
+    made: list[Any] = []
+    for _ in range(2):
+        async with system.http.post(url, json={"step": 2}, headers=headers) as response:
+            assert response.status == 201
+            made.append(await response.json())
+    assert made[0] == made[1]
+    assert made[0]["sessionId"] == fork
+    await system.get(f"{base}/run/api/executions/{made[0]['runId']}/stream")
+    assert [message["role"] for message in await messages(system, base, fork)] == ["user", "assistant"]
