@@ -47,10 +47,10 @@ async def run_of(system: LocalSystem, base: str, session: str) -> str:
 
 
 async def calls_of(system: LocalSystem, base: str, run: str, answers: int) -> list[Any]:
-    """The recorded calls, each as `{"request": …, "answer": …}`, once there are so many answers."""
+    """The recorded calls as `{"request": …, "answer": …}`, once one is there and so many are answered."""
     calls: dict[str, Any] = {}
 
-    async def are_recorded() -> bool:
+    async def are_recorded() -> object:
         after, more = 0, True
         calls.clear()
         while more:
@@ -58,7 +58,7 @@ async def calls_of(system: LocalSystem, base: str, run: str, answers: int) -> li
             for record in page["records"]:
                 calls.setdefault(record["call"], {})[record["kind"]] = record
             after, more = page["next"], page["next"] > 0
-        return sum("answer" in call for call in calls.values()) >= answers
+        return calls and sum("answer" in call for call in calls.values()) >= answers
 
     await wait_until(are_recorded)
     return list(calls.values())
