@@ -206,6 +206,10 @@ async def test_a_run_goes_on_again_from_a_step_and_its_models_requests_are_shown
             await steps.nth(1).get_by_text("Answer").click()
             await expect(steps.nth(1).get_by_label("Answer", exact=True)).to_contain_text("data: {")
             await expect(steps.nth(1).get_by_role("button", name="Copy")).to_have_count(2)
+            edge = "element => element.getBoundingClientRect().right"
+            timeline = await page.locator("#timeline").evaluate(edge)
+            for code in await steps.nth(1).locator(".code").all():
+                assert await code.evaluate(edge) <= timeline
             provider.queue(text("It is warm."))
             await page.get_by_role("button", name="Replay from step 2").dblclick()  # once is meant
             await expect(page.locator("#run")).not_to_have_text(run)
