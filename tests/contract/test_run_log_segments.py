@@ -1,10 +1,9 @@
 """`RunLog`, adapter and double: with any set of segments a reader gets the log byte for byte."""
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
-import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +11,6 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.log_tail import open_log_tail
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_log import FIRST_RECORDS, LOG_READ_BYTES_MAX, PAGE_RECORDS, JetStreamRunLog
-from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.ports.run_log import RunLog
 from rejoin_protocol.broker import subjects as names
 from rejoin_protocol.errors import Fenced, Unavailable
@@ -20,16 +18,9 @@ from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Record
 from rejoin_protocol.log.segment import RECORDS, SegmentBuilder
 
+pytest_plugins = ("tests.support.data.log_fixtures",)
+
 IDLE_S = 5.0
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "jetstream"])
-async def log(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[RunLog]:
-    if request.param == "memory":
-        yield MemoryRunLog()
-        return
-    async with nats_connection.connect(nats_url, "segments") as one:
-        yield JetStreamRunLog(one, one)
 
 
 @pytest.fixture

@@ -1,14 +1,9 @@
 """`RunLog`, adapter and double: recorded calls of models are beside the log and go with it."""
 
 import secrets
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
-from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import JetStreamRunLog
-from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.ports.run_log import CALLS_READ_BYTES_MAX, PAGE_CALLS, RunLog
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import RunId
@@ -16,14 +11,7 @@ from rejoin_protocol.log.model_call import CALL_RECORD_BYTES_MAX
 from rejoin_protocol.log.record import Head
 from tests.support.system.observation import wait_until
 
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "jetstream"])
-async def log(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[RunLog]:
-    if request.param == "memory":
-        yield MemoryRunLog()
-        return
-    async with nats_connection.connect(nats_url, "calls") as one:
-        yield JetStreamRunLog(one, one)
+pytest_plugins = ("tests.support.data.log_fixtures",)
 
 
 def fresh() -> RunId:
