@@ -12,7 +12,6 @@ from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_store import CondemnedFile, JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
-from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.runs.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
@@ -23,7 +22,7 @@ from rejoin_protocol.file_ids import FileId
 from rejoin_protocol.ids import MessageId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
 from tests.support.data.store_session import Chat, fresh
-from tests.support.system.databases import fresh_database, statements_wait_for_lock
+from tests.support.system.databases import migrated_database, statements_wait_for_lock
 from tests.support.system.observation import wait_until
 
 PNG = "image/png"
@@ -37,8 +36,7 @@ async def connection(nats_url: str) -> AsyncIterator[NatsConnection]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def url(database_url: str) -> AsyncIterator[str]:
-    async with fresh_database(database_url) as one:
-        await migrate(one)
+    async with migrated_database(database_url) as one:
         yield one
 
 

@@ -7,7 +7,6 @@ import asyncpg
 import pytest
 
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.runs.run_store import open_run_store
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.store_types import Limits, Owner, WhenBusy
@@ -16,7 +15,7 @@ from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.lifecycle import BUSY, State
 from rejoin_protocol.run_request import RunRequest
 from tests.support.data.store_session import AGENT, DEFAULT, Chat, fresh, text_of
-from tests.support.system.databases import fresh_database
+from tests.support.system.databases import migrated_database
 from tests.support.system.observation import wait_until
 
 pytest_plugins = ("tests.support.data.store_fixtures",)
@@ -155,26 +154,24 @@ async def test_a_decision_goes_on_after_a_run_of_its_session_that_got_a_place_me
 ) -> None:
     """The decided run waits for a place of its tenant. The place goes to a later run of its session first."""
     owner = Owner(TenantId(fresh("ten")))
-    async with fresh_database(database_url) as url:
-        await migrate(url)
-        async with await open_run_store(url) as store:
-            await PostgresTenants(store.database).set_limits(owner.tenant, Limits(running_max=2))
-            chat, others = Chat(store, owner), [Chat(store, owner) for _ in range(2)]
-            _, (approval,) = await chat.wait_for_decision("may I?")
-            ended = [(await other.claim(await other.send("go"))).run for other in others]
-            following = await chat.send("next")
-            assert not following.ready
-            holder, watcher = await asyncpg.connect(url), await asyncpg.connect(url)
-            async with asyncio.TaskGroup() as group, holder.transaction():
-                await holder.execute("select from tenants where id = $1 for no key update", owner.tenant)
-                decided = group.create_task(chat.decide(approval))
-                await wait_until(lambda: watcher.fetchval(WAITS), "the decision waits for the tenant")
-                for run in ended:
-                    await holder.fetchval(END, run.id)
-            await holder.close()
-            await watcher.close()
-            assert not decided.result().run.ready
-            assert await chat.end((await chat.claim(following)).run) == decided.result().run.request
+    async with migrated_database(database_url) as url, await open_run_store(url) as store:
+        await PostgresTenants(store.database).set_limits(owner.tenant, Limits(running_max=2))
+        chat, others = Chat(store, owner), [Chat(store, owner) for _ in range(2)]
+        _, (approval,) = await chat.wait_for_decision("may I?")
+        ended = [(await other.claim(await other.send("go"))).run for other in others]
+        following = await chat.send("next")
+        assert not following.ready
+        holder, watcher = await asyncpg.connect(url), await asyncpg.connect(url)
+        async with asyncio.TaskGroup() as group, holder.transaction():
+            await holder.execute("select from tenants where id = $1 for no key update", owner.tenant)
+            decided = group.create_task(chat.decide(approval))
+            await wait_until(lambda: watcher.fetchval(WAITS), "the decision waits for the tenant")
+            for run in ended:
+                await holder.fetchval(END, run.id)
+        await holder.close()
+        await watcher.close()
+        assert not decided.result().run.ready
+        assert await chat.end((await chat.claim(following)).run) == decided.result().run.request
 
 
 async def test_a_message_that_races_with_the_end_of_the_run_it_steers_is_the_next_turn(

@@ -11,7 +11,6 @@ import pytest_asyncio
 
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.runs.run_store import open_run_store
 from rejoin_adapters.store_types import (
     Admission,
@@ -32,7 +31,7 @@ from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL
 from rejoin_protocol.run_request import RunRequest
 from tests.support.data.store_session import AGENT, DEFAULT, user
-from tests.support.system.databases import fresh_database
+from tests.support.system.databases import migrated_database
 
 STEPS = 80
 EXPIRIES = [None, None, datetime.now(UTC) - timedelta(days=1), datetime.now(UTC) + timedelta(days=1)]
@@ -40,10 +39,8 @@ EXPIRIES = [None, None, datetime.now(UTC) - timedelta(days=1), datetime.now(UTC)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def pair(database_url: str) -> AsyncIterator[Sequence[RunStore]]:
-    async with fresh_database(database_url) as url:
-        await migrate(url)
-        async with await open_run_store(url) as store:
-            yield store, MemoryRunStore()
+    async with migrated_database(database_url) as url, await open_run_store(url) as store:
+        yield store, MemoryRunStore()
 
 
 def without_times(found: Any) -> Any:

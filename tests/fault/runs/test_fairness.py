@@ -10,13 +10,12 @@ import pytest
 from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
-from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.runs.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.store_types import Limits
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.ids import TenantId
-from tests.support.system.databases import fresh_database
+from tests.support.system.databases import migrated_database
 from tests.support.system.local_system import LocalSystem, read_frames
 from tests.support.system.observation import RecordMeasurement
 
@@ -33,10 +32,8 @@ LIMIT = 3.0
 @pytest.fixture
 async def system(servers: Servers) -> AsyncIterator[LocalSystem]:
     """On its own database, so that a thousand runs do not disturb other tests."""
-    async with fresh_database(servers.database_url) as url:
-        await migrate(url)
-        async with LocalSystem(servers.nats_url, url) as one:
-            yield one
+    async with migrated_database(servers.database_url) as url, LocalSystem(servers.nats_url, url) as one:
+        yield one
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
-from rejoin_adapters.postgres import migrate
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.run_request import AgentEntry
-from tests.support.system.databases import fresh_database, missing_migrations
+from tests.support.system.databases import fresh_database, migrated_database, missing_migrations
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.nats_cluster import Cluster, cluster
 from tests.support.system.processes import free_ports, run_rejoin
@@ -123,8 +122,7 @@ async def test_no_key_and_an_agent_that_nobody_serves(servers: Servers) -> None:
     entry = AgentEntry(name, "", {"type": "object"}, 1, now_ms - 600_000)
     async with nats_connection.connect(servers.nats_url, "tests") as connection:
         await JetStreamAgentRegistry(connection).announce(entry)
-    async with fresh_database(servers.database_url) as url:
-        await migrate.migrate(url)
+    async with migrated_database(servers.database_url) as url:
         wanted = settings(
             servers, database_url=url, allow_anonymous=False, api_key_pepper=PEPPER, default_agent="no-such"
         )

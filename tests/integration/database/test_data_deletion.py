@@ -4,10 +4,9 @@ import asyncpg
 import pytest
 
 from rejoin_adapters.ports.session_store import BYTES_BATCH_MAX, ROWS_BATCH_MAX, DeletedBatch
-from rejoin_adapters.postgres import migrate
 from rejoin_adapters.postgres.runs import run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
-from tests.support.system.databases import fresh_database
+from tests.support.system.databases import migrated_database
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import read_log, wait_until
 from tests.support.system.processes import run_rejoin
@@ -94,8 +93,7 @@ async def test_idle_sessions_are_deleted_and_busy_and_recent_ones_are_not(
     database_url: str,
 ) -> None:
     """In batches, over all tenants."""
-    async with fresh_database(database_url) as url:
-        await migrate.migrate(url)
+    async with migrated_database(database_url) as url:
         connection = await asyncpg.connect(url)
         await connection.execute("""
             insert into tenants (id) values ('t');
@@ -169,8 +167,7 @@ async def test_an_operator_interrupts_a_run_that_waits(system: LocalSystem) -> N
 @pytest.mark.slow
 async def test_no_statement_deletes_much_of_a_very_large_session(database_url: str) -> None:
     """Messages, runs, artifacts and events of one session go in batches; a second process goes on."""
-    async with fresh_database(database_url) as url:
-        await migrate.migrate(url)
+    async with migrated_database(database_url) as url:
         connection = await asyncpg.connect(url)
         await connection.execute("""
             create table deletions (rows bigint, bytes bigint);

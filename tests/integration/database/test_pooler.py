@@ -15,7 +15,7 @@ from rejoin_adapters.postgres.runs.run_store import open_run_store
 from rejoin_adapters.store_types import Limits
 from rejoin_protocol.errors import Invalid, Limited, RejoinError, Unavailable
 from tests.support.data.store_session import Chat
-from tests.support.system.databases import fresh_database
+from tests.support.system.databases import fresh_database, migrated_database
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.pooler import pooler
 from tests.support.system.processes import free_ports
@@ -26,8 +26,7 @@ MODES = ["session", "transaction"]
 @pytest_asyncio.fixture
 async def direct(database_url: str) -> AsyncIterator[str]:
     """A migrated database, without a pooler."""
-    async with fresh_database(database_url) as url:
-        await migrate(url)
+    async with migrated_database(database_url) as url:
         yield url
 
 

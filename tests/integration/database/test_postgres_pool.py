@@ -12,14 +12,13 @@ import pytest_asyncio
 import structlog
 
 from rejoin_adapters.actor import Actor, act_as
-from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.pool import open_database
 from rejoin_adapters.postgres.runs.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.store_types import Decision, Regenerate
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
 from rejoin_protocol.ids import SessionId
 from tests.support.data.store_session import DEFAULT, Chat
-from tests.support.system.databases import fresh_database, statements_wait_for_lock
+from tests.support.system.databases import migrated_database, statements_wait_for_lock
 from tests.support.system.observation import wait_until
 
 
@@ -96,8 +95,7 @@ async def wire_to(database_url: str) -> AsyncIterator[tuple[Wire, str]]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def migrated(database_url: str) -> AsyncIterator[str]:
-    async with fresh_database(database_url) as url:
-        await migrate(url)
+    async with migrated_database(database_url) as url:
         yield url
 
 

@@ -5,15 +5,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from rejoin_adapters.embedded import Servers
-from rejoin_adapters.postgres import migrate
-from tests.support.system.databases import fresh_database
+from tests.support.system.databases import migrated_database
 from tests.support.system.local_system import LocalSystem
 
 
 @pytest.fixture(scope="session")
 async def webhook_database(servers: Servers) -> AsyncIterator[str]:
-    async with fresh_database(servers.database_url) as url:
-        await migrate.migrate(url)
+    async with migrated_database(servers.database_url) as url:
         yield url
 
 

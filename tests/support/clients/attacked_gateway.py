@@ -16,7 +16,6 @@ from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.ports.webhooks import WebhookEndpoint
-from rejoin_adapters.postgres import migrate
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
 from rejoin_adapters.postgres.runs.run_store import PostgresRunStore, open_run_store
@@ -29,7 +28,7 @@ from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import AgentName, RunId, SessionId, TenantId, UserId
 from tests.support.clients.attachments import PNG
 from tests.support.clients.webhook_receiver import KEYS
-from tests.support.system.databases import fresh_database
+from tests.support.system.databases import migrated_database
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import last_sequence, wait_until
 
@@ -214,8 +213,7 @@ class SideEffects(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def open_attacked_gateway(servers: Servers) -> AsyncIterator[AttackedGateway]:
     """A attacked on a fresh database."""
-    async with fresh_database(servers.database_url) as url:
-        await migrate.migrate(url)
+    async with migrated_database(servers.database_url) as url:
         watch = await asyncpg.connect(url)
         async with (
             await open_run_store(url, pool_max=2) as store,

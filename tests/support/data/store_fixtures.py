@@ -7,11 +7,10 @@ import pytest_asyncio
 
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.runs.run_store import PostgresRunStore, open_run_store
 from tests.support.data.database_ports import DatabasePorts, memory_ports, postgres_ports
 from tests.support.data.store_session import Chat
-from tests.support.system.databases import fresh_database
+from tests.support.system.databases import migrated_database
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "postgres"])
@@ -20,14 +19,13 @@ async def stores(request: pytest.FixtureRequest, database_url: str) -> AsyncIter
     if request.param == "memory":
         yield [MemoryRunStore()] * 3
         return
-    async with fresh_database(database_url) as url:
-        await migrate(url)
-        async with (
-            await open_run_store(url) as one,
-            await open_run_store(url) as two,
-            await open_run_store(url) as three,
-        ):
-            yield [one, two, three]
+    async with (
+        migrated_database(database_url) as url,
+        await open_run_store(url) as one,
+        await open_run_store(url) as two,
+        await open_run_store(url) as three,
+    ):
+        yield [one, two, three]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "postgres"])
@@ -36,19 +34,15 @@ async def ports(request: pytest.FixtureRequest, database_url: str) -> AsyncItera
     if request.param == "memory":
         yield memory_ports()
         return
-    async with fresh_database(database_url) as url:
-        await migrate(url)
-        async with await open_run_store(url) as store:
-            yield postgres_ports(store)
+    async with migrated_database(database_url) as url, await open_run_store(url) as store:
+        yield postgres_ports(store)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def postgres(database_url: str) -> AsyncIterator[PostgresRunStore]:
     """The adapter alone, for tests that look into the database."""
-    async with fresh_database(database_url) as url:
-        await migrate(url)
-        async with await open_run_store(url) as one:
-            yield one
+    async with migrated_database(database_url) as url, await open_run_store(url) as one:
+        yield one
 
 
 @pytest.fixture
