@@ -176,6 +176,23 @@ async def test_of_those_that_wait_so_many_come_at_once_as_are_asked_for(
         assert rest[-1].pending_count == 0
 
 
+async def test_those_that_are_delivered_again_are_not_counted_and_come_together(
+    queues: Queues, agent: AgentName
+) -> None:
+    here, there = queues(LONG_S)
+    requests = [fresh(agent) for _ in range(5)]
+    for request in requests:
+        await here.publish(request)
+    async with there.pull(agent) as following:
+        for delivery in [await arrival(following), *await following(4)]:
+            await delivery.nak()
+        first = await arrival(following)
+        assert (first.delivery_count, first.pending_count) == (2, 0)
+        others = await following(len(requests))
+        assert {delivery.delivery_count for delivery in others} == {2}
+        assert {delivery.request for delivery in (first, *others)} == set(requests)
+
+
 async def test_several_are_not_waited_for(queues: Queues, agent: AgentName) -> None:
     here, there = queues(LONG_S)
     async with asyncio.timeout(SOON_S), here.pull(agent) as following, there.pull(agent) as other:

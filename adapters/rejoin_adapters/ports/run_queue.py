@@ -23,7 +23,9 @@ class Delivery(Protocol):
 
     @property
     def pending_count(self) -> int:
-        """How many requests were queued behind this one when it was delivered."""
+        """How many requests were queued behind this one when it was delivered, without those that are
+        delivered again.
+        """
         ...
 
     @property

@@ -214,7 +214,7 @@ class Worker:
                     self._executions.add(task)
                     task.add_done_callback(self._executions.discard)
                     task.add_done_callback(slot.free)
-                waiting = deliveries[-1].pending_count if deliveries else 0
+                waiting = _expected_count(deliveries)
 
     async def _wait_until_fit(self) -> None:
         """Wait while this process is overloaded. One without runs pulls all the same: it will not get lighter
@@ -231,6 +231,15 @@ class Worker:
             await self._free_slots.acquire()
             slots += 1
         return slots
+
+
+def _expected_count(pulled: Sequence[Delivery]) -> int:
+    """How many requests to expect behind those that were pulled. The broker does not count the ones that it
+    delivers again, and those of a runner that died come together.
+    """
+    if not pulled:
+        return 0
+    return PULL_BATCH_MAX if pulled[-1].delivery_count > 1 else pulled[-1].pending_count
 
 
 class _Slot:

@@ -132,4 +132,5 @@ class MemoryRunQueue:
         request, *others = due
         self._due[request] = now + self.ack_wait_s
         self._delivered[request] = self._delivered.get(request, 0) + 1
-        return MemoryDelivery(self, request, self._delivered[request], len(others))
+        pending_count = sum(other not in self._delivered for other in others)
+        return MemoryDelivery(self, request, self._delivered[request], pending_count)

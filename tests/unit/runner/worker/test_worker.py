@@ -1,7 +1,7 @@
 """The guarantees of `Worker.serve` and `Worker.drain`, on doubles of every port."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -121,6 +121,41 @@ async def test_a_request_is_executed_and_acknowledged() -> None:
         await backend.wait_for(run, State.COMPLETED)
     async with backend.queue.pull(AGENT) as next_requests:
         assert await next_requests(2) == []
+
+
+class CountedQueue(MemoryRunQueue):
+    """A queue that counts what each pull brings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: list[int] = []
+
+    @asynccontextmanager
+    async def pull(
+        self, agent: AgentName, shard: int = 0
+    ) -> AsyncIterator[Callable[[int], Awaitable[list[MemoryDelivery]]]]:
+        """See `RunQueue`."""
+        async with super().pull(agent, shard) as next_requests:
+
+            async def counted(count: int) -> list[MemoryDelivery]:
+                deliveries = await next_requests(count)
+                self.counts.append(len(deliveries))
+                return deliveries
+
+            yield counted
+
+
+async def test_the_requests_of_a_runner_that_died_are_pulled_together() -> None:
+    backend = Backend()
+    queue = backend.queue = CountedQueue()
+    runs = [await backend.send(f"m{number}") for number in range(5)]
+    async with MemoryRunQueue.pull(queue, AGENT) as next_requests:
+        for delivery in await next_requests(len(runs)):
+            await delivery.nak()
+    async with serving(backend.worker(DemoModel())):
+        for run in runs:
+            await backend.wait_for(run, State.COMPLETED)
+    assert [count for count in queue.counts if count] == [1, 4]
 
 
 async def test_a_drain_before_serve_ends_it_at_once() -> None:
