@@ -38,7 +38,7 @@ test: sync
 # Chaos, clusters, long fault tests, schemathesis, browsers, and the AI SDK in all versions.
 test-all: sync
 	@echo "about 15 minutes on 2 cores: the slow tests only; make test runs the others" >&2
-	@$(PYTEST) --numprocesses $(TEST_PROCESSES) -m slow $(ARGS)
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --longest-first --no-loadscope-reorder -m slow $(ARGS)
 
 lint: sync
 	@$(RUN) ruff check
