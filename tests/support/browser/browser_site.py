@@ -12,7 +12,8 @@ from tests.support.system.observation import wait_until
 from tests.support.system.processes import HOST, Dev
 
 HERE = Path(__file__).parents[2] / "browser"
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+"""The headless shell is Chromium without windows: each page takes a sixth of the processor time to open."""
 READ_BYTES = 65_536
 
 
