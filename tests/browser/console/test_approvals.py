@@ -70,6 +70,28 @@ async def test_what_waits_is_decided_with_a_reason(
     assert "keep it" in json.dumps(await read.json())
 
 
+@pytest.mark.parametrize("start", ["/sessions#session={session}&of=demo", "/inspect?run={run}"])
+async def test_the_pages_of_a_run_that_waits_lead_to_its_decision(
+    playground: ChatPage, context: BrowserContext, site: BrowserSite, start: str
+) -> None:
+    await asked(playground, f"{playground.session}.txt")
+    page = await context.new_page()
+    found = await page.request.get(f"{site.base}/api/runs?session={playground.session}")
+    run = (await found.json())["runs"][0]["id"]
+    await page.goto(site.base + start.format(session=playground.session, run=run))
+    await page.get_by_role("link", name="Decide").click()
+    await expect(page.locator("#calls li")).to_have_count(1)
+    await page.set_viewport_size({"width": 390, "height": 800})
+    mine = call(page, f"{playground.session}.txt")
+    boxes = [await mine.get_by_role("button", name=name).bounding_box() for name in ("Deny", "Approve")]
+    assert len({box["y"] for box in boxes if box}) == 1, "the choices stand side by side"
+    await mine.get_by_role("button", name="Approve").click()
+    await expect(mine).to_have_count(0)
+    await page.goto(site.base + start.format(session=playground.session, run=run))
+    await expect(page.locator(":is(#session-runs .state, #summary dd)").first).to_have_text("completed")
+    await expect(page.get_by_role("link", name="Decide")).to_have_count(0)
+
+
 async def test_the_keyboard_decides_and_a_wrong_key_decides_nothing(
     playground: ChatPage, context: BrowserContext, site: BrowserSite
 ) -> None:

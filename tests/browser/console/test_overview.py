@@ -40,10 +40,14 @@ async def test_the_run_that_failed_last_and_its_cause_are_one_click_away(
     await page.select_option("[name=window]", "1h")
     assert page.url.endswith("#window=1h")
     await expect(figures.locator("tbody tr")).to_have_count(31)  # it stays open
+    listed = tile(page, "Failed in this window").locator("a")
+    await expect(listed).to_have_attribute(
+        "href", "/runs#state=failed&since=1"
+    )  # the same runs as are counted
     await page.locator("#errors li a").first.click()
     await expect(page.locator("#summary")).to_contain_text("failed")
     await page.go_back()
-    await tile(page, "Wait for a person").locator("a").click()
+    await tile(page, "Waiting for somebody").locator("a").click()
     await expect(page.locator("#calls li").first).to_be_visible()
 
 

@@ -47,6 +47,34 @@ async def test_the_run_that_failed_is_found_with_its_cause_and_its_log(
     await expect(page.locator("#summary")).to_contain_text("failed")
 
 
+@pytest.mark.parametrize(("width", "lines"), [(390, 3), (1360, 1)])
+async def test_a_cause_stands_below_its_row_and_hides_no_column(
+    playground: ChatPage, context: BrowserContext, site: BrowserSite, width: int, lines: int
+) -> None:
+    await playground.say("fail")
+    await expect(playground.state).to_have_text("Failed")
+    page = await opened(context, site)
+    await page.set_viewport_size({"width": width, "height": 800})
+    cause = row(page, playground.session).locator(".cause")
+    await expect(cause).not_to_be_empty()
+    height = "one => Math.round(one.offsetHeight / parseFloat(getComputedStyle(one).lineHeight))"
+    assert 1 <= await cause.evaluate(height) <= lines
+    table = page.get_by_role("region", name="Runs", exact=True)
+    left, right = await table.evaluate(
+        "one => [one.getBoundingClientRect().left, one.getBoundingClientRect().right]"
+    )
+    shown = await cause.bounding_box()
+    assert shown is not None
+    assert left <= shown["x"]
+    assert shown["x"] + shown["width"] <= right
+    if width == 1360:
+        assert await table.evaluate("one => one.scrollWidth <= one.clientWidth")
+    else:
+        cost = await page.get_by_role("columnheader", name="Cost").bounding_box()
+        assert cost is not None
+        assert cost["x"] + cost["width"] <= width
+
+
 async def test_a_run_is_watched_and_interrupted(
     playground: ChatPage, context: BrowserContext, site: BrowserSite
 ) -> None:

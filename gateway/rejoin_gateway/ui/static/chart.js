@@ -5,7 +5,6 @@ import { h } from './dom.js';
 const SVG = 'http://www.w3.org/2000/svg';
 const WIDTH = 600;
 const HEIGHT = 120;
-const FOOT = 16;
 export const COLORS = 6; // classes c0 … c5 in overview.css
 
 function s(tag, attributes = {}, ...children) {
@@ -43,19 +42,13 @@ export function bars({ title, names, columns, format = String }) {
   });
   const total = totals.reduce((sum, value) => sum + value, 0);
   const said = `${title}: ${format(total)} together, from ${columns[0]?.label ?? ''} to ${columns.at(-1)?.label ?? ''}.`;
-  return figure(title, said, [grid(top, format), ...drawn, ...ends(columns.map(({ label }) => label))], legend(names), table(names, columns, format));
+  return figure(title, said, [...grid(), ...drawn], format(top), columns.map(({ label }) => label), legend(names), table(names, columns, format));
 }
 
-function grid(top, format) {
-  return s('g', { class: 'grid' },
-    s('line', { x1: 0, x2: WIDTH, y1: 0.5, y2: 0.5 }), s('line', { x1: 0, x2: WIDTH, y1: HEIGHT, y2: HEIGHT }),
-    s('text', { x: 0, y: 11 }, format(top)));
-}
+const grid = () => [0.5, HEIGHT - 0.5].map((y) => s('line', { class: 'grid', x1: 0, x2: WIDTH, y1: y, y2: y }));
 
-function ends(labels) {
-  if (!labels.length) return [];
-  return [s('text', { x: 0, y: HEIGHT + FOOT - 3 }, labels[0]), s('text', { x: WIDTH, y: HEIGHT + FOOT - 3, 'text-anchor': 'end' }, labels.at(-1))];
-}
+/** Words beside the drawing, in the size of the page: the drawing is as wide as its place. */
+const ends = (labels) => h('p', { className: 'ends', 'aria-hidden': 'true' }, ...labels.map((label) => h('span', { textContent: label })));
 
 function legend(names) {
   const shown = names.map((name, at) => h('span', {}, h('i', { className: `c${at % COLORS}` }), name));
@@ -64,11 +57,11 @@ function legend(names) {
 
 let count = 0;
 
-function figure(title, said, drawn, below, figures) {
+function figure(title, said, drawn, top, labels, below, figures) {
   const id = `chart-${(count += 1)}`;
-  const svg = s('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT + FOOT}`, role: 'img', 'aria-labelledby': `${id}-title ${id}-desc` },
+  const svg = s('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none', role: 'img', 'aria-labelledby': `${id}-title ${id}-desc` },
     s('title', { id: `${id}-title` }, title), s('desc', { id: `${id}-desc` }, said), ...drawn);
-  return h('figure', {}, h('figcaption', { textContent: title }), svg, ...below,
+  return h('figure', {}, h('figcaption', { textContent: title }), ends([top]), svg, ends([labels[0] ?? '', labels.at(-1) ?? '']), ...below,
     h('details', {}, h('summary', { className: 'small', textContent: 'Figures' }), h('div', { className: 'wide', tabIndex: 0, role: 'region', 'aria-label': `Figures of ${title}` }, figures)));
 }
 

@@ -65,6 +65,8 @@ function refresh() {
     write(made.lastChild, value);
     return made;
   }));
+  $('decide').hidden = run.state !== 'suspended';
+  $('decide').firstChild.href = `/approvals#run=${run.id}`;
   paintTimeline($('timeline'), run, { choose: (count) => (stop(), show(count)), below });
   paintRaw();
   $('place').max = run.list.length;
@@ -121,7 +123,7 @@ async function paintFeedback({ session, answer }) {
   const [given, reported] = await Promise.all(['feedback', 'events'].map((kind) => wire.json(`/run/v1/${kind}?${query}`)));
   const entries = (given?.data ?? []).map(({ type, details, messageId, createdAt }) => {
     const about = messageId === answer ? 'this answer' : messageId ? 'another message' : 'the session';
-    return report(type === 'positive' ? '👍' : '👎', `${about}${details ? `: ${details}` : ''}`, createdAt);
+    return report(type, `${about}${details ? `: ${details}` : ''}`, createdAt);
   });
   const events = (reported?.data ?? []).map(({ type, metadata, messageId, createdAt }) =>
     report(type, messageId === answer ? 'this answer' : '', createdAt, JSON.stringify(metadata ?? {})));

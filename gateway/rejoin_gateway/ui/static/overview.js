@@ -9,6 +9,7 @@ import { wire } from './wire.js';
 const LOOK_MS = 5_000;
 const LONG_WAIT_S = 30;
 const LAG_S_HIGH = 0.1;
+const HOURS = { '1h': 1, '24h': 24, '7d': 168 }; // of each window, as the list of runs has them
 const STATES = ['completed', 'suspended', 'failed', 'cancelled', 'running', 'queued']; // in the order of the colors
 const USAGE_MS = 60_000;
 const MIB = 1024 * 1024;
@@ -39,16 +40,16 @@ function paintNow(found) {
   const { processes, queueWaitS, firstEventS, periods, takeovers } = found;
   const failed = sum(periods.filter(({ state }) => state === 'failed'), ({ runs }) => runs);
   const since = (state, words) => (inState(found, state) ? `${words} ${duration(oldest(found, state) * 1000)}` : '');
-  const link = (state, number) => h('a', { href: `/runs#state=${state}`, textContent: count(number) });
+  const link = (state, number, since = '') => h('a', { href: `/runs#state=${state}${since}`, textContent: count(number) });
   const runners = processes.filter(({ kind }) => kind === 'runner');
   const tiles = [
     ['Queued', link('queued', inState(found, 'queued')), since('queued', 'the oldest for'), oldest(found, 'queued') > LONG_WAIT_S],
     ['Running', link('running', inState(found, 'running')), since('running', 'the longest for')],
-    ['Wait for a person or client', h('a', { href: '/approvals', textContent: count(inState(found, 'suspended')) }), since('suspended', 'the oldest for')],
-    ['Failed in this window', h('a', { href: '/runs#state=failed', textContent: count(failed) }), `of ${count(found.counted)} runs`, failed > 0],
+    ['Waiting for somebody', h('a', { href: '/approvals', textContent: count(inState(found, 'suspended')) }), since('suspended', 'the oldest for')],
+    ['Failed in this window', link('failed', failed, `&since=${HOURS[query().get('window') ?? '24h']}`), `of ${count(found.counted)} runs`, failed > 0],
     ['Taken over in this window', count(sum(takeovers, ({ attempts }) => attempts)), takeovers.map(({ cause, attempts }) => `${cause} ${attempts}`).join(', ')],
-    ['Wait for a runner', seconds(queueWaitS.p50), `95 %: ${seconds(queueWaitS.p95)}`],
-    ['First event of an answer', firstEventS.p50 === undefined ? '–' : `≤ ${seconds(firstEventS.p50)}`, firstEventS.p95 === undefined ? 'last 5 minutes, all tenants' : `95 %: ≤ ${seconds(firstEventS.p95)}; last 5 minutes, all tenants`],
+    ['Median wait for a runner', seconds(queueWaitS.p50), `95 %: ${seconds(queueWaitS.p95)}`],
+    ['Median time to the first event', firstEventS.p50 === undefined ? '–' : `≤ ${seconds(firstEventS.p50)}`, firstEventS.p95 === undefined ? 'last 5 minutes, all tenants' : `95 %: ≤ ${seconds(firstEventS.p95)}; last 5 minutes, all tenants`],
     ['Runners', count(runners.length), `${count(sum(runners, ({ load }) => load))} of ${count(sum(runners, ({ loadMax = 0 }) => loadMax))} places taken`, !runners.length],
   ];
   arrange($('now'), tiles.map(([name, value, note, isAlarm]) => {
@@ -56,7 +57,7 @@ function paintNow(found) {
     made.classList.toggle('alarm', Boolean(isAlarm));
     const [, shown, below] = made.children;
     if (typeof value === 'string') write(shown, value);
-    else if (shown.textContent !== value.textContent || !shown.firstElementChild) arrange(shown, [value]);
+    else if (shown.firstElementChild?.href !== value.href || shown.textContent !== value.textContent) arrange(shown, [value]);
     write(below, note);
     return made;
   }));

@@ -66,8 +66,8 @@ function row(run) {
       h('td', {}, h('span'), h('span', { className: 'cause' })),
       h('td', {}, h('a', { href: `/inspect#${run.id}`, title: run.id }, h('code', { textContent: `…${run.id.slice(-8)}` }))),
       h('td', { textContent: run.agentId }),
-      h('td', {}, sessionLink(run.agentId, run.sessionId)),
-      h('td', { textContent: run.userId ?? '' }),
+      h('td', { className: 'name' }, sessionLink(run.agentId, run.sessionId)),
+      h('td', { className: 'name', textContent: run.userId ?? '', title: run.userId ?? '' }),
       h('td', {}, time(run.createdAt)),
       h('td'), h('td'), h('td'), h('td'), h('td'), h('td', { className: 'actions' })));
   const [state, , , , , , waited, took, tokens, cost, attempts, actions] = made.cells;

@@ -43,7 +43,7 @@ const keyOf = ({ id, title, updatedAt, active }) => `${id} ${title} ${updatedAt}
 function row(one) {
   return kept.get(keyOf(one), () => h('tr', {},
     h('td', {}, h('a', { href: linkTo(one), textContent: one.title ?? one.id, title: one.id }), one.active ? h('span', { className: 'state running small', textContent: ' answers' }) : ''),
-    h('td', { textContent: one.agentId }), h('td', { textContent: one.userId ?? '' }), h('td', { textContent: String(one.messages) }),
+    h('td', { textContent: one.agentId }), h('td', { className: 'name', textContent: one.userId ?? '', title: one.userId ?? '' }), h('td', { textContent: String(one.messages) }),
     h('td', {}, time(one.updatedAt)), h('td', {}, time(one.createdAt))));
 }
 
@@ -114,10 +114,10 @@ function lines(list, element, made, empty) {
 }
 
 const paintRuns = (runs) => lines(runs, $('session-runs'), ({ id, state, status, createdAt }) =>
-  h('li', {}, h('span', { className: `state ${state ?? status}`, textContent: state ?? status }), ' ', h('a', { href: `/inspect#${id}`, textContent: `…${id.slice(-8)}` }), ' ', createdAt ? time(createdAt) : ''), 'No run: its messages were copied.');
+  h('li', {}, h('span', { className: `state ${state ?? status}`, textContent: state ?? status }), ' ', h('a', { href: `/inspect#${id}`, textContent: `…${id.slice(-8)}` }), ' ', createdAt ? time(createdAt) : '', ...((state ?? status) === 'suspended' ? [' ', h('a', { href: `/approvals#run=${id}`, textContent: 'Decide' })] : [])), 'No run: its messages were copied.');
 
 const paintFeedback = (given) => lines(given, $('feedback'), ({ type, details, createdAt }) =>
-  h('li', {}, type === 'positive' ? '👍 ' : '👎 ', details ? `${typeof details === 'string' ? details : JSON.stringify(details)} ` : '', createdAt ? time(createdAt) : ''), 'Nobody has given feedback.');
+  h('li', {}, h('strong', { textContent: type }), ' ', details ? `${typeof details === 'string' ? details : JSON.stringify(details)} ` : '', createdAt ? time(createdAt) : ''), 'Nobody has given feedback.');
 
 function paintFiles(list) {
   const parts = list.flatMap((message) => message.parts).filter(({ type }) => type === 'file' || type === 'data-artifact');
