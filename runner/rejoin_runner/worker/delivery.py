@@ -27,7 +27,7 @@ from rejoin_adapters.process.exception_report import log_exception
 from rejoin_adapters.process.fair_share import FairShare
 from rejoin_adapters.store_types import Claim, Loss, Run
 from rejoin_protocol.errors import Fenced, RejoinError, Unavailable
-from rejoin_protocol.ids import AgentName, RunId
+from rejoin_protocol.ids import AgentName
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.limits import HISTORIES_BYTES_MAX, LARGE_HISTORY_BYTES
 from rejoin_protocol.run_request import RunRequest
@@ -44,9 +44,8 @@ from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, Worker
 from rejoin_runner.worker.heartbeat import Heartbeat
 from rejoin_runner.worker.lease import RunLease, RunLeases
 from rejoin_runner.worker.quarantine import AloneAnswer, Quarantine
+from rejoin_runner.worker.takeover import LogTakeover
 
-TAKEOVER_PAUSE_S = 0.02
-"""Between two tries to take a log over whose earlier writer still appends."""
 REQUEUE_DELAY_MAX_S = 60.0
 ABANDON_FACTOR = 3
 """A run whose log takes no append, not even of its failure, is abandoned after this times `attempts_max`."""
@@ -157,6 +156,11 @@ class DeliveryExecutor:
             log.warning("nak_failed")  # the broker redelivers the request after its ack wait
 
     async def _claim_and_run(self, delivery: Delivery, lease: RunLease) -> None:
+        takeover = LogTakeover(self._ports, self._metrics)
+        with takeover.begun_early(delivery, self._tasks):
+            await self._claim_and_carry_out(delivery, lease, takeover)
+
+    async def _claim_and_carry_out(self, delivery: Delivery, lease: RunLease, takeover: LogTakeover) -> None:
         claim = await self._ports.store.claim(
             delivery.request,
             self._runner,
@@ -172,7 +176,8 @@ class DeliveryExecutor:
         structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
         log.info("run_claimed", history_bytes=claim.history_bytes, history_cut=claim.history_cut)
         self._metrics.run_claimed(run.agent, delivery.age_s)
-        state, losses = await self._look_back(claim)
+        losses = await self._look_back(claim, takeover)
+        state = takeover.state
         suspicion = judge(losses, state)
         failed, failed_unwritten_too = failed_attempts(losses, state)
         lease.failed_attempts = failed_unwritten_too
@@ -188,7 +193,7 @@ class DeliveryExecutor:
             failure = suspicion
         async with run_alongside(lease.wait_until_lost()) as add, self._with_history(claim) as claim:
             await self._signals.before_takeover(claim)
-            journal = await self._take_over(claim, state)
+            journal = await takeover.finish(claim.run)
             add(journal.run())
             for request in await self._carry_out(claim, state, journal, lease.interrupted, failure):
                 with tracing.detached():  # another user's request caused the next turn
@@ -198,14 +203,13 @@ class DeliveryExecutor:
         await delivery.ack()
         log.info("run_released", ended=state.ended, events=state.index)
 
-    async def _look_back(self, claim: Claim) -> tuple[RunState, Sequence[Loss]]:
-        """The folded log of the run, and its lost attempts."""
-        state = RunState()
+    async def _look_back(self, claim: Claim, takeover: LogTakeover) -> Sequence[Loss]:
+        """Read the log of the run, and its lost attempts."""
         if claim.run.attempt == 1:  # it finds no log; if there is one, the first append fails
-            return state, []
+            return []
         losses = await self._ports.store.find_losses(claim.run.id)
-        await self._read_log(claim.run.id, state)
-        return state, losses
+        await takeover.read_log(claim.run.id)
+        return losses
 
     async def _execute_alone(self, delivery: Delivery, lease: RunLease, run: Run) -> None:
         """Let a process of its own execute the run, and do with the request what it answers."""
@@ -300,38 +304,3 @@ class DeliveryExecutor:
             await run.fail(context_error)
         with instrumentation.invocation(attempt, ordinary=(HandedOver, Fenced)):
             return await run.execute()
-
-    async def _take_over(self, claim: Claim, state: RunState) -> Journal:
-        """Append to the log as the new attempt, so that no earlier attempt can append. `state` has read the
-        log. Raises `Fenced` if a newer attempt has taken it over.
-        """
-        run = claim.run
-        while True:
-            if state.attempt > run.attempt:
-                raise Fenced(f"run {run.id} is attempt {state.attempt}'s")
-            journal = Journal(self._ports.run_log, run.id, run.attempt, state, self._metrics.appended)
-            try:
-                await journal.take_over()
-            except Fenced:
-                # The earlier attempt appended after our read, or the read came from a replica that is behind.
-                # A writer that never pauses would win every time, so the control message stops it.
-                log.info("takeover_retried")
-                await self._ports.control.supersede(run.id, run.attempt)
-                await asyncio.sleep(TAKEOVER_PAUSE_S)
-                await self._read_log(run.id, state)
-            else:
-                if state.attempts > 0:  # another attempt wrote in this turn
-                    self._metrics.run_taken_over(run.agent)
-                if run.attempt > 1:
-                    # A silent runner may still work, for example call tools. It stops when it hears this.
-                    await self._ports.control.supersede(run.id, run.attempt)
-                return journal
-
-    async def _read_log(self, run: RunId, state: RunState) -> None:
-        """Apply the records that `state` does not have yet. The earlier attempt may append meanwhile."""
-        more = True
-        while more:
-            page = await self._ports.run_log.read(run, after=state.last_seq)
-            for record in page.records:
-                state.apply_record(record)
-            more = page.more
