@@ -81,3 +81,10 @@ async def test_every_page_leads_to_every_other_one(context: BrowserContext, site
         pages = page.locator("nav.pages")
         assert await pages.locator("a").evaluate_all("all => all.map((one) => one.pathname)") == links
         assert await pages.locator("[aria-current=page]").get_attribute("href") == path
+        if path != "/playground":  # which has them at its side
+            header = await page.locator("body > header").bounding_box()
+            links_end = await pages.locator("a").last.bounding_box()
+            assert header is not None
+            assert links_end is not None
+            assert header["height"] < 80, "one line"
+            assert header["width"] - links_end["x"] - links_end["width"] < 100, "at the right"
