@@ -19,7 +19,7 @@ acknowledged.
 """
 LOG = "LOG"
 """The logs of all runs, `run.<run>.log`, republished to `live.<run>`, segments, `run.<run>.segments`, and
-recorded calls of models, `run.<run>.calls`.
+recorded calls of models, `run.<run>.calls.step.<step>`.
 """
 AGENTS = "AGENTS"
 """Key-value bucket: the registry of agents."""
@@ -168,15 +168,17 @@ class BrokerNames(msgspec.Struct, frozen=True):
 
     def model_calls(self, run: RunId, step: int) -> str:
         """Subject of the recorded calls of models of a run's step."""
-        return self._sharded("run", shard_of(run), f"{run}.calls.{step}")
+        return self._sharded("run", shard_of(run), f"{run}.calls.step.{step}")
 
     def model_calls_of_run(self, run: RunId) -> str:
         """Filter of the recorded calls of all steps of a run."""
-        return self._sharded("run", shard_of(run), f"{run}.calls.*")
+        return self._sharded("run", shard_of(run), f"{run}.calls.step.*")
 
     def model_calls_subjects(self, shard: int = 0) -> str:
-        """Filter of a shard's recorded calls of models."""
-        return self._sharded("run", shard, "*.calls.*")
+        """Filter of a shard's recorded calls of models. The word `step` is there because `run.*.calls.*` of
+        shard 0 and `run.2.*.log` of shard 2 would both match `run.2.calls.log`.
+        """
+        return self._sharded("run", shard, "*.calls.step.*")
 
     def run_messages(self, run: RunId) -> str:
         """Filter of all messages of a run: records, segments, recorded calls of models."""

@@ -2,11 +2,13 @@
 
 import string
 from collections.abc import Callable
+from itertools import combinations, product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rejoin_adapters.jetstream.setup import StreamSettings, stream_configs
 from rejoin_protocol import file_ids, ids
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Invalid
@@ -52,6 +54,25 @@ def test_a_chunk_of_a_file_is_read_back_and_matches_its_files_filter(data: bytes
     assert matches(subject, NAMES.file_subjects)
     assert matches(subject, NAMES.file_chunks("0123456789abcdef", id))
     assert not matches(subject, NAMES.file_chunks("0123456789abcdee", id))
+
+
+def may_match_one(pattern: str, other: str) -> bool:
+    """Whether a subject exists that both patterns match."""
+    one, two = pattern.split("."), other.split(".")
+    return len(one) == len(two) and all(
+        "*" in (word, of_other) or word == of_other for word, of_other in zip(one, two, strict=True)
+    )
+
+
+@pytest.mark.parametrize("prefix", ["", "shop"])
+def test_no_subject_belongs_to_two_streams(prefix: str) -> None:
+    """The broker refuses streams whose subjects overlap, those of the shards too."""
+    names = subjects.broker_names(prefix, shards=3)
+    streams = {config["name"]: config["subjects"] for config in stream_configs(names, StreamSettings())}
+    assert {names.log_stream(2), names.requests_stream(2)} < streams.keys()
+    for (one, patterns), (two, others) in combinations(streams.items(), 2):
+        both = [pair for pair in product(patterns, others) if may_match_one(*pair)]
+        assert not both, (one, two)
 
 
 @given(agents, runs, turns)
