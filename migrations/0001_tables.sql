@@ -119,6 +119,8 @@ create table runs (
   -- By model [input tokens, output tokens, cost or null], as counted in usage_days.
   model_usage jsonb,
   error json,
+  -- Of a failed run: what kind of failure, as its runner names it.
+  error_code text,
   context bytea,  -- sealed
   -- Which operations its streams have: those of the API that started it (record.OperationSet). A client that counts
   -- events continues on any route, with the count of what the first response sent.

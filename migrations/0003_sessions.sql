@@ -34,6 +34,7 @@ create function run_json(r runs) returns json language sql stable as $$
   select json_build_object(
     'id', r.id, 'tenant', r.tenant_id, 'session', r.session_id, 'agent', r.agent, 'answer', r.answer_id,
     'state', r.state, 'ready', r.ready, 'turn', r.turn, 'attempt', r.attempt, 'error', r.error,
+    'error_code', r.error_code,
     'interrupted', r.interrupted_at is not null, 'user', r.user_id,
     'user_message', r.user_message_id, 'operation_set', r.operation_set, 'steers', r.steers, 'trace', r.trace,
     'usage', json_build_object(

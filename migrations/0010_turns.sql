@@ -92,10 +92,11 @@ begin
 end
 $$;
 
--- As suspend_run. Without an answer, what was stored last stays.
+-- As suspend_run. Without an answer, what was stored last stays. A failure without a code is the runner's own.
 create function end_run(
   p_run text, p_attempt integer, p_state text, p_answer json, p_error json, p_input_tokens bigint,
-  p_output_tokens bigint, p_logged text[] default '{}', p_cost bigint default null, p_models jsonb default null
+  p_output_tokens bigint, p_logged text[] default '{}', p_cost bigint default null, p_models jsonb default null,
+  p_error_code text default null
 ) returns json
 language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
@@ -106,6 +107,7 @@ begin
     is_steered := record_steering(p_run, p_logged);
     perform store_answer(mine, p_answer);
     update runs set state = p_state, error = p_error, due_at = null,
+      error_code = case p_state when 'failed' then coalesce(p_error_code, 'internal_error') end,
       context = null, request_tools = null, request_options = null,
       input_tokens = case when p_answer is null then input_tokens else p_input_tokens end,
       output_tokens = case when p_answer is null then output_tokens else p_output_tokens end,

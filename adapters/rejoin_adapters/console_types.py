@@ -54,7 +54,7 @@ class UnansweredCall(msgspec.Struct, frozen=True):
 COUNTED_MAX = 10_000
 """Runs that an overview counts: the newest ones."""
 ERRORS_MAX = 20
-"""Different errors that an overview names: the most frequent ones."""
+"""Different errors, and codes of errors, that an overview names: the most frequent ones."""
 ERROR_KIND_CHARS_MAX = 160
 
 
@@ -90,9 +90,18 @@ class RunPeriod(msgspec.Struct, frozen=True):
     output_tokens: int
 
 
-class ErrorKind(msgspec.Struct, frozen=True):
-    """Failed runs with the same error, but for numbers in it, and the last of them."""
+class ErrorCodeRuns(msgspec.Struct, frozen=True):
+    """Failed runs with the same code, and the last of them."""
 
+    code: str
+    runs: int
+    last: RunId
+
+
+class ErrorKind(msgspec.Struct, frozen=True):
+    """Failed runs with the same code and the same error, but for numbers in it, and the last of them."""
+
+    code: str
     text: str
     runs: int
     last: RunId
@@ -112,6 +121,7 @@ class RunOverview(msgspec.Struct, frozen=True):
 
     unfinished: Sequence[UnfinishedRuns]
     periods: Sequence[RunPeriod]
+    error_codes: Sequence[ErrorCodeRuns]
     errors: Sequence[ErrorKind]
     losses: Sequence[LossCount]
     counted: int

@@ -142,7 +142,7 @@ class Run(msgspec.Struct, frozen=True):
     `interrupted`: a runner has to end it. `user`: the user of its session. `usage`: as of its last suspension
     or its end. `user_message`: the message that it answers. `operation_set`: which operations its streams
     have. `steers`: the run that its message is to reach; it is queued for the case that it does not. `trace`:
-    see `Admission`.
+    see `Admission`. `error_code`: the kind of failure of a failed run, None of any other.
     """
 
     id: RunId
@@ -155,6 +155,7 @@ class Run(msgspec.Struct, frozen=True):
     turn: int
     attempt: int
     error: str | None = None
+    error_code: str | None = None
     interrupted: bool = False
     user: UserId | None = None
     usage: RunUsage = RunUsage()
@@ -176,10 +177,11 @@ class Run(msgspec.Struct, frozen=True):
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which runs to list: those that have all of these. `since`: admitted at this time or later. `before`:
-    admitted before this run, for the next page.
+    admitted before this run, for the next page. `error`: failed with this code.
     """
 
     state: State | None = None
+    error: str | None = None
     agent: AgentName | None = None
     user: UserId | None = None
     session: SessionId | None = None

@@ -30,6 +30,10 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+INTERNAL_ERROR = "internal_error"
+"""The code of a run's failure that has no other."""
+
+
 class LifecycleEvent(StrEnum):
     """An event that changes the state of a run."""
 

@@ -173,6 +173,8 @@ def _describe(
         yield "log", "none: it was not begun, or has expired"
     else:
         yield "log", f"{last.end} events, {MARKS.get(last.head.mark, 'not ended')}, last record {last.seq}"
+    if run.error_code:
+        yield "error code", printable(run.error_code)
     if run.error:
         yield "error", printable(run.error, ERROR_CHARS_MAX)
 

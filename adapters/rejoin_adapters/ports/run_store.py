@@ -222,9 +222,16 @@ class RunStore(Protocol):
         ...
 
     async def end(
-        self, run: RunId, attempt: int, state: State, answer: MessageDict | None, error: str | None
+        self,
+        run: RunId,
+        attempt: int,
+        state: State,
+        answer: MessageDict | None,
+        error: str | None,
+        error_code: str | None = None,
     ) -> RunRequest | None:
-        """Store the answer and the terminal state, cancel pending approvals, settle steering messages and
+        """Store the answer and the terminal state, of a failed run with the code of its failure (None:
+        `INTERNAL_ERROR`), cancel pending approvals, settle steering messages and
         promote as `suspend` does, and return the promoted run's request. Idempotent for one attempt. Raises
         `Fenced`.
         """

@@ -55,7 +55,7 @@ class Execution(msgspec.Struct, frozen=True, rename="camel"):
     """A run.
 
     `status` is running, suspended, completed or failed. `state` also distinguishes queued from
-    running, and cancelled from completed.
+    running, and cancelled from completed. `error_code` is the kind of failure of a failed run.
     """
 
     id: str
@@ -69,6 +69,7 @@ class Execution(msgspec.Struct, frozen=True, rename="camel"):
     pending_approvals: list[Pending]
     usage: Usage
     error: str | None = None
+    error_code: str | None = None
     pending_tool_outputs: list[PendingOutput] = []
 
 

@@ -107,6 +107,8 @@ class RunState:
         self.steering_waits = False
         """Whether one of them is behind the last step, so that no model has read it yet."""
         self.error: str | None = None
+        self.error_code: str | None = None
+        """Of the last failure: it precedes the error, as an operation."""
         self.aborted = False
         self._open_text: set[str] = set()
         self._open_reasoning: set[str] = set()
@@ -274,6 +276,8 @@ class RunState:
                 self.frames.attribute_part(metadata)
             case chunks.ReasoningEnd(id=id):
                 self._open_reasoning.discard(id)
+            case chunks.Data(type="data-operation", data={"type": "error", "code": str(code)}):
+                self.error_code = code
             case _:
                 pass
 

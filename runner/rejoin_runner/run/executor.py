@@ -7,7 +7,7 @@ before the database stores the result. `model_step` runs model steps, `tool_call
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import msgspec
 from msgspec import UNSET
@@ -40,8 +40,19 @@ LIMIT_DETAILS = {
     "tool-calls": "The agent used up its {steps} steps and has not finished.",
 }
 """The `finishDetail` of an answer that ended at a limit, by finish reason."""
-TOO_MANY_ATTEMPTS = "The run failed: its runners stopped too often before it was complete."
-LOG_EXPIRED = "The run failed: it took longer than its log is kept."
+
+
+class RunFailure(NamedTuple):
+    """Why a run fails whatever its agent does."""
+
+    code: str
+    text: str
+
+
+TOO_MANY_ATTEMPTS = RunFailure(
+    "too_many_attempts", "The run failed: its runners stopped too often before it was complete."
+)
+LOG_EXPIRED = RunFailure("log_expired", "The run failed: it took longer than its log is kept.")
 
 
 class HandedOver(Exception):
@@ -101,7 +112,7 @@ class RunExecutor:
                 next_requests = await self._carry_out(self._next_action())
         return next_requests
 
-    async def fail(self, error: str) -> None:
+    async def fail(self, failure: RunFailure) -> None:
         """Complete the log with an error, whatever phase it is in. `execute` then stores the end."""
         state = self._state
         if state.ended or state.error is not None:
@@ -111,7 +122,7 @@ class RunExecutor:
             await self._restore_message()  # without it the message would consist of its error alone
         if state.phase in {Phase.NOT_STARTED, Phase.SUSPENDED}:
             await self._emit_start()
-        await self._attempt.fail("internal_error", error)
+        await self._attempt.fail(*failure)
 
     def _next_action(self) -> decide.Action:
         inputs = msgspec.structs.replace(
@@ -334,6 +345,6 @@ class RunExecutor:
         message = state.message
         if end is State.CANCELLED and (seen := await store.find_seen(run.id)) is not None:
             message = cut_behind(message, seen)
-        next_request = await store.end(run.id, run.attempt, end, message, state.error)
+        next_request = await store.end(run.id, run.attempt, end, message, state.error, state.error_code)
         self._attempt.metrics.run_entered_state(run.agent, end.value)
         return [next_request] if next_request is not None else []

@@ -188,9 +188,9 @@ class DeliveryExecutor:
         if suspicion is Suspicion.ALONE and self._quarantine is not None:
             await self._execute_alone(delivery, lease, run)
             return
-        failure = executor.TOO_MANY_ATTEMPTS if failed >= self._limits.attempts_max else ""
+        failure = executor.TOO_MANY_ATTEMPTS if failed >= self._limits.attempts_max else None
         if isinstance(suspicion, str):
-            failure = suspicion
+            failure = executor.RunFailure("crashed", suspicion)
         async with run_alongside(lease.wait_until_lost()) as add, self._with_history(claim) as claim:
             await self._signals.before_takeover(claim)
             journal = await takeover.finish(claim.run)
@@ -253,27 +253,34 @@ class DeliveryExecutor:
     async def _abandon(self, claim: Claim) -> None:
         """End a run in the database alone, because its log takes no append any more."""
         log.error("run_abandoned")
-        run = claim.run
+        run, failure = claim.run, executor.TOO_MANY_ATTEMPTS
         next_request = await self._ports.store.end(
-            run.id, run.attempt, State.FAILED, claim.answer, executor.TOO_MANY_ATTEMPTS
+            run.id, run.attempt, State.FAILED, claim.answer, failure.text, failure.code
         )
         self._metrics.run_entered_state(run.agent, State.FAILED.value)
         if next_request is not None:
             await self._ports.queue.publish(next_request)
 
     async def _carry_out(
-        self, claim: Claim, state: RunState, journal: Journal, interrupted: asyncio.Future[None], failure: str
+        self,
+        claim: Claim,
+        state: RunState,
+        journal: Journal,
+        interrupted: asyncio.Future[None],
+        failure: executor.RunFailure | None,
     ) -> Sequence[RunRequest]:
         served = self._served[claim.run.agent]
         team, files, tenant = self._teams[claim.run.agent], self._ports.files, claim.run.owner.tenant
         if files is not None:
             team = team.with_wrapped_models(lambda model: FileInliningModel(model, files, tenant))
-        context, context_error = None, ""
+        context = None
+        if failure is None and state.start_expired and claim.answer is None:
+            failure = executor.LOG_EXPIRED
         try:
             context = open_context(claim, served.agent, self._ports.sealer)
         except ContextUnavailable as fault:
             log.warning("context_decryption_failed", error=str(fault))
-            context_error = str(fault)
+            failure = failure or executor.RunFailure("context_unavailable", str(fault))
         attempt = Attempt(
             claim,
             team,
@@ -296,11 +303,7 @@ class DeliveryExecutor:
             leaves_after_progress=self._is_alone,
             status_model=served.status_model,
         )
-        if failure:
+        if failure is not None:
             await run.fail(failure)
-        elif state.start_expired and claim.answer is None:
-            await run.fail(executor.LOG_EXPIRED)
-        elif context_error:
-            await run.fail(context_error)
         with instrumentation.invocation(attempt, ordinary=(HandedOver, Fenced)):
             return await run.execute()

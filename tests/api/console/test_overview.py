@@ -43,9 +43,10 @@ async def test_it_counts_the_runs_of_the_tenant_alone(locked: ApiClient, issuer:
     assert (waits["agentId"], waits["state"], waits["runs"]) == (locked.system.agent, "suspended", 1)
     assert 0 <= waits["longestS"] < 60
     [failed] = found["errors"]
-    assert failed["runs"] == 1
+    assert (failed["code"], failed["runs"]) == ("model_error", 1)
+    assert found["errorCodes"] == [{"code": "model_error", "runs": 1, "lastRun": failed["lastRun"]}]
     run = (await locked.get(f"/run/api/executions/{failed['lastRun']}", **key)).json
-    assert run["state"] == "failed"
+    assert (run["state"], run["errorCode"]) == ("failed", "model_error")
     assert found["takeovers"] == []
     assert 0 <= found["queueWaitS"]["p50"] <= found["queueWaitS"]["p95"] < 60
     for window, hours in (("1h", 1), ("24h", 24), ("7d", 168)):

@@ -33,6 +33,9 @@ async def test_an_administrator_finds_the_runs_of_the_tenant(locked: ApiClient, 
     assert [one["state"] for one in (waiting, failed, completed)] == ["suspended", "failed", "completed"]
     assert {one["userId"] for one in (waiting, failed, completed)} == {"ann"}
     assert failed["error"]
+    assert failed["errorCode"] == "model_error"
+    assert await found("error=model_error&state=failed") == await found("error=model_error") == [failed]
+    assert await found("error=deadline") == await found("error=model_error&state=completed") == []
     assert completed["attempts"] == 1
     assert completed["costUsd"] is None  # its scripted model has no price
     assert completed["createdAt"] <= completed["startedAt"] <= completed["endedAt"]
@@ -76,6 +79,7 @@ async def test_the_pages_of_the_list_have_each_run_once(locked: ApiClient, issue
         ("before=1", "before is the `next`"),
         ("limit=0", "limit is a number"),
         ("user=" + "u" * 5_000, "user has more than"),
+        ("error=" + "e" * 5_000, "error has more than"),
     ],
 )
 async def test_a_query_that_cannot_be_read_is_refused(

@@ -44,8 +44,14 @@ async def test_the_run_that_failed_last_and_its_cause_are_one_click_away(
     await expect(listed).to_have_attribute(
         "href", "/runs#state=failed&since=1"
     )  # the same runs as are counted
-    await page.locator("#errors li a").first.click()
+    await page.locator("#errors a.code").first.click()
+    await expect(page.locator("#filters [name=error]")).to_have_value("model_error")
+    await expect(page.locator("#runs tbody tr .cause").first).to_contain_text("model_error: ")
+    assert "state=failed&error=model_error&since=1" in page.url
+    await page.go_back()
+    await page.locator("#errors li > a").first.click()
     await expect(page.locator("#summary")).to_contain_text("failed")
+    await expect(page.locator("#summary")).to_contain_text("model_error")
     await page.go_back()
     await tile(page, "Waiting for somebody").locator("a").click()
     await expect(page.locator("#calls li").first).to_be_visible()

@@ -60,20 +60,32 @@ async def test_runs_are_counted_by_agent_state_and_time(chat: Chat) -> None:
     assert len(late.unfinished) == 3  # whenever they were admitted
 
 
-async def test_errors_are_counted_by_their_words_and_losses_by_their_cause(chat: Chat) -> None:
+async def test_errors_are_counted_by_their_code_and_their_words_and_losses_by_their_cause(chat: Chat) -> None:
     owner, store = Owner(TenantId(fresh("ten"))), chat.store
     failed = []
-    for error in ("429 from the model, 7 tries", "429 from the model, 8 tries", "the tool\0 is gone"):
+    for error, code in (
+        ("429 from the model, 7 tries", "model_error"),
+        ("429 from the model, 8 tries", "model_error"),
+        ("the tool\0 is gone", None),
+        ("429 from the model, 9 tries", "agent_error"),
+    ):
         one = Chat(store, owner)
         run = (await one.claim(await one.send("go"))).run
-        await store.end(run.id, run.attempt, State.FAILED, None, error)
+        await store.end(run.id, run.attempt, State.FAILED, None, error, code)
         failed.append(run.id)
     taken = Chat(store, owner)
     run = (await taken.claim(await taken.send("go"))).run
     await taken.claim(run)  # its runner is silent
     found = await store.overview(owner, recent())
-    assert [(one.text, one.runs, one.last) for one in found.errors] == [
-        ("# from the model, # tries", 2, max(failed[:2])),
-        ("the tool is gone", 1, failed[2]),  # a character that a text of PostgreSQL cannot have
+    newest = max(failed[:2])
+    kinds = [
+        ("model_error", "# from the model, # tries", 2, newest),
+        ("agent_error", "# from the model, # tries", 1, failed[3]),
+        ("internal_error", "the tool is gone", 1, failed[2]),  # PostgreSQL's texts cannot have a NUL
     ]
+    if failed[2] > failed[3]:  # of one millisecond, ids have any order
+        kinds[1:] = kinds[:0:-1]
+    assert [(one.code, one.text, one.runs, one.last) for one in found.errors] == kinds
+    codes = [(code, runs, last) for code, _, runs, last in kinds]
+    assert [(one.code, one.runs, one.last) for one in found.error_codes] == codes
     assert found.losses == [LossCount("silent", 1)]

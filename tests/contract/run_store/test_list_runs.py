@@ -33,7 +33,7 @@ async def test_a_filter_names_what_all_of_its_fields_say(chat: Chat) -> None:
     two = await Chat(chat.store, ann).send("two")
     other = await Chat(chat.store, bob).send("three")
     claim = await Chat(chat.store, ann, two.session).claim(two)
-    await chat.store.end(two.id, claim.run.attempt, State.FAILED, None, error="no")
+    await chat.store.end(two.id, claim.run.attempt, State.FAILED, None, "no", "model_error")
     everybody = Owner(tenant)
 
     async def listed(owner: Owner = everybody, limit: int = 20, **wanted: Any) -> list[RunId]:
@@ -47,6 +47,10 @@ async def test_a_filter_names_what_all_of_its_fields_say(chat: Chat) -> None:
     assert await listed(user=UserId("ann")) == newest_first(one, two)
     assert await listed(ann, user=UserId("bob")) == []
     assert await listed(state=State.FAILED) == [two.id]
+    assert await listed(error="model_error") == await listed(error="model_error", user="ann") == [two.id]
+    assert await listed(error="model_error", state=State.FAILED) == [two.id]
+    assert await listed(error="internal_error") == await listed(error="model_error", user="bob") == []
+    assert await listed(error="model_error", state=State.QUEUED) == []
     assert await listed(state=State.SUSPENDED) == []
     assert await listed(agent=one.agent, state=State.QUEUED) == newest_first(one, other)
     assert await listed(agent=AgentName("nobody")) == []

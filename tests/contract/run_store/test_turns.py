@@ -283,11 +283,12 @@ async def test_ending_twice_is_ending_once(chat: Chat, state: State) -> None:
     run = (await chat.claim(await chat.send("one"))).run
     following = await chat.send("two")
     for answer in ("first", "second"):
-        request = await chat.store.end(run.id, run.attempt, state, chat.answer(run, answer), answer)
+        request = await chat.store.end(run.id, run.attempt, state, chat.answer(run, answer), answer, answer)
         assert request == following.request
     found = await chat.store.find_run(DEFAULT, run.id)
     assert found is not None
     assert (found.state, found.error) == (state, "first")
+    assert found.error_code == ("first" if state is State.FAILED else None)  # only a failure has a code
     assert await chat.texts() == ["one", "first", "two"]
     await chat.claim(following)
     assert await chat.end(run, state=state) is None

@@ -132,10 +132,13 @@ async def test_clients_of_an_abandoned_run_learn_of_it_within_a_heartbeat(
 async def failed(system: LocalSystem, run: RunId) -> bool:
     connection = await asyncpg.connect(system.database_url)
     try:
-        row = await connection.fetchrow("select state, error from runs where id = $1", run)
+        row = await connection.fetchrow("select state, error, error_code from runs where id = $1", run)
     finally:
         await connection.close()
-    return row is not None and row["state"] == "failed" and TOO_MANY_ATTEMPTS in row["error"]
+    if row is None or row["state"] != "failed":
+        return False
+    assert row["error_code"] == TOO_MANY_ATTEMPTS.code
+    return TOO_MANY_ATTEMPTS.text in row["error"]
 
 
 async def assert_goes_on(

@@ -92,6 +92,8 @@ async def rows_read(store: PostgresRunStore, ask: Callable[[], Awaitable[Any]]) 
         RunFilter(user=UserId("rare")),
         RunFilter(user=UserId("user7")),
         RunFilter(user=UserId("rare"), state=State.FAILED),
+        RunFilter(error="internal_error"),
+        RunFilter(error="deadline"),
         RunFilter(since=datetime(2026, 1, 1, tzinfo=UTC)),
         RunFilter(before=RunId(f"run_{5_000:026}")),
         RunFilter(agent=AgentName("common"), before=RunId(f"run_{100:026}")),

@@ -150,6 +150,7 @@ class RunRow(msgspec.Struct):
         """Whether a filter names the run. `session`: the stored id of the filter's session."""
         return (
             wanted.state in {None, self.row.state}
+            and wanted.error in {None, self.row.error_code}
             and wanted.agent in {None, self.row.agent}
             and wanted.user in {None, self.row.user}
             and session in {None, self.row.session}

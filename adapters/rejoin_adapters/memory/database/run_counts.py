@@ -9,6 +9,7 @@ from itertools import groupby
 from rejoin_adapters.console_types import (
     ERROR_KIND_CHARS_MAX,
     ERRORS_MAX,
+    ErrorCodeRuns,
     ErrorKind,
     LossCount,
     RunOverview,
@@ -90,6 +91,7 @@ def count_runs(mine: Sequence[RunRow], recent: Sequence[RunRow], period: timedel
     return RunOverview(
         _count_unfinished([run for run in mine if run.row.state not in TERMINAL]),
         _count_periods(recent, period),
+        _count_error_codes(recent),
         _count_errors(recent),
         [LossCount(cause, count) for cause, count in sorted(causes.items())],
         len(recent),
@@ -125,13 +127,22 @@ def _count_periods(recent: Sequence[RunRow], period: timedelta) -> list[RunPerio
     ]
 
 
-def _count_errors(recent: Sequence[RunRow]) -> list[ErrorKind]:
-    errors: dict[str, list[RunId]] = {}
+def _count_error_codes(recent: Sequence[RunRow]) -> list[ErrorCodeRuns]:
+    codes: dict[str, list[RunId]] = {}
     for run in recent:
-        if run.row.state is State.FAILED and run.row.error is not None:
+        if run.row.error_code is not None:
+            codes.setdefault(run.row.error_code, []).append(run.row.id)
+    counts = [ErrorCodeRuns(code, len(runs), max(runs)) for code, runs in codes.items()]
+    return sorted(counts, key=lambda count: (count.runs, count.last), reverse=True)[:ERRORS_MAX]
+
+
+def _count_errors(recent: Sequence[RunRow]) -> list[ErrorKind]:
+    errors: dict[tuple[str, str], list[RunId]] = {}
+    for run in recent:
+        if run.row.error_code is not None and run.row.error is not None:
             text = re.sub("[0-9]+", "#", run.row.error.replace("\0", "")[:ERROR_KIND_CHARS_MAX])
-            errors.setdefault(text, []).append(run.row.id)
-    kinds = [ErrorKind(text, len(runs), max(runs)) for text, runs in errors.items()]
+            errors.setdefault((run.row.error_code, text), []).append(run.row.id)
+    kinds = [ErrorKind(*kind, len(runs), max(runs)) for kind, runs in errors.items()]
     return sorted(kinds, key=lambda kind: (kind.runs, kind.last), reverse=True)[:ERRORS_MAX]
 
 

@@ -43,7 +43,7 @@ from rejoin_protocol.errors import Conflict, Fenced, Invalid, Limited, NotFound
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.events.steering import steering_ids
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
-from rejoin_protocol.lifecycle import TERMINAL, LifecycleEvent, State, next_state
+from rejoin_protocol.lifecycle import INTERNAL_ERROR, TERMINAL, LifecycleEvent, State, next_state
 from rejoin_protocol.limits import STEERING_MAX
 from rejoin_protocol.request_options import RequestOptions
 from rejoin_protocol.run_request import RunRequest
@@ -371,7 +371,13 @@ class MemoryRunStore(MemoryRunQueries):
         return self._following(session, mine.row.tenant)
 
     async def end(
-        self, run: RunId, attempt: int, state: State, answer: MessageDict | None, error: str | None
+        self,
+        run: RunId,
+        attempt: int,
+        state: State,
+        answer: MessageDict | None,
+        error: str | None,
+        error_code: str | None = None,
     ) -> RunRequest | None:
         """See `RunStore`."""
         if state not in TERMINAL:
@@ -380,7 +386,8 @@ class MemoryRunStore(MemoryRunQueries):
         session = self.database.session_of(mine)
         session.record_steering(mine, steering_ids(answer))
         if mine.row.state is State.RUNNING:
-            mine.change(state=next_state(mine.row.state, _ENDS[state]), error=error)
+            code = (error_code or INTERNAL_ERROR) if state is State.FAILED else None
+            mine.change(state=next_state(mine.row.state, _ENDS[state]), error=error, error_code=code)
             mine.due_at = mine.context = None
             mine.request_tools, mine.request_options = (), RequestOptions()
             if answer is not None:

@@ -31,20 +31,23 @@ OVERVIEW = """
       (select agent, state, updated_at from runs
       where tenant_id = $1 and {owned} and state = 'suspended' order by id desc limit $4)
     ), recent as materialized (
-      select id, agent, state, input_tokens, output_tokens, error, created_at, started_at
+      select id, agent, state, input_tokens, output_tokens, error, error_code, created_at, started_at
       from runs where tenant_id = $1 and {owned} and id >= $2 and not taken order by id desc limit $4
     ), periods as (
       select date_bin($3, created_at, timestamptz '2000-01-03 00:00:00+00') as start, agent, state,
         count(*) as runs, sum(input_tokens)::bigint as input_tokens,
         sum(output_tokens)::bigint as output_tokens
       from recent group by 1, 2, 3
+    ), error_codes as (
+      select error_code as code, count(*) as runs, max(id) as last
+      from recent where state = 'failed' group by error_code order by runs desc, last desc limit $6
     ), errors as (
-      select text, count(*) as runs, max(id) as last
+      select code, text, count(*) as runs, max(id) as last
       from (
-        select id, regexp_replace(
+        select id, error_code as code, regexp_replace(
           left(replace(error::text, '\\u0000', '')::json #>> '{{}}', $5), '[0-9]+', '#', 'g') as text
         from recent where state = 'failed' and error is not null) failed
-      group by text order by runs desc, last desc limit $6
+      group by code, text order by runs desc, last desc limit $6
     )
     select json_build_object(
       'unfinished', (select coalesce(json_agg(u), '[]') from (
@@ -52,6 +55,7 @@ OVERVIEW = """
           greatest(extract(epoch from clock_timestamp() - min(since)), 0) as longest_s
         from unfinished group by agent, state order by agent, state) u),
       'periods', (select coalesce(json_agg(p order by start, agent, state), '[]') from periods p),
+      'error_codes', (select coalesce(json_agg(c order by runs desc, last desc), '[]') from error_codes c),
       'errors', (select coalesce(json_agg(e order by runs desc, last desc), '[]') from errors e),
       'losses', (select coalesce(json_agg(l order by cause), '[]') from (
         select cause, count(*) as attempts from recent join run_losses on run_id = id group by cause) l),
@@ -77,6 +81,7 @@ class PostgresRunLists:
             ("user_id =", owner.user),
             ("user_id =", wanted.user),
             ("state =", wanted.state),
+            ("state = 'failed' and error_code =", wanted.error),
             ("agent =", wanted.agent),
             ("id >=", wanted.since and first_run_id(wanted.since.timestamp())),
             ("id <", wanted.before),

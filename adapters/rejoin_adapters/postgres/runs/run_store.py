@@ -279,14 +279,20 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
         return await self.database.find_json(RunRequest, query, *arguments)
 
     async def end(
-        self, run: RunId, attempt: int, state: State, answer: MessageDict | None, error: str | None
+        self,
+        run: RunId,
+        attempt: int,
+        state: State,
+        answer: MessageDict | None,
+        error: str | None,
+        error_code: str | None = None,
     ) -> RunRequest | None:
         """See `RunStore`."""
         if state not in TERMINAL:
             raise ValueError(f"{state} is not a terminal state")
         return await self.database.find_json(
             RunRequest,
-            "select end_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            "select end_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             run,
             attempt,
             state,
@@ -295,6 +301,7 @@ class PostgresRunStore(PostgresRunApprovals, PostgresRunLists, PostgresRunRecove
             *_tokens(answer),
             steering_ids(answer),
             *_costs(answer),
+            error_code,
         )
 
 

@@ -60,11 +60,20 @@ class PeriodCount(msgspec.Struct, frozen=True, rename="camel"):
     output_tokens: int
 
 
+class ErrorCodeCount(msgspec.Struct, frozen=True, rename="camel"):
+    """Failed runs of the window with the same code. `lastRun`: the last of them."""
+
+    code: str
+    runs: int
+    last_run: RunId
+
+
 class ErrorCount(msgspec.Struct, frozen=True, rename="camel"):
-    """Failed runs of the window with the same error, but for the numbers in it, which are `#`. `lastRun`: the
-    last of them.
+    """Failed runs of the window with the same code and the same error, but for the numbers in it, which are
+    `#`. `lastRun`: the last of them.
     """
 
+    code: str
     error: str
     runs: int
     last_run: RunId
@@ -99,10 +108,10 @@ class ListedProcess(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
 
 
 class Overview(msgspec.Struct, frozen=True, rename="camel"):
-    """The runs of a tenant and the processes, at this time. `counted`: the runs in `periods`, `errors` and
-    `takeovers`: those that were admitted since `since`, at most the newest 10,000. `queueWaitS`: how long
-    they waited for a runner. `firstEventS`: how long clients waited for the first event of an answer in the
-    last five minutes, at all gateways and in all tenants.
+    """The runs of a tenant and the processes, at this time. `counted`: the runs in `periods`, `errorCodes`,
+    `errors` and `takeovers`: those that were admitted since `since`, at most the newest 10,000.
+    `queueWaitS`: how long they waited for a runner. `firstEventS`: how long clients waited for the first
+    event of an answer in the last five minutes, at all gateways and in all tenants.
     """
 
     at: datetime
@@ -110,6 +119,7 @@ class Overview(msgspec.Struct, frozen=True, rename="camel"):
     period_s: float
     unfinished: list[UnfinishedCount]
     periods: list[PeriodCount]
+    error_codes: list[ErrorCodeCount]
     errors: list[ErrorCount]
     takeovers: list[TakeoverCount]
     counted: int
@@ -142,7 +152,8 @@ async def get_overview(request: web.Request) -> web.StreamResponse:
                 PeriodCount(one.start, one.agent, one.state, one.runs, one.input_tokens, one.output_tokens)
                 for one in found.periods
             ],
-            errors=[ErrorCount(one.text, one.runs, one.last) for one in found.errors],
+            error_codes=[ErrorCodeCount(one.code, one.runs, one.last) for one in found.error_codes],
+            errors=[ErrorCount(one.code, one.text, one.runs, one.last) for one in found.errors],
             takeovers=[TakeoverCount(one.cause, one.attempts) for one in found.losses],
             counted=found.counted,
             queue_wait_s=Quantiles(half, most),

@@ -34,8 +34,9 @@ class ListedUsage(msgspec.Struct, frozen=True, rename="camel"):
 
 class ListedRun(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A run. `attempts`: how often a runner has claimed it: again after an approval, and to take it over.
-    `startedAt`: its first claim. `error`: why it failed. `runner`: the process that claimed it last.
-    `costUsd`: what its model calls have cost, in US dollars; null if no model that answered has a price.
+    `startedAt`: its first claim. `error`: why it failed; `errorCode`: the kind of failure. `runner`: the
+    process that claimed it last. `costUsd`: what its model calls have cost, in US dollars; null if no model
+    that answered has a price.
     """
 
     id: RunId
@@ -52,6 +53,7 @@ class ListedRun(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     started_at: datetime | None = None
     ended_at: datetime | None = None
     error: str | None = None
+    error_code: str | None = None
     runner: str | None = None
 
 
@@ -72,7 +74,7 @@ async def list_runs(request: web.Request) -> web.StreamResponse:
 
 def _parse_filter(request: web.Request) -> RunFilter:
     given = {name: text for name, text in request.query.items() if text}
-    for name in ("agent", "user", "session", "before"):
+    for name in ("agent", "user", "session", "before", "error"):
         if len(given.get(name, "")) > ID_CHARS_MAX:
             raise Invalid(f"{name} has more than {ID_CHARS_MAX} characters")
     if "before" in given and not given["before"].startswith(RUN_PREFIX):
@@ -114,6 +116,7 @@ def _to_listed(summary: RunSummary) -> ListedRun:
         started_at=summary.started_at,
         ended_at=summary.ended_at,
         error=run.error,
+        error_code=run.error_code,
         runner=summary.runner,
     )
 
@@ -132,6 +135,7 @@ ROUTES = (
             responses={200: ListedRuns},
             query={
                 "state": ("Only runs in this state.", State),
+                "error": "Only runs that failed with this code.",
                 "agent": "Only runs of this agent.",
                 "user": "Only runs of this user.",
                 "session": "Only runs of this session.",

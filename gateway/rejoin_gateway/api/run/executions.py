@@ -72,7 +72,7 @@ class TokenCounts(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Execution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A run. `error`: why it failed."""
+    """A run. `error`: why it failed; `errorCode`: the kind of failure."""
 
     id: RunId
     status: str
@@ -85,6 +85,7 @@ class Execution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     pending_approvals: list[PendingApproval]
     usage: TokenCounts
     error: str | None = None
+    error_code: str | None = None
     pending_tool_outputs: list[PendingToolOutput] = []
 
 
@@ -121,6 +122,7 @@ async def get_execution(request: web.Request) -> web.StreamResponse:
                 run.usage.input_tokens, run.usage.output_tokens, to_usd(run.usage.cost_nano_usd)
             ),
             error=run.error,
+            error_code=run.error_code,
             pending_tool_outputs=[_to_pending_output(one) for one in outputs],
         )
     )

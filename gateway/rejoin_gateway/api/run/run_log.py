@@ -64,7 +64,8 @@ class LogDecision(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 class RunLogPage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A page of a run's log, oldest first. `next`: the `after` of the following page; 0 on the last one.
     `answers`: the events of answers that the run was given while it waits for others. The log has them later.
-    `decisions`: of the approvals whose `tool-approval-response` is on the page.
+    `decisions`: of the approvals whose `tool-approval-response` is on the page. `errorCode`: the kind
+    of failure of a failed run.
     """
 
     id: RunId
@@ -78,6 +79,7 @@ class RunLogPage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     next: int = 0
     answers: list[msgspec.Raw] = []
     decisions: list[LogDecision] = []
+    error_code: str | None = None
 
 
 class RunWithMessage(msgspec.Struct, frozen=True, rename="camel"):
@@ -116,6 +118,7 @@ async def get_log(request: web.Request) -> web.StreamResponse:
             next=page.records[-1].seq if page.more and page.records else 0,
             answers=list(map(msgspec.Raw, answers)),
             decisions=[_to_decision(approval) for approval in decided],
+            error_code=run.error_code,
         )
     )
 

@@ -28,7 +28,7 @@ export async function compare(ids) {
 
 /** One row for each figure. Those in which the runs differ are marked. */
 function paintFacts(runs) {
-  const [first, second] = runs.map(({ list, records, state }) => new Map(facts(list, records, state)));
+  const [first, second] = runs.map((run) => new Map(facts(run)));
   const names = [...new Set([...first.keys(), ...second.keys()])];
   const rows = names.map((name) => {
     const values = [first.get(name) ?? '–', second.get(name) ?? '–'];

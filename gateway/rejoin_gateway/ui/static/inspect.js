@@ -60,7 +60,7 @@ function refresh() {
   const end = at === Number($('place').max) && !timer;
   document.querySelector('.brand').href = `/playground#${encodeURIComponent(run.session)}`;
   write($('whose'), `of ${run.agent}, in session ${run.session}, ${new Date(run.createdAt).toLocaleString()}`);
-  arrange($('summary'), facts(run.list, run.records, run.state).map(([name, value]) => {
+  arrange($('summary'), facts(run).map(([name, value]) => {
     const made = kept.get(`fact ${name}`, () => h('div', {}, h('dt', { textContent: name }), h('dd')));
     write(made.lastChild, value);
     return made;

@@ -15,7 +15,7 @@ const USAGE_MS = 60_000;
 const MIB = 1024 * 1024;
 
 const kept = new Kept();
-const kinds = new Kept(); // of errors
+const kinds = new Kept(); // of errors, and their codes
 const rows = new Kept(); // of processes
 
 async function load() {
@@ -29,6 +29,7 @@ async function load() {
 
 const count = (number) => number.toLocaleString();
 const sum = (list, of) => list.reduce((total, one) => total + of(one), 0);
+const windowHours = () => HOURS[query().get('window') ?? '24h'];
 const seconds = (value) => (value === undefined ? '–' : duration(value * 1000));
 
 // ---- now
@@ -46,7 +47,7 @@ function paintNow(found) {
     ['Queued', link('queued', inState(found, 'queued')), since('queued', 'the oldest for'), oldest(found, 'queued') > LONG_WAIT_S],
     ['Running', link('running', inState(found, 'running')), since('running', 'the longest for')],
     ['Waiting for somebody', h('a', { href: '/approvals', textContent: count(inState(found, 'suspended')) }), since('suspended', 'the oldest for')],
-    ['Failed in this window', link('failed', failed, `&since=${HOURS[query().get('window') ?? '24h']}`), `of ${count(found.counted)} runs`, failed > 0],
+    ['Failed in this window', link('failed', failed, `&since=${windowHours()}`), `of ${count(found.counted)} runs`, failed > 0],
     ['Taken over in this window', count(sum(takeovers, ({ attempts }) => attempts)), takeovers.map(({ cause, attempts }) => `${cause} ${attempts}`).join(', ')],
     ['Median wait for a runner', seconds(queueWaitS.p50), `95 %: ${seconds(queueWaitS.p95)}`],
     ['Median time to the first event', firstEventS.p50 === undefined ? '–' : `≤ ${seconds(firstEventS.p50)}`, firstEventS.p95 === undefined ? 'last 5 minutes, all tenants' : `95 %: ≤ ${seconds(firstEventS.p95)}; last 5 minutes, all tenants`],
@@ -143,15 +144,27 @@ function chart(key, data) {
 
 // ---- errors and processes
 
-function paintErrors({ errors }) {
-  arrange($('errors'), errors.map(({ error, runs, lastRun }) => {
-    const made = kinds.get(error, () => h('li', {}, h('strong'), h('span', { className: 'fault-text', textContent: error }), h('a', { textContent: 'Inspect the last one' })));
+/** The codes of errors, each with the texts that its runs failed with. */
+function paintErrors({ errorCodes, errors }) {
+  const line = (key, name, runs, lastRun) => {
+    const made = kinds.get(key, () => h('li', {}, h('strong'), name(), h('a', { textContent: 'Inspect the last one' })));
     write(made.firstChild, `${count(runs)} ×`);
     made.lastChild.href = `/inspect#${lastRun}`;
     return made;
-  }));
-  kinds.retain(new Set(errors.map(({ error }) => error)));
-  $('no-errors').hidden = errors.length > 0;
+  };
+  const lines = errorCodes.flatMap(({ code, runs, lastRun }) => {
+    const head = line(code, () => h('span', {}, h('a', { className: 'code', textContent: code })), runs, lastRun);
+    head.querySelector('.code').href = `/runs#${new URLSearchParams({ state: 'failed', error: code, since: windowHours() })}`;
+    const texts = errors.filter((one) => one.code === code).map((one) => {
+      const made = line(`${code} ${one.error}`, () => h('span', { className: 'fault-text', textContent: one.error }), one.runs, one.lastRun);
+      made.className = 'text';
+      return made;
+    });
+    return [head, ...texts];
+  });
+  arrange($('errors'), lines);
+  kinds.retain(new Set([...errorCodes.map(({ code }) => code), ...errors.map(({ code, error }) => `${code} ${error}`)]));
+  $('no-errors').hidden = errorCodes.length > 0;
 }
 
 const keyOf = ({ kind, id, startedAt }) => `${kind} ${id} ${startedAt}`;

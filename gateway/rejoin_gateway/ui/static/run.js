@@ -28,7 +28,7 @@ export class Run {
       if (!page) throw new Error(`There is no run ${this.id}, or it is not yours.`);
       const { answers = [], decisions = [] } = page;
       const changed = page.state !== this.state || page.records.length > 0 || answers.length !== this.answers.length;
-      Object.assign(this, { answers, state: page.state, createdAt: page.createdAt, session: page.conversationId, agent: page.agentId, answer: page.messageId });
+      Object.assign(this, { answers, state: page.state, errorCode: page.errorCode, createdAt: page.createdAt, session: page.conversationId, agent: page.agentId, answer: page.messageId });
       for (const { approvalId, ...decision } of decisions) this.decisions.set(approvalId, decision);
       this.records.push(...page.records);
       this.#after = page.records.at(-1)?.sequence ?? this.#after;

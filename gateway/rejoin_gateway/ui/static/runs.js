@@ -43,7 +43,7 @@ function paint() {
   kept.retain(new Set(runs.flatMap(({ id, sessionId }) => [id, ...NAMES.map((name) => `${id} ${name}`), `session ${sessionId}`])));
   $('more').hidden = !list.more;
   $('export').hidden = !runs.length;
-  const filtered = ['state', 'agent', 'user', 'session', 'since'].some((name) => query().get(name));
+  const filtered = ['state', 'error', 'agent', 'user', 'session', 'since'].some((name) => query().get(name));
   write($('none'), filtered ? 'No run has all of this. Empty the filters to see all runs.' : 'There are no runs yet. Send a message in the playground.');
   $('none').hidden = runs.length > 0;
 }
@@ -74,7 +74,7 @@ function row(run) {
   const [name, cause] = state.children;
   name.className = `state ${run.state}`;
   write(name, run.state);
-  write(cause, run.error ?? '');
+  write(cause, [run.errorCode, run.error].filter(Boolean).join(': '));
   const begun = run.startedAt && Date.parse(run.startedAt);
   write(waited, duration((begun || Date.now()) - Date.parse(run.createdAt)));
   write(took, begun ? duration((run.endedAt ? Date.parse(run.endedAt) : Date.now()) - begun) : '');

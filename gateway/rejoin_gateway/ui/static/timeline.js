@@ -161,7 +161,7 @@ export function scale(list, whole = drawnLength(list)) {
 export const pause = (list, number) => (number ? Math.min(list[number].at - list[number - 1].at, WAIT_MS_MAX) : 0);
 
 /** The key figures of a run: `[name, value]`. */
-export function facts(list, records, state) {
+export function facts({ list, records, state, errorCode }) {
   const usage = list.reduce((found, { chunk }) => chunk.messageMetadata?.usage ?? found, {});
   const text = list.find(({ chunk }) => chunk.type === 'text-delta' || chunk.type === 'reasoning-delta');
   const resets = list.filter(({ chunk }) => chunk.type === 'reset-step').length;
@@ -169,6 +169,7 @@ export function facts(list, records, state) {
   const tokens = [usage.inputTokens, usage.outputTokens].map((count) => count ?? 0);
   return [
     ['State', state],
+    ...(errorCode ? [['Error', errorCode]] : []),
     ['To the first event', list.length ? duration(list[0].at) : '–'],
     ['To the first word', text ? duration(text.at) : '–'],
     ['Duration', list.length ? duration(list.at(-1).at) : '–'],

@@ -20,6 +20,7 @@ CHUNKS: list[Chunk] = [
     chunks.MessageMetadata(message_metadata={"usage": {"inputTokens": 3, "outputTokens": 4}}),
     chunks.ResetStep(),
     chunks.FinishStep(),
+    chunks.Data(type="data-operation", data={"type": "error", "code": "deadline"}, transient=True),
 ]
 MARKS = [mark for mark in Mark if mark is not Mark.RESTORED]
 FIELDS = (
@@ -32,6 +33,7 @@ FIELDS = (
     "calls",
     "approval_ids",
     "error",
+    "error_code",
     "message",
     "all_open_calls",
     "earlier_calls",

@@ -24,7 +24,7 @@ from rejoin_runner.models.model import Done, Model, ModelChunk, ModelRequest
 from rejoin_runner.next_action.run_state import Phase, RunState
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run.attempt import Attempt
-from rejoin_runner.run.executor import INTERRUPTED, HandedOver, RunExecutor
+from rejoin_runner.run.executor import INTERRUPTED, HandedOver, RunExecutor, RunFailure
 from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.tools.tool_decorator import tool
 
@@ -144,6 +144,12 @@ class Backend:
         run = await self.store.find_run(OWNER, self.request.run)
         assert run is not None
         return run.state
+
+    async def error_code(self) -> str | None:
+        """The code of the run's failure in the database."""
+        run = await self.store.find_run(OWNER, self.request.run)
+        assert run is not None
+        return run.error_code
 
 
 @pytest.fixture
@@ -280,7 +286,7 @@ async def test_a_run_that_passes_its_deadline_fails(backend: Backend) -> None:
     """Even if its model never answers."""
     await backend.execute(agent(Responses(None), timeout_s=0.01))
     assert (await backend.state()).error == "The run took longer than 0.01 seconds."
-    assert await backend.run_state() is State.FAILED
+    assert (await backend.run_state(), await backend.error_code()) == (State.FAILED, "deadline")
 
 
 async def test_a_draining_runner_hands_over_between_two_steps(backend: Backend) -> None:
@@ -357,10 +363,11 @@ async def test_a_run_that_must_fail_has_a_complete_log(backend: Backend, *, emit
         model = Half("Hel")
         await backend.crash(agent(model), model.called)
     async with backend.attempt(agent(Responses())) as executor:
-        await executor.fail("Too many attempts.")
+        await executor.fail(RunFailure("too_many", "Too many attempts."))
         await executor.execute()
     state = await backend.state()
     assert (state.error, state.phase) == ("Too many attempts.", Phase.ENDED)
+    assert state.error_code == await backend.error_code() == "too_many"
     assert await backend.run_state() is State.FAILED
 
 
