@@ -10,7 +10,7 @@
 -- the table is analyzed.
 
 -- Domains, because PostgreSQL keeps the checks of a domain in memory and reads those of a table anew for each statement.
--- `rejoin migrate` and the services refuse a database without the first one: other files, with the same numbers, made it.
+-- `rejoin migrate` and the services refuse a database without `message_role`: other files, with the same numbers, made it.
 create domain run_state as text constraint runs_state_check
   check (value in ('queued', 'running', 'suspended', 'completed', 'failed', 'cancelled'));
 create domain run_trigger as text constraint runs_trigger_check check (value in ('submit', 'regenerate'));

@@ -26,7 +26,7 @@ log = structlog.get_logger("rejoin.migrate")
 
 LOCK = 0x52656A6F696E  # "Rejoin"
 FIRST = "0001"
-MARK = "run_state"
+MARK = "message_role"
 """A type of the first migration, which files of earlier development versions with the same number did not
 make. No comment on a table: a dump may leave comments out.
 """

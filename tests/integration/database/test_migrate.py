@@ -136,7 +136,7 @@ async def test_a_database_of_other_migrations_with_the_same_numbers_is_refused_a
 async def test_a_database_that_was_restored_without_comments_is_taken(empty: str) -> None:
     await migrate.migrate(empty)
     async with fresh_connection(empty) as connection:
-        await connection.execute("comment on table tenants is null; comment on domain run_state is null")
+        await connection.execute("comment on table tenants is null; comment on domain message_role is null")
     await migrate.check_schema(empty, exactly=True)
     assert await migrate.migrate(empty) == []
 
