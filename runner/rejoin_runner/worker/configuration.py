@@ -132,4 +132,4 @@ class WorkerSignals(msgspec.Struct, frozen=True):
     heartbeat is left out.
     """
     before_takeover: Callable[[Claim], Awaitable[None]] = start_at_once
-    """Called between the claim in the database and the first append that is based on it."""
+    """Called between the claim in the database and the first append to the log."""

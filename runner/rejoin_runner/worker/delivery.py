@@ -156,11 +156,6 @@ class DeliveryExecutor:
             log.warning("nak_failed")  # the broker redelivers the request after its ack wait
 
     async def _claim_and_run(self, delivery: Delivery, lease: RunLease) -> None:
-        takeover = LogTakeover(self._ports, self._metrics)
-        with takeover.begun_early(delivery, self._tasks):
-            await self._claim_and_carry_out(delivery, lease, takeover)
-
-    async def _claim_and_carry_out(self, delivery: Delivery, lease: RunLease, takeover: LogTakeover) -> None:
         claim = await self._ports.store.claim(
             delivery.request,
             self._runner,
@@ -176,6 +171,7 @@ class DeliveryExecutor:
         structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
         log.info("run_claimed", history_bytes=claim.history_bytes, history_cut=claim.history_cut)
         self._metrics.run_claimed(run.agent, delivery.age_s)
+        takeover = LogTakeover(self._ports, self._metrics)
         losses = await self._look_back(claim, takeover)
         state = takeover.state
         suspicion = judge(losses, state)
@@ -193,7 +189,7 @@ class DeliveryExecutor:
             failure = executor.RunFailure("crashed", suspicion)
         async with run_alongside(lease.wait_until_lost()) as add, self._with_history(claim) as claim:
             await self._signals.before_takeover(claim)
-            journal = await takeover.finish(claim.run)
+            journal = await takeover.take_over(claim.run)
             add(journal.run())
             for request in await self._carry_out(claim, state, journal, lease.interrupted, failure):
                 with tracing.detached():  # another user's request caused the next turn

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,7 @@ from rejoin_adapters.store_types import Admission, Claim, Owner, Run, Submit, Us
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
-from rejoin_protocol.log.record import Head, Mark
+from rejoin_protocol.log.record import Mark
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
@@ -76,13 +75,6 @@ class Backend:
         if publish:
             await self.queue.publish(admitted.run.request)
         return admitted.run
-
-    async def heads(self, run: Run) -> list[tuple[int, int]]:
-        """Attempt and number of events of each record in the run's log."""
-        return [
-            (record.head.attempt, record.head.count)
-            for record in (await self.run_log.read(run.id, after=0)).records
-        ]
 
     async def state(self, run: Run) -> State:
         """The state of a run."""
@@ -244,66 +236,8 @@ async def test_a_pause_between_claim_and_takeover_keeps_the_run() -> None:
     assert found.attempt == 1
 
 
-async def test_a_new_run_is_claimed_and_its_log_taken_over_at_the_same_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Its first event waits for the slower of the two, not for both one after the other."""
-    backend, asked, go = Backend(), asyncio.Event(), asyncio.Event()
-    claim = backend.store.claim
-
-    async def slow_claim(*arguments: Any) -> Claim | None:
-        asked.set()
-        await go.wait()
-        return await claim(*arguments)
-
-    async def is_taken_over() -> bool:
-        return await backend.heads(run) == [(1, 0)]
-
-    monkeypatch.setattr(backend.store, "claim", slow_claim)
-    async with serving(backend.worker(DemoModel())):
-        run = await backend.send("hello")
-        await asked.wait()
-        await wait_until(is_taken_over, "the takeover beside the claim")
-        go.set()
-        await backend.wait_for(run, State.COMPLETED)
-    attempts, counts = zip(*await backend.heads(run), strict=True)
-    assert set(attempts) == {1}
-    assert counts.count(0) == 1
-
-
-@pytest.mark.parametrize("redelivered", [True, False])
-async def test_a_takeover_whose_claim_fails_is_that_of_the_next_first_attempt(
-    redelivered: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The log has one takeover. The next delivery is a second one, or a first one: of a request that the
-    sweep has published again.
-    """
-    backend, claim, failures = Backend(), MemoryRunStore.claim, [Unavailable("the database is away")]
-
-    async def failing_once(store: MemoryRunStore, *arguments: Any) -> Claim | None:
-        await wait_until(is_taken_over, "the takeover beside the claim")
-        if failures:
-            raise failures.pop()
-        return await claim(store, *arguments)
-
-    async def is_taken_over() -> bool:
-        return bool(await backend.heads(run))
-
-    monkeypatch.setattr(MemoryRunStore, "claim", failing_once)
-    run = await backend.send("hello", publish=redelivered)
-    if not redelivered:
-        await MemoryRunLog.append(backend.run_log, run.id, Head(0, 1, 0, 0), b"")
-        failures.clear()
-        await backend.queue.publish(run.request)
-    async with serving(backend.worker(DemoModel(), WorkerLimits(retry_delay_s=0.001))):
-        await backend.wait_for(run, State.COMPLETED)
-    attempts, counts = zip(*await backend.heads(run), strict=True)
-    assert set(attempts) == {1}
-    assert counts.count(0) == 1
-
-
 async def test_a_request_that_came_twice_has_one_writer() -> None:
-    """Both deliveries are first ones, and both take over as attempt 1; the claims are attempts 1 and 2."""
+    """Both deliveries are first ones; the second claim takes the run over."""
     backend = Backend()
     async with serving(backend.worker(DemoModel())), serving(backend.worker(DemoModel())):
         run = await backend.send("count 20 every 1 ms")
