@@ -141,9 +141,13 @@ class Command:
         await wait_until(said, f"{word!r}", deadline_s)
 
     def family(self) -> list[psutil.Process]:
-        """The process and all its descendants."""
-        own = psutil.Process(self._process.pid)
-        return [own, *own.children(recursive=True)]
+        """The process and all its descendants. None of a process that has just been killed: its parent, the
+        fork server, may have heard of the end before these tests.
+        """
+        with suppress(psutil.NoSuchProcess):
+            own = psutil.Process(self._process.pid)
+            return [own, *own.children(recursive=True)]
+        return []
 
     def living(self, part: Part, port: int | None = None) -> list[psutil.Process]:
         """The living child processes of a kind; `port`: only the gateway on this port."""
