@@ -73,10 +73,7 @@ class DetachedTasks:
         self, work: Coroutine[Any, Any, T], context: Context | None = None
     ) -> asyncio.Task[Outcome[T]]:
         """Start the work. Cancelling the task cancels the work. Call it only while the context is open."""
-        task = self._group.create_task(_capture_outcome(work), context=context)
-        # Closed, the work of a task that is cancelled before its first step is no "coroutine never awaited".
-        task.add_done_callback(lambda _: work.close())
-        return task
+        return self._group.create_task(_capture_outcome(work), context=context)
 
 
 async def _capture_outcome[T](work: Coroutine[Any, Any, T]) -> Outcome[T]:
