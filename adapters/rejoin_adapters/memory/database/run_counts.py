@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 
@@ -128,22 +128,25 @@ def _count_periods(recent: Sequence[RunRow], period: timedelta) -> list[RunPerio
 
 
 def _count_error_codes(recent: Sequence[RunRow]) -> list[ErrorCodeRuns]:
-    codes: dict[str, list[RunId]] = {}
-    for run in recent:
-        if run.row.error_code is not None:
-            codes.setdefault(run.row.error_code, []).append(run.row.id)
-    counts = [ErrorCodeRuns(code, len(runs), max(runs)) for code, runs in codes.items()]
-    return sorted(counts, key=lambda count: (count.runs, count.last), reverse=True)[:ERRORS_MAX]
+    codes = [(run.row.error_code, run.row.id) for run in recent if run.row.error_code is not None]
+    return [ErrorCodeRuns(code, len(runs), max(runs)) for code, runs in _most_frequent(codes)]
 
 
 def _count_errors(recent: Sequence[RunRow]) -> list[ErrorKind]:
-    errors: dict[tuple[str, str], list[RunId]] = {}
+    kinds: list[tuple[tuple[str, str], RunId]] = []
     for run in recent:
         if run.row.error_code is not None and run.row.error is not None:
             text = re.sub("[0-9]+", "#", run.row.error.replace("\0", "")[:ERROR_KIND_CHARS_MAX])
-            errors.setdefault((run.row.error_code, text), []).append(run.row.id)
-    kinds = [ErrorKind(*kind, len(runs), max(runs)) for kind, runs in errors.items()]
-    return sorted(kinds, key=lambda kind: (kind.runs, kind.last), reverse=True)[:ERRORS_MAX]
+            kinds.append(((run.row.error_code, text), run.row.id))
+    return [ErrorKind(*kind, len(runs), max(runs)) for kind, runs in _most_frequent(kinds)]
+
+
+def _most_frequent[K](kinds: Iterable[tuple[K, RunId]]) -> list[tuple[K, list[RunId]]]:
+    """The runs of each kind, the kinds with most runs first; among equals the one with the latest run."""
+    groups: dict[K, list[RunId]] = {}
+    for kind, run in kinds:
+        groups.setdefault(kind, []).append(run)
+    return sorted(groups.items(), key=lambda item: (len(item[1]), max(item[1])), reverse=True)[:ERRORS_MAX]
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
